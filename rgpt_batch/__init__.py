@@ -1,0 +1,45 @@
+"""Corpus-scale query-likelihood reranking: Parquet pairs in, scored Parquet out.
+
+    from rgpt_batch import load_config, run_job
+
+    config = load_config("configs/bloom-560m-h100.yaml")
+    summary = run_job(config, ["pairs/"], "scored/")
+
+The names below are loaded on first use: importing the package needs neither ray, vllm nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rgpt_batch.config import JobConfig, load_config
+    from rgpt_batch.job import JobSummary, run_job
+    from rgpt_batch.verify import Verification, verify_output
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "JobConfig",
+    "JobSummary",
+    "Verification",
+    "load_config",
+    "run_job",
+    "verify_output",
+]
+
+_HOMES = {
+    "JobConfig": "config",
+    "JobSummary": "job",
+    "Verification": "verify",
+    "load_config": "config",
+    "run_job": "job",
+    "verify_output": "verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rgpt_batch' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"rgpt_batch.{_HOMES[name]}"), name)

@@ -1,0 +1,232 @@
+"""The configuration of a job: YAML in, validated and frozen pydantic models out.
+
+Every option stands here with its unit and its default. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rgpt_batch.errors import ConfigError
+
+PositiveInt = Annotated[int, Field(gt=0)]
+ProtocolName = Literal["card", "eval", "eval-arguana"]
+EngineMethod = Literal["prompt-logprobs", "transformers", "fake"]
+
+# Tokens per prompt where `protocol.max_length` is not set. 512 is eval.py's limit; arguana's variant
+# allows 256 tokens each for document and query, and the words of the template come on top.
+DEFAULT_MAX_LENGTH: dict[ProtocolName, int] = {"card": 2048, "eval": 512, "eval-arguana": 544}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelConfig(_Section):
+    """Which weights and which tokenizer."""
+
+    name: str = Field(description="Folder or hub id of a causal language model.")
+    revision: str | None = Field(None, description="Hub commit, tag or branch.")
+    tokenizer: str | None = Field(None, description="Folder or hub id; default: the model's.")
+    tokenizer_revision: str | None = Field(None, description="Default: the model's revision.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Of weights and activations; auto is the checkpoint's own."
+    )
+    trust_remote_code: bool = Field(False, description="Run Python code from the model repository.")
+
+    @property
+    def tokenizer_source(self) -> tuple[str, str | None]:
+        """Name and revision of the tokenizer."""
+        if self.tokenizer is None:
+            return self.name, self.tokenizer_revision or self.revision
+        return self.tokenizer, self.tokenizer_revision
+
+
+class ProtocolConfig(_Section):
+    """How a pair becomes a prompt."""
+
+    name: ProtocolName = Field("card", description="card: the model card's; eval: eval.py's.")
+    template: str = Field(
+        "Document: {document} Query:{query}",
+        description="{document} once, then {query} once at the very end.",
+    )
+    max_length: PositiveInt | None = Field(
+        None,
+        description="Tokens per prompt; longer documents are cut. "
+        "Default: card 2048, eval 512, eval-arguana 544.",
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _query_last(cls, template: str) -> str:
+        if (
+            template.count("{document}") != 1
+            or template.count("{query}") != 1
+            or not template.endswith("{query}")
+        ):
+            raise ValueError(
+                "must hold {document} once and end with {query}, "
+                "for example 'Document: {document} Query:{query}'"
+            )
+        return template
+
+    @property
+    def max_tokens(self) -> int:
+        """The limit on tokens per prompt that is in force."""
+        return self.max_length or DEFAULT_MAX_LENGTH[self.name]
+
+
+class ColumnNames(_Section):
+    """Names of input columns; unset ones are found by their usual aliases."""
+
+    query_id: str | None = Field(None, description="Aliases: query_id, qid, query-id.")
+    doc_id: str | None = Field(None, description="Aliases: doc_id, docno, docid, pid, corpus-id.")
+    query: str | None = Field(None, description="Aliases: query, query_text.")
+    document: str | None = Field(None, description="Aliases: document, text, passage, doc.")
+
+
+class InputConfig(_Section):
+    """How shards are read."""
+
+    columns: ColumnNames = ColumnNames()
+
+
+class OutputConfig(_Section):
+    """What the scored files hold beside ids and scores."""
+
+    pass_through: tuple[str, ...] = Field((), description="Input columns to copy.")
+    query_token_logprobs: bool = Field(False, description="Add one logprob per query token.")
+    source: bool = Field(False, description="Add the input file and the row's index in it.")
+    max_rejected_fraction: float = Field(
+        0.1, ge=0, le=1, description="Share of rejected rows above which the job exits with 3."
+    )
+
+
+class EngineConfig(_Section):
+    """What computes the logprobs."""
+
+    method: EngineMethod = "prompt-logprobs"
+    tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share one engine.")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of a GPU's memory.")
+    max_num_seqs: PositiveInt = Field(256, description="Prompts per engine step.")
+    max_num_batched_tokens: PositiveInt = Field(8192, description="Prompt tokens per engine step.")
+    enforce_eager: bool = Field(False, description="No CUDA graphs, no compilation.")
+    vllm_args: dict[str, Any] = Field(
+        {}, description="Further vllm.EngineArgs, for example {quantization: fp8}."
+    )
+    fake_seconds_per_pair: float = Field(0.0, ge=0, description="How long the fake engine works.")
+
+    @field_validator("vllm_args")
+    @classmethod
+    def _no_credentials(cls, vllm_args: dict[str, Any]) -> dict[str, Any]:
+        if "hf_token" in vllm_args:
+            raise ValueError("must not hold hf_token: configurations are recorded; set HF_TOKEN")
+        return vllm_args
+
+
+class UnitsConfig(_Section):
+    """How rows are cut into units, the grain of retry and commit. Aim at 30 to 120 s of work."""
+
+    max_rows: PositiveInt = Field(20_000, description="Rows per unit.")
+    max_bytes: PositiveInt = Field(
+        64 * 2**20, description="Uncompressed bytes per unit; what one worker holds in memory."
+    )
+
+
+class ExecutorConfig(_Section):
+    """Where units run."""
+
+    kind: Literal["ray", "local"] = "ray"
+    num_workers: PositiveInt | None = Field(
+        None, description="Engines. Default: one per GPU (group) of the cluster, without GPUs one."
+    )
+    gpus_per_worker: float | None = Field(
+        None, ge=0, description="Default: tensor_parallel_size where the cluster has GPUs, else 0."
+    )
+    cpus_per_worker: float = Field(1, ge=0, description="CPUs that Ray reserves per worker.")
+    units_in_flight: PositiveInt = Field(
+        3, description="Units per worker at once: one is read, one scored, one committed."
+    )
+    max_attempts: PositiveInt = Field(
+        3, description="Attempts per unit before it counts as failed."
+    )
+
+
+class JobConfig(_Section):
+    """Everything that `rgpt-batch score` needs beside input and output."""
+
+    model: ModelConfig
+    protocol: ProtocolConfig = ProtocolConfig()
+    input: InputConfig = InputConfig()
+    output: OutputConfig = OutputConfig()
+    engine: EngineConfig = EngineConfig()
+    units: UnitsConfig = UnitsConfig()
+    executor: ExecutorConfig = ExecutorConfig()
+
+    @model_validator(mode="after")
+    def _reference_is_float32(self) -> JobConfig:
+        if self.engine.method == "transformers" and self.model.dtype not in ("float32", "auto"):
+            raise ValueError(
+                f"engine.method transformers is the float32 reference, but model.dtype is "
+                f"{self.model.dtype}: set model.dtype=float32"
+            )
+        return self
+
+
+def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> JobConfig:
+    """Read a configuration.
+
+    Args:
+        path: YAML file; None starts from the defaults alone.
+        overrides: `dotted.key=value`, the value in YAML, later ones win.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or value is wrong.
+    """
+    settings: Any = {}
+    if path is not None:
+        try:
+            settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot read the configuration: {error}") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, found {type(settings).__name__}.")
+    for override in overrides:
+        _apply(override, settings)
+    try:
+        return JobConfig.model_validate(settings)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        raise ConfigError(f"{path or 'configuration'} is not valid:\n{problems}") from error
+
+
+def _apply(override: str, settings: dict[str, Any]) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not all(key.split(".")):
+        raise ConfigError(f"-o {override}: expected key=value, such as engine.max_num_seqs=128.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"-o {override}: the value is not valid YAML: {error}") from error
+    *sections, option = key.split(".")
+    for section in sections:
+        settings = settings.setdefault(section, {})
+        if not isinstance(settings, dict):
+            raise ConfigError(f"-o {override}: '{section}' is a value, not a section.")
+    settings[option] = value
+
+
+def _describe(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown option."
+    if problem["type"] == "missing":
+        return f"{where}: missing. Set it in the file or with -o {where}=…"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else str(message)

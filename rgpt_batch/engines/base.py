@@ -1,0 +1,27 @@
+"""What an engine is. Engines receive token ids, so they differ only numerically."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from rgpt_batch.records import QueryLogprobs, TokenizedPair
+
+
+class Engine(Protocol):
+    """A loaded language model that tells the log-likelihood of query tokens."""
+
+    def score(self, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
+        """Compute log p(token | all tokens before it) for every query token.
+
+        Returns:
+            One entry per pair, in order.
+
+        Raises:
+            EngineDead: The engine cannot be used any more.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...

@@ -1,0 +1,40 @@
+"""An engine without a model: logprobs are arithmetic on the token ids.
+
+It drives dry runs and fault tests: the same pair gives the same values on every machine, and every
+token that comes before a query token changes that token's value.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from rgpt_batch.records import QueryLogprobs, TokenizedPair
+
+
+class FakeEngine:
+    """See the module."""
+
+    def __init__(self, seconds_per_pair: float = 0.0) -> None:
+        self._seconds_per_pair = seconds_per_pair
+
+    def score(self, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
+        """See Engine."""
+        time.sleep(self._seconds_per_pair * len(pairs))
+        return [_checksum_logprobs(pair) for pair in pairs]
+
+    def close(self) -> None:
+        """See Engine."""
+
+
+def _checksum_logprobs(pair: TokenizedPair) -> QueryLogprobs:
+    tokens = pair.token_ids.astype("<i4")
+    checksum = zlib.crc32(tokens[: pair.query_start].tobytes())
+    values = np.empty(pair.num_query_tokens, dtype=np.float32)
+    for index, token in enumerate(tokens[pair.query_start :]):
+        checksum = zlib.crc32(token.tobytes(), checksum)
+        values[index] = -(checksum % 20_000 + 1) / 1000
+    return QueryLogprobs(values=values)

@@ -1,0 +1,60 @@
+"""The reference engine: transformers in float32, one pair at a time.
+
+It repeats the model card's computation: no batching, no padding, no cache. Slow, and what the other
+engines are checked against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rgpt_batch.config import ModelConfig
+from rgpt_batch.errors import EngineStartError
+from rgpt_batch.records import QueryLogprobs, TokenizedPair
+
+
+class TransformersEngine:
+    """See the module.
+
+    Source: RankingGPT (arXiv 2311.16720), model card.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                config.name,
+                revision=config.revision,
+                dtype=torch.float32,
+                trust_remote_code=config.trust_remote_code,
+            )
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            raise EngineStartError(f"cannot load model '{config.name}': {error}") from error
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model: Any = model.eval().to(self._device)
+
+    def score(self, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
+        """See Engine."""
+        return [self._score(pair) for pair in pairs]
+
+    def _score(self, pair: TokenizedPair) -> QueryLogprobs:
+        import torch
+
+        tokens = torch.from_numpy(pair.token_ids.astype(np.int64)).to(self._device)
+        with torch.inference_mode():
+            # Position t predicts token t + 1, so the last token is not fed.
+            output = self._model(
+                tokens[None, :-1], logits_to_keep=pair.num_query_tokens, use_cache=False
+            )
+            logprobs = torch.log_softmax(output.logits[0].float(), dim=-1)
+            values = logprobs.gather(1, tokens[pair.query_start :, None])[:, 0]
+        return QueryLogprobs(values=values.cpu().numpy())
+
+    def close(self) -> None:
+        """See Engine."""
+        self._model = None

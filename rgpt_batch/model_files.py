@@ -1,0 +1,100 @@
+"""What identifies a model: the content of a local folder, or the commit of a hub repository."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from rgpt_batch.config import ModelConfig
+from rgpt_batch.errors import ConfigError
+
+# Files up to this size are hashed whole; of larger ones, evenly spread samples. Training changes
+# practically every weight, so samples tell two checkpoints apart at a thousandth of the reading.
+_WHOLE_FILE_BYTES = 32 * 2**20
+_NUM_SAMPLES = 64
+_SAMPLE_BYTES = 64 * 2**10
+_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin", ".py", ".jinja", ".tiktoken"}
+
+
+def pinned(model: ModelConfig) -> ModelConfig:
+    """Replace hub revisions by the commits that they mean now, so that all workers load the same.
+
+    Raises:
+        ConfigError: The hub's commit cannot be found.
+    """
+    name, revision = model.tokenizer_source
+    return model.model_copy(
+        update={
+            "revision": _pinned_revision(model.name, model.revision),
+            "tokenizer_revision": _pinned_revision(name, revision),
+        }
+    )
+
+
+def model_identity(name: str, revision: str | None) -> str:
+    """Identify a model or tokenizer whose revision is pinned.
+
+    Returns:
+        `sha256:…` over a local folder's files, or `hub:<name>@<commit>`.
+
+    Raises:
+        ConfigError: The folder holds no model.
+    """
+    folder = Path(name)
+    return _folder_identity(folder) if folder.is_dir() else f"hub:{name}@{revision}"
+
+
+def _pinned_revision(name: str, revision: str | None) -> str | None:
+    return revision if Path(name).is_dir() else _hub_commit(name, revision)
+
+
+def _folder_identity(folder: Path) -> str:
+    files = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    if not any(file.suffix == ".json" for file in files):
+        raise ConfigError(
+            f"{folder}: the folder holds no model (no config.json or tokenizer.json)."
+        )
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        digest.update(_file_digest(file))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _file_digest(file: Path) -> bytes:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if size <= _WHOLE_FILE_BYTES:
+            return hashlib.file_digest(stream, "sha256").digest()
+        digest = hashlib.sha256()
+        for index in range(_NUM_SAMPLES):
+            stream.seek((size - _SAMPLE_BYTES) * index // (_NUM_SAMPLES - 1))
+            digest.update(stream.read(_SAMPLE_BYTES))
+        return digest.digest()
+
+
+def _hub_commit(name: str, revision: str | None) -> str:
+    """Ask the hub, or where it cannot be reached the local cache, for the commit of a revision."""
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            commit = HfApi().model_info(name, revision=revision).sha
+            if commit:
+                return commit
+    except HFValidationError as error:
+        raise ConfigError(f"model '{name}': no such folder, and not a hub id.") from error
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+        pass  # The cache may still know it.
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision or "main")
+    except HFValidationError as error:
+        raise ConfigError(f"model '{name}': no such folder, and not a hub id.") from error
+    if isinstance(cached, str):
+        # …/snapshots/<commit>/config.json
+        return Path(cached).parent.name
+    raise ConfigError(
+        f"model '{name}': no such folder, and the hub (revision {revision or 'main'}) gives no "
+        "commit for it. Check the name, the network, and HF_TOKEN for private models."
+    )

@@ -1,0 +1,259 @@
+"""From input paths to work units.
+
+A plan depends on the shards' footers and on `units.*` alone, never on the cluster: the same job
+resumes with the same units wherever it runs.
+"""
+
+from __future__ import annotations
+
+import glob
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rgpt_batch.columns import Columns, check_same_columns, resolve_columns
+from rgpt_batch.config import InputConfig, UnitsConfig
+from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.records import Segment, WorkUnit
+
+_NUM_SHARD_ERRORS_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowGroup:
+    """Size of one row group.
+
+    Attributes:
+        num_bytes: Uncompressed size of the columns that the job reads.
+    """
+
+    num_rows: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """What the footer of one input file says.
+
+    Attributes:
+        version: Changes whenever the file does.
+    """
+
+    path: str
+    version: str
+    columns: Columns
+    pass_through_types: tuple[str, ...]
+    row_groups: tuple[RowGroup, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the file holds."""
+        return sum(group.num_rows for group in self.row_groups)
+
+
+def resolve_inputs(inputs: Sequence[str]) -> list[str]:
+    """Expand files, folders and glob patterns to absolute paths of shards.
+
+    Folders are searched for *.parquet at any depth; names that start with `_` or `.` are left out,
+    as Spark and Arrow do. Every file appears once, in the order of the arguments, then by name.
+
+    Raises:
+        ConfigError: An argument names nothing.
+    """
+    paths: dict[str, None] = {}
+    for argument in inputs:
+        path = Path(argument)
+        if path.is_file():
+            found = [path]
+        elif path.is_dir():
+            found = sorted(
+                file
+                for file in path.rglob("*.parquet")
+                if not any(part[0] in "_." for part in file.relative_to(path).parts)
+            )
+            if not found:
+                raise ConfigError(f"{argument}: the folder holds no *.parquet file.")
+        elif glob.has_magic(argument):
+            found = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
+            found = [match for match in found if match.is_file()]
+            if not found:
+                raise ConfigError(f"{argument}: no file matches the pattern.")
+        else:
+            raise ConfigError(f"{argument}: no such file or folder.")
+        paths.update((str(file.absolute()), None) for file in found)
+    if not paths:
+        raise ConfigError("no input: name at least one Parquet file, folder or pattern.")
+    return list(paths)
+
+
+def inspect_shards(
+    paths: Sequence[str], config: InputConfig, pass_through: Sequence[str]
+) -> list[Shard]:
+    """Read and check the footers of all shards.
+
+    Raises:
+        ShardError: At least one shard cannot be used; the message names up to ten of them.
+    """
+
+    def inspect(path: str) -> Shard | ShardError:
+        try:
+            return inspect_shard(path, config, pass_through)
+        except ShardError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        outcomes = list(pool.map(inspect, paths))
+    errors = [outcome for outcome in outcomes if isinstance(outcome, ShardError)]
+    shards = [outcome for outcome in outcomes if isinstance(outcome, Shard)]
+    for shard in shards[1:]:
+        try:
+            check_same_columns(shards[0].columns, shard.columns, shards[0].path, shard.path)
+            _check_same_types(shards[0], shard)
+        except ShardError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        shown = "\n".join(f"  {error}" for error in errors[:_NUM_SHARD_ERRORS_SHOWN])
+        raise ShardError(f"{len(errors)} of {len(paths)} shards cannot be used:\n{shown}")
+    return shards
+
+
+def inspect_shard(path: str, config: InputConfig, pass_through: Sequence[str]) -> Shard:
+    """Read and check one footer.
+
+    Raises:
+        ShardError: The file is not readable Parquet or lacks usable columns.
+    """
+    try:
+        version = shard_version(path)
+        with pq.ParquetFile(path) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(
+            f"{path}: not a readable Parquet file ({_first_line(error)}). "
+            "Write it again, or leave it out of the input."
+        ) from error
+    columns = resolve_columns(schema, config.columns, pass_through, path)
+    leaves = [
+        index
+        for index in range(metadata.num_columns)
+        if metadata.schema.column(index).path.split(".")[0] in columns.read
+    ]
+    groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
+    return Shard(
+        path=path,
+        version=version,
+        columns=columns,
+        pass_through_types=tuple(str(schema.field(name).type) for name in pass_through),
+        row_groups=tuple(
+            RowGroup(
+                num_rows=group.num_rows,
+                num_bytes=sum(group.column(leaf).total_uncompressed_size for leaf in leaves),
+            )
+            for group in groups
+        ),
+    )
+
+
+def shard_version(path: str) -> str:
+    """Return a string that changes whenever the file does: its size and modification time.
+
+    Raises:
+        OSError: The file is not there.
+    """
+    status = Path(path).stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def plan_units(shards: Sequence[Shard], config: UnitsConfig) -> list[WorkUnit]:
+    """Cut the rows of all shards into units, in input order.
+
+    Row groups above `max_rows` or `max_bytes` are split evenly; small ones are put together, across
+    shards too. Every row is in exactly one unit. There is at least one unit, so that an input
+    without rows still gives an output with a schema.
+    """
+    units: list[WorkUnit] = []
+    pieces: list[_Piece] = []
+    num_rows = num_bytes = 0
+    for piece in _pieces(shards, config):
+        full = (
+            num_rows + piece.segment.num_rows > config.max_rows
+            or num_bytes + piece.num_bytes > config.max_bytes
+        )
+        if pieces and full:
+            units.append(_unit(len(units), pieces))
+            pieces, num_rows, num_bytes = [], 0, 0
+        pieces.append(piece)
+        num_rows += piece.segment.num_rows
+        num_bytes += piece.num_bytes
+    if not pieces and not units:
+        pieces = [_Piece(_segment(shards[0], 0, 0), 0)]
+    if pieces:
+        units.append(_unit(len(units), pieces))
+    return units
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    segment: Segment
+    num_bytes: int
+
+
+def _pieces(shards: Iterable[Shard], config: UnitsConfig) -> Iterator[_Piece]:
+    for shard in shards:
+        first_row = 0
+        for group in shard.row_groups:
+            num_pieces = max(
+                math.ceil(group.num_rows / config.max_rows),
+                min(group.num_rows, math.ceil(group.num_bytes / config.max_bytes)),
+            )
+            for index in range(num_pieces):
+                low = group.num_rows * index // num_pieces
+                high = group.num_rows * (index + 1) // num_pieces
+                segment = _segment(shard, first_row + low, high - low)
+                yield _Piece(segment, group.num_bytes // num_pieces)
+            first_row += group.num_rows
+
+
+def _segment(shard: Shard, first_row: int, num_rows: int) -> Segment:
+    return Segment(path=shard.path, version=shard.version, first_row=first_row, num_rows=num_rows)
+
+
+def _unit(index: int, pieces: Sequence[_Piece]) -> WorkUnit:
+    segments: list[Segment] = []
+    for segment in (piece.segment for piece in pieces):
+        last = segments[-1] if segments else None
+        if (
+            last
+            and last.path == segment.path
+            and last.first_row + last.num_rows == segment.first_row
+        ):
+            segments[-1] = replace(last, num_rows=last.num_rows + segment.num_rows)
+        else:
+            segments.append(segment)
+    return WorkUnit(
+        unit_id=f"{index:06d}",
+        segments=tuple(segments),
+        num_bytes=sum(piece.num_bytes for piece in pieces),
+    )
+
+
+def _check_same_types(first: Shard, other: Shard) -> None:
+    for name, wanted, found in zip(
+        first.columns.pass_through, first.pass_through_types, other.pass_through_types, strict=True
+    ):
+        if wanted != found:
+            raise ShardError(
+                f"{other.path}: column '{name}' is {found}, but {wanted} in {first.path}. "
+                "Cast one of them, or do not pass the column through."
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,172 @@
+"""How far a job is: a bar on a terminal, a line every ten seconds elsewhere, status.json always."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from rgpt_batch.records import UnitFailure, UnitReport
+from rgpt_batch.store import Store
+
+_LINE_SECONDS = 10.0
+_STATUS_SECONDS = 2.0
+
+
+@dataclass
+class Tally:
+    """Running totals of a job; those of earlier runs are in the `num_*_before` fields."""
+
+    num_units: int
+    num_rows: int
+    num_units_before: int = 0
+    num_rows_before: int = 0
+    num_units_done: int = 0
+    num_rows_done: int = 0
+    num_prompt_tokens: int = 0
+    num_units_failed: int = 0
+    num_rows_failed: int = 0
+    num_rejected: Counter[str] = field(default_factory=Counter)
+    first_started_at: float | None = None
+
+    def add(self, outcome: UnitReport | UnitFailure) -> None:
+        """Count one finished unit."""
+        if isinstance(outcome, UnitFailure):
+            self.num_units_failed += 1
+            self.num_rows_failed += outcome.num_rows
+            return
+        self.num_units_done += 1
+        self.num_rows_done += outcome.num_rows
+        self.num_prompt_tokens += outcome.num_prompt_tokens
+        self.num_rejected.update(outcome.num_rejected)
+        self.first_started_at = min(self.first_started_at or time.time(), outcome.started_at)
+
+    def rates(self) -> tuple[float, float, float | None]:
+        """Return pairs per second, prompt tokens per second, and seconds to go if known."""
+        if self.first_started_at is None:
+            return 0.0, 0.0, None
+        seconds = max(time.time() - self.first_started_at, 1e-6)
+        pairs_per_second = self.num_rows_done / seconds
+        num_left = self.num_rows - self.num_rows_before - self.num_rows_done - self.num_rows_failed
+        eta = num_left / pairs_per_second if pairs_per_second else None
+        return pairs_per_second, self.num_prompt_tokens / seconds, eta
+
+    def status(self, state: str) -> dict[str, Any]:
+        """Return what status.json holds."""
+        pairs_per_second, tokens_per_second, eta = self.rates()
+        return {
+            "state": state,
+            "updated_at": time.time(),
+            "num_units": self.num_units,
+            "num_units_committed": self.num_units_before + self.num_units_done,
+            "num_units_failed": self.num_units_failed,
+            "num_rows": self.num_rows,
+            "num_rows_committed": self.num_rows_before + self.num_rows_done,
+            "num_rejected": dict(self.num_rejected),
+            "pairs_per_second": round(pairs_per_second, 2),
+            "prompt_tokens_per_second": round(tokens_per_second, 1),
+            "eta_seconds": None if eta is None else round(eta),
+        }
+
+
+class ProgressDisplay:
+    """Shows a tally while a job runs and keeps status.json fresh. A context manager."""
+
+    def __init__(self, tally: Tally, store: Store, *, quiet: bool = False) -> None:
+        self._tally = tally
+        self._store = store
+        self._quiet = quiet
+        self._console = Console(stderr=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._refresh, daemon=True)
+        self._bar: Progress | None = None
+        self._state = "starting"
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal and not self._quiet:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("scoring", total=max(self._tally.num_rows, 1), text="")
+            self._bar.start()
+        self._show()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._show()
+        if self._bar:
+            self._bar.stop()
+
+    def add(self, outcome: UnitReport | UnitFailure) -> None:
+        """Count and show one finished unit."""
+        self._state = "running"
+        self._tally.add(outcome)
+        if self._bar:
+            self._show()
+
+    def _refresh(self) -> None:
+        last_line = last_status = time.monotonic()
+        while not self._stop.wait(0.5):
+            now = time.monotonic()
+            if now - last_status >= _STATUS_SECONDS:
+                self._store.write_status(self._tally.status(self._state))
+                last_status = now
+            if self._bar or now - last_line >= _LINE_SECONDS:
+                self._show()
+                last_line = now
+
+    def _show(self) -> None:
+        if self._quiet:
+            return
+        done = self._tally.num_rows_before + self._tally.num_rows_done
+        if self._bar:
+            self._bar.update(self._task, completed=done, text=self._text(), description=self._state)
+        else:
+            print(
+                f"{time.strftime('%H:%M:%S')} {self._state}: {done:,} of "
+                f"{self._tally.num_rows:,} pairs, {self._text()}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _text(self) -> str:
+        pairs_per_second, tokens_per_second, eta = self._tally.rates()
+        parts = [
+            f"{pairs_per_second:,.1f} pairs/s",
+            f"{tokens_per_second:,.0f} tokens/s",
+            f"{self._tally.num_rejected.total():,} rejected",
+        ]
+        if self._tally.num_units_failed:
+            parts.append(f"{self._tally.num_units_failed:,} units failed")
+        if eta is not None:
+            parts.append(f"{format_seconds(eta)} left")
+        return ", ".join(parts)
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration as 45s, 12m30s or 3h05m."""
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    return f"{minutes // 60}h{minutes % 60:02d}m"

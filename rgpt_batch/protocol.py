@@ -1,0 +1,215 @@
+"""Scoring protocols: how a query and a document become tokens.
+
+Two are published, and they give different scores (RankingGPT, arXiv 2311.16720):
+
+* `card`, the model card's snippet: context and query are tokenised apart, without special tokens.
+
+      tokenise("Document: … Query:") + tokenise("when should a baby walk")
+                                       ^ query_start
+
+* `eval`, the repository's eval.py (github.com/Alibaba-NLP/RankingGPT): both are tokenised together,
+  with the tokenizer's own special tokens, after the document went through encode, cut and decode.
+  The query is what follows the first len(tokenise("Document: … Query:")) tokens.
+
+Truncation takes tokens from the end of the document, never from the template or the query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from rgpt_batch.config import ModelConfig, ProtocolConfig
+from rgpt_batch.errors import ConfigError
+from rgpt_batch.records import Rejection, RejectionReason, ScorePair, TokenizedPair
+
+# eval.py leaves this many tokens free.
+_EVAL_MARGIN = 10
+_ARGUANA_MAX_TOKENS = 256
+
+
+class ScoringProtocol(Protocol):
+    """Turns pairs into prompts."""
+
+    def tokenize(self, pairs: Sequence[ScorePair | Rejection]) -> list[TokenizedPair | Rejection]:
+        """Return one entry per pair, in order; a pair that has no prompt becomes a Rejection."""
+        ...
+
+
+def load_protocol(config: ProtocolConfig, model: ModelConfig) -> ScoringProtocol:
+    """Load the tokenizer and build the configured protocol.
+
+    Raises:
+        ConfigError: The tokenizer cannot be loaded or has no fast implementation.
+    """
+    tokenizer = load_tokenizer(model)
+    if config.name == "card":
+        return CardProtocol(tokenizer, config.template, config.max_tokens)
+    return EvalProtocol(
+        tokenizer, config.template, config.max_tokens, arguana=config.name == "eval-arguana"
+    )
+
+
+def load_tokenizer(model: ModelConfig) -> Any:
+    """Load a fast transformers tokenizer.
+
+    Raises:
+        ConfigError: It cannot be loaded or has no fast implementation.
+    """
+    from transformers import AutoTokenizer
+
+    name, revision = model.tokenizer_source
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ConfigError(
+            f"cannot load the tokenizer of '{name}': {error}. Check model.name and model.tokenizer."
+        ) from error
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"the tokenizer of '{name}' has no fast implementation, which truncation needs. "
+            "Convert it to a tokenizer.json and set model.tokenizer to that folder."
+        )
+    return tokenizer
+
+
+class CardProtocol:
+    """The model card's protocol: context and query are tokenised apart, without special tokens."""
+
+    def __init__(self, tokenizer: Any, template: str, max_length: int) -> None:
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._prefix, self._suffix = _split_template(template)
+        self._max_length = max_length
+
+    def tokenize(self, pairs: Sequence[ScorePair | Rejection]) -> list[TokenizedPair | Rejection]:
+        """See ScoringProtocol. Each distinct text is tokenised once."""
+        scorable = [pair for pair in pairs if isinstance(pair, ScorePair)]
+        queries = self._encode_distinct(pair.query for pair in scorable)
+        contexts = self._encode_distinct(self._context(pair.document) for pair in scorable)
+        return [
+            pair
+            if isinstance(pair, Rejection)
+            else self._join(pair, contexts[self._context(pair.document)], queries[pair.query])
+            for pair in pairs
+        ]
+
+    def _context(self, document: str) -> str:
+        return f"{self._prefix}{document}{self._suffix}"
+
+    def _encode_distinct(self, texts: Iterable[str]) -> dict[str, Any]:
+        distinct = list(dict.fromkeys(texts))
+        encodings = self._backend.encode_batch(distinct, add_special_tokens=False)
+        return dict(zip(distinct, encodings, strict=True))
+
+    def _join(self, pair: ScorePair, context: Any, query: Any) -> TokenizedPair | Rejection:
+        if not pair.query.strip() or not query.ids:
+            return Rejection(reason=RejectionReason.EMPTY_QUERY)
+        start, end = self._document_span(context, len(pair.document))
+        num_excess = max(0, len(context.ids) + len(query.ids) - self._max_length)
+        if num_excess > end - start:
+            return Rejection(reason=RejectionReason.QUERY_TOO_LONG)
+        context_ids = context.ids[: end - num_excess] + context.ids[end:]
+        if not context_ids:
+            return Rejection(reason=RejectionReason.NO_CONTEXT)
+        return TokenizedPair(
+            token_ids=np.array(context_ids + query.ids, dtype=np.int32),
+            query_start=len(context_ids),
+            num_document_tokens=end - start - num_excess,
+            num_dropped_document_tokens=num_excess,
+        )
+
+    def _document_span(self, context: Any, num_document_chars: int) -> tuple[int, int]:
+        """Find the tokens that hold document text and nothing of the template's end.
+
+        A token that reaches into the document from the template's blank counts as the document's;
+        one that reaches from the document into the suffix stays, so that the suffix stays whole.
+        """
+        first_char = len(self._prefix)
+        end_char = first_char + num_document_chars
+        start, end = 0, len(context.ids)
+        while start < end and _chars(context, start)[1] <= first_char:
+            start += 1
+        while end > start and _chars(context, end - 1)[1] > end_char:
+            end -= 1
+        return start, end
+
+
+class EvalProtocol:
+    """eval.py's protocol: source and query are tokenised together.
+
+    Args:
+        arguana: Cut document and query to 256 tokens each, as eval.py does for that data set.
+    """
+
+    def __init__(
+        self, tokenizer: Any, template: str, max_length: int, *, arguana: bool = False
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._prefix, self._suffix = _split_template(template)
+        self._max_length = max_length
+        self._arguana = arguana
+        # eval.py counts the template with its placeholder and with special tokens.
+        self._num_prompt_tokens = len(tokenizer.encode(f"{self._prefix}{{doc}}{self._suffix}"))
+
+    def tokenize(self, pairs: Sequence[ScorePair | Rejection]) -> list[TokenizedPair | Rejection]:
+        """See ScoringProtocol."""
+        return [pair if isinstance(pair, Rejection) else self._tokenize(pair) for pair in pairs]
+
+    def _tokenize(self, pair: ScorePair) -> TokenizedPair | Rejection:
+        if not pair.query.strip():
+            return Rejection(reason=RejectionReason.EMPTY_QUERY)
+        if self._arguana:
+            query, _, _ = self._cut(pair.query, _ARGUANA_MAX_TOKENS)
+            max_document_tokens = _ARGUANA_MAX_TOKENS
+        else:
+            query = pair.query.replace("[PAD]", "PAD")
+            max_document_tokens = (
+                self._max_length
+                - self._num_prompt_tokens
+                - len(self._tokenizer.encode(query))
+                - _EVAL_MARGIN
+            )
+        if max_document_tokens < 1:
+            return Rejection(reason=RejectionReason.QUERY_TOO_LONG)
+        document, num_kept, num_dropped = self._cut(pair.document, max_document_tokens)
+        source = f"{self._prefix}{document}{self._suffix}".replace("[PAD]", "PAD")
+        query_start = len(self._tokenizer.encode(source))
+        token_ids = self._tokenizer.encode(source + query)
+        # Tokens can merge across the boundary; eval.py would then divide by zero.
+        if query_start >= len(token_ids):
+            return Rejection(reason=RejectionReason.EMPTY_QUERY)
+        if len(token_ids) > self._max_length:
+            return Rejection(reason=RejectionReason.QUERY_TOO_LONG)
+        if query_start == 0:
+            return Rejection(reason=RejectionReason.NO_CONTEXT)
+        return TokenizedPair(
+            token_ids=np.array(token_ids, dtype=np.int32),
+            query_start=query_start,
+            num_document_tokens=num_kept,
+            num_dropped_document_tokens=num_dropped,
+        )
+
+    def _cut(self, text: str, max_tokens: int) -> tuple[str, int, int]:
+        """Encode, cut and decode; returns the text and the numbers of kept and dropped tokens.
+
+        The decoding happens to short texts too, as in eval.py: it can change blanks.
+        """
+        ids = self._tokenizer.encode(text, add_special_tokens=False)
+        kept = ids[:max_tokens]
+        return self._tokenizer.decode(kept), len(kept), len(ids) - len(kept)
+
+
+def _split_template(template: str) -> tuple[str, str]:
+    prefix, _, rest = template.partition("{document}")
+    return prefix, rest.removesuffix("{query}")
+
+
+def _chars(encoding: Any, token: int) -> tuple[int, int]:
+    start, end = encoding.token_to_chars(token)
+    return int(start), int(end)

@@ -1,0 +1,166 @@
+"""The nouns of the program, in the order in which a row meets them.
+
+    ScorePair → TokenizedPair → QueryLogprobs → Score
+                     └ or Rejection ┘
+
+A shard is one input file, a unit is the range of rows that is retried and committed as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+
+class RejectionReason(StrEnum):
+    """Why a row has no score. The value is what the output column `rejection` holds."""
+
+    NULL_QUERY = "NULL_QUERY"
+    NULL_DOCUMENT = "NULL_DOCUMENT"
+    EMPTY_QUERY = "EMPTY_QUERY"
+    QUERY_TOO_LONG = "QUERY_TOO_LONG"
+    NO_CONTEXT = "NO_CONTEXT"
+    INVALID_TEXT = "INVALID_TEXT"
+    UNREADABLE = "UNREADABLE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorePair:
+    """One query and one document, both as text."""
+
+    query: str
+    document: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A row that cannot be scored, and why."""
+
+    reason: RejectionReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenizedPair:
+    """A prompt whose last tokens are the query's.
+
+        token_ids   [ Document : ... Query : | when should a baby walk ]
+                                              ^ query_start
+
+    Attributes:
+        token_ids: Shape (num_tokens,), int32.
+        query_start: Index of the query's first token; at least 1, below num_tokens.
+        num_document_tokens: Tokens of the document that stand in the prompt.
+        num_dropped_document_tokens: Tokens of the document that truncation left out.
+    """
+
+    token_ids: npt.NDArray[np.int32]
+    query_start: int
+    num_document_tokens: int
+    num_dropped_document_tokens: int
+
+    @property
+    def num_query_tokens(self) -> int:
+        """How many tokens are scored."""
+        return len(self.token_ids) - self.query_start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QueryLogprobs:
+    """What an engine says of one pair.
+
+    Attributes:
+        values: Shape (num_query_tokens,), float32, nats: log p(query token | all tokens before it).
+    """
+
+    values: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The score of one pair; logprobs in nats."""
+
+    mean_logprob: float
+    sum_logprob: float
+    num_query_tokens: int
+    num_document_tokens: int
+    num_dropped_document_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A run of consecutive rows of one shard.
+
+    Attributes:
+        path: The shard.
+        version: The shard's version when the plan was made.
+        first_row: Index of the first row, counted over the whole shard.
+        num_rows: How many rows follow.
+    """
+
+    path: str
+    version: str
+    first_row: int
+    num_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkUnit:
+    """The rows that one attempt reads, scores and commits.
+
+    Attributes:
+        unit_id: Six digits or more, in input order; part of the output file's name.
+        segments: The rows, in input order.
+        num_bytes: Uncompressed size of the columns that are read, from the footers.
+    """
+
+    unit_id: str
+    segments: tuple[Segment, ...]
+    num_bytes: int
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the unit covers."""
+        return sum(segment.num_rows for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitReport:
+    """What happened to one unit that is now committed.
+
+    Attributes:
+        committed: False where another attempt had published the unit first.
+        num_rejected: Rejected rows per reason.
+        num_prompt_tokens: Tokens that the engine was given.
+        read_seconds: Reading and tokenising.
+        engine_seconds: Scoring, without the wait for the engine.
+        commit_seconds: Building and publishing the file.
+        started_at: When reading began, seconds since the epoch.
+        finished_at: When the commit was done, seconds since the epoch.
+    """
+
+    unit_id: str
+    worker: str
+    num_rows: int
+    committed: bool
+    num_rejected: dict[str, int] = field(default_factory=dict)
+    num_prompt_tokens: int
+    num_dropped_document_tokens: int
+    num_truncated_rows: int
+    read_seconds: float
+    engine_seconds: float
+    commit_seconds: float
+    started_at: float
+    finished_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitFailure:
+    """A unit that could not be committed after all its attempts."""
+
+    unit_id: str
+    num_rows: int
+    num_attempts: int
+    cause: str

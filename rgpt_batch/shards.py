@@ -1,0 +1,188 @@
+"""Parquet in: the rows of a unit, in bounded memory.
+
+Texts become Python strings; ids and passed-through columns stay Arrow columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rgpt_batch.columns import Columns
+from rgpt_batch.errors import ShardError
+from rgpt_batch.plan import shard_version
+from rgpt_batch.records import Rejection, RejectionReason, ScorePair, Segment, WorkUnit
+
+_BATCH_ROWS = 1024
+# Column chunks are streamed through a buffer of this size instead of being read whole.
+_BUFFER_BYTES = 2**20
+
+SOURCE_FILE = "source_file"
+SOURCE_ROW = "source_row"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairBatch:
+    """Some consecutive rows of a unit.
+
+    Attributes:
+        columns: query_id and doc_id as strings, then what is passed through; num_rows rows.
+        pairs: One entry per row.
+    """
+
+    columns: pa.RecordBatch
+    pairs: list[ScorePair | Rejection]
+
+
+def read_pairs(unit: WorkUnit, columns: Columns, *, source: bool) -> Iterator[PairBatch]:
+    """Read the rows of a unit in input order.
+
+    Rows that the file no longer gives because a page is damaged come as UNREADABLE with null ids,
+    so that every input row keeps its output row.
+
+    Args:
+        unit: What to read.
+        columns: The columns' names in the shards.
+        source: Add the columns source_file and source_row.
+
+    Raises:
+        ShardError: A shard is gone, has changed since planning, or the storage fails.
+    """
+    for segment in unit.segments:
+        for batch, first_row in _read_segment(segment, columns):
+            yield _to_pair_batch(batch, columns, segment.path if source else None, first_row)
+
+
+def _read_segment(
+    segment: Segment, columns: Columns
+) -> Iterator[tuple[pa.RecordBatch | _Unreadable, int]]:
+    """Yield batches with the index of their first row in the shard."""
+    with _open(segment) as file:
+        schema = pa.schema([file.schema_arrow.field(name) for name in columns.read])
+        if segment.num_rows == 0:
+            yield pa.RecordBatch.from_pylist([], schema=schema), segment.first_row
+        group_start = 0
+        for group in range(file.num_row_groups):
+            group_end = group_start + file.metadata.row_group(group).num_rows
+            low = max(segment.first_row, group_start)
+            high = min(segment.first_row + segment.num_rows, group_end)
+            if low < high:
+                yield from _read_group(file, group, group_start, low, high, schema, segment.path)
+            group_start = group_end
+
+
+def _read_group(
+    file: pq.ParquetFile,
+    group: int,
+    group_start: int,
+    low: int,
+    high: int,
+    schema: pa.Schema,
+    path: str,
+) -> Iterator[tuple[pa.RecordBatch | _Unreadable, int]]:
+    """Yield the rows low … high - 1, counted over the shard, of one row group."""
+    position = group_start
+    batches = file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=schema.names)
+    try:
+        for batch in batches:
+            start, end = max(low, position), min(high, position + batch.num_rows)
+            if start < end:
+                yield batch.select(schema.names).slice(start - position, end - start), start
+            position += batch.num_rows
+            if position >= high:
+                return
+    except (OSError, pa.ArrowException) as error:
+        # Arrow reports damaged bytes as an OSError without errno; one with errno is the storage's.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ShardError(f"{path}: reading failed: {error}. Check the storage.") from error
+    # The reader gave fewer rows than the footer promises: the rest of this row group is lost.
+    start = max(low, position)
+    for first_row in range(start, high, _BATCH_ROWS):
+        yield _Unreadable(schema, min(_BATCH_ROWS, high - first_row)), first_row
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    schema: pa.Schema
+    num_rows: int
+
+
+def _open(segment: Segment) -> pq.ParquetFile:
+    try:
+        version = shard_version(segment.path)
+        if version != segment.version:
+            raise ShardError(
+                f"{segment.path}: the file changed after the job was planned. Run the job again "
+                "with --on-change overwrite, or bring the old file back."
+            )
+        return pq.ParquetFile(
+            segment.path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+        )
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(f"{segment.path}: cannot be opened: {error}") from error
+
+
+def _to_pair_batch(
+    batch: pa.RecordBatch | _Unreadable, columns: Columns, source: str | None, first_row: int
+) -> PairBatch:
+    pairs: list[ScorePair | Rejection]
+    if isinstance(batch, _Unreadable):
+        pairs = [Rejection(reason=RejectionReason.UNREADABLE)] * batch.num_rows
+        arrays = {field.name: pa.nulls(batch.num_rows, field.type) for field in batch.schema}
+    else:
+        arrays = {name: batch.column(name) for name in batch.schema.names}
+        queries, documents = _texts(arrays[columns.query]), _texts(arrays[columns.document])
+        pairs = [_to_pair(*texts) for texts in zip(queries, documents, strict=True)]
+    kept = {
+        "query_id": _to_strings(arrays[columns.query_id]),
+        "doc_id": _to_strings(arrays[columns.doc_id]),
+        **{name: arrays[name] for name in columns.pass_through},
+    }
+    if source is not None:
+        kept[SOURCE_FILE] = pa.repeat(source, len(pairs))
+        kept[SOURCE_ROW] = pa.array(range(first_row, first_row + len(pairs)), pa.int64())
+    return PairBatch(columns=pa.RecordBatch.from_pydict(kept), pairs=pairs)
+
+
+def _to_pair(query: str | bytes | None, document: str | bytes | None) -> ScorePair | Rejection:
+    if query is None:
+        return Rejection(reason=RejectionReason.NULL_QUERY)
+    if document is None:
+        return Rejection(reason=RejectionReason.NULL_DOCUMENT)
+    if isinstance(query, bytes) or isinstance(document, bytes):
+        return Rejection(reason=RejectionReason.INVALID_TEXT)
+    return ScorePair(query=query, document=document)
+
+
+def _texts(column: pa.Array) -> Sequence[str | bytes | None]:
+    """Return Python strings; bytes where a value is not valid UTF-8."""
+    try:
+        texts: list[str | bytes | None] = column.to_pylist()
+    except UnicodeDecodeError:
+        values = _decoded(column)
+        return [_decode(value) for value in values.cast(_binary_type(values.type)).to_pylist()]
+    return texts
+
+
+def _decode(value: bytes | None) -> str | bytes | None:
+    if value is None:
+        return None
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value
+
+
+def _binary_type(string_type: pa.DataType) -> pa.DataType:
+    return pa.large_binary() if pa.types.is_large_string(string_type) else pa.binary()
+
+
+def _decoded(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _to_strings(column: pa.Array) -> pa.Array:
+    return _decoded(column).cast(pa.string())

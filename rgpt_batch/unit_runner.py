@@ -1,0 +1,147 @@
+"""One unit, from reading to commit. No Ray in here.
+
+Several units may be in flight in one runner, each on a thread of its own: while the engine scores
+one, the next is read and tokenised and the last one is committed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from rgpt_batch.columns import Columns
+from rgpt_batch.config import JobConfig
+from rgpt_batch.engines import create_engine
+from rgpt_batch.errors import EngineOutputError
+from rgpt_batch.manifest import installed_versions
+from rgpt_batch.protocol import load_protocol
+from rgpt_batch.records import (
+    QueryLogprobs,
+    Rejection,
+    Score,
+    TokenizedPair,
+    UnitReport,
+    WorkUnit,
+)
+from rgpt_batch.score_file import Footer, to_table, with_footer
+from rgpt_batch.scoring import to_score
+from rgpt_batch.shards import read_pairs
+from rgpt_batch.store import open_store
+
+
+class UnitRunner:
+    """A loaded engine and all that it needs to turn units into committed files.
+
+    Args:
+        worker: The runner's name in reports.
+
+    Raises:
+        ConfigError: The tokenizer cannot be used.
+        EngineStartError: The engine does not start.
+    """
+
+    def __init__(
+        self, config: JobConfig, columns: Columns, fingerprint: str, output: str, worker: str
+    ) -> None:
+        self._config = config
+        self._columns = columns
+        self._fingerprint = fingerprint
+        self._worker = worker
+        self._store = open_store(output)
+        self._versions = installed_versions()
+        self._protocol = load_protocol(config.protocol, config.model)
+        self._engine = create_engine(config)
+        self._engine_lock = threading.Lock()
+
+    def run(self, unit: WorkUnit) -> UnitReport:
+        """Read, tokenise, score and commit one unit.
+
+        Raises:
+            ShardError: The rows cannot be read.
+            EngineError: They cannot be scored.
+            CommitError: The scores cannot be published.
+        """
+        started_at = time.time()
+        started = time.perf_counter()
+        columns, pairs = self._read(unit)
+        prompts = [pair for pair in pairs if isinstance(pair, TokenizedPair)]
+        read = time.perf_counter()
+
+        with self._engine_lock:
+            engine_started = time.perf_counter()
+            logprobs = self._engine.score(prompts)
+            engine_finished = time.perf_counter()
+        if len(logprobs) != len(prompts):
+            raise EngineOutputError(
+                f"unit {unit.unit_id}: the engine answered {len(logprobs)} of {len(prompts)} pairs."
+            )
+
+        table, rejected = self._to_table(columns, pairs, logprobs)
+        attempt = uuid.uuid4().hex
+        footer = Footer(
+            fingerprint=self._fingerprint,
+            unit_id=unit.unit_id,
+            attempt=attempt,
+            num_rows=table.num_rows,
+            num_rejected=rejected,
+            model=self._config.model.name,
+            protocol=self._config.protocol.name,
+            engine=self._config.engine.method,
+            versions=self._versions,
+        )
+        committed = self._store.commit(unit.unit_id, attempt, with_footer(table, footer))
+        return UnitReport(
+            unit_id=unit.unit_id,
+            worker=self._worker,
+            num_rows=table.num_rows,
+            committed=committed,
+            num_rejected=rejected,
+            num_prompt_tokens=sum(len(prompt.token_ids) for prompt in prompts),
+            num_dropped_document_tokens=sum(p.num_dropped_document_tokens for p in prompts),
+            num_truncated_rows=sum(p.num_dropped_document_tokens > 0 for p in prompts),
+            read_seconds=read - started,
+            engine_seconds=engine_finished - engine_started,
+            commit_seconds=time.perf_counter() - engine_finished,
+            started_at=started_at,
+            finished_at=time.time(),
+        )
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._engine.close()
+
+    def _read(self, unit: WorkUnit) -> tuple[list[pa.RecordBatch], list[TokenizedPair | Rejection]]:
+        """Read and tokenise; texts are dropped batch by batch."""
+        columns: list[pa.RecordBatch] = []
+        pairs: list[TokenizedPair | Rejection] = []
+        for batch in read_pairs(unit, self._columns, source=self._config.output.source):
+            columns.append(batch.columns)
+            pairs += self._protocol.tokenize(batch.pairs)
+        return columns, pairs
+
+    def _to_table(
+        self,
+        columns: Sequence[pa.RecordBatch],
+        pairs: Sequence[TokenizedPair | Rejection],
+        logprobs: Sequence[QueryLogprobs],
+    ) -> tuple[pa.Table, dict[str, int]]:
+        """Give every row its score or its rejection; also count rejections by reason."""
+        answers = iter(logprobs)
+        outcomes: list[Score | Rejection] = []
+        row_logprobs: list[QueryLogprobs | None] = []
+        for pair in pairs:
+            if isinstance(pair, Rejection):
+                outcomes.append(pair)
+                row_logprobs.append(None)
+            else:
+                answer = next(answers)
+                outcomes.append(to_score(pair, answer))
+                row_logprobs.append(answer)
+        rejected = Counter(str(o.reason) for o in outcomes if isinstance(o, Rejection))
+        wanted = row_logprobs if self._config.output.query_token_logprobs else None
+        return to_table(columns, outcomes, wanted), dict(rejected)

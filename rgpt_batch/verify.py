@@ -1,0 +1,209 @@
+"""Is an output folder what it claims to be? Every check reads the files, none trusts a record."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rgpt_batch.columns import Columns
+from rgpt_batch.config import JobConfig
+from rgpt_batch.engines import create_engine
+from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.manifest import Manifest
+from rgpt_batch.protocol import load_protocol
+from rgpt_batch.records import TokenizedPair, WorkUnit
+from rgpt_batch.score_file import SCORE_SCHEMA, read_footer
+from rgpt_batch.scoring import to_score
+from rgpt_batch.shards import read_pairs
+from rgpt_batch.store import Store
+from rgpt_batch.store.base import CommittedFile
+
+# |mean logprob - float32 reference|, nats. Reduced precision moves single scores a lot (0.44 was the
+# largest of 4,300 for SmolLM2-135M in bfloat16); the bound catches wrong scores, not rounding.
+_TOLERANCE = {"float32": 1e-3}
+_REDUCED_PRECISION_TOLERANCE = 0.6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was checked, and what is wrong.
+
+    Attributes:
+        max_score_error: Largest difference to the reference among the sampled rows, nats.
+    """
+
+    num_files: int
+    num_rows: int
+    num_rescored: int
+    max_score_error: float
+    problems: tuple[str, ...]
+
+
+def verify_output(
+    store: Store, *, num_rescored: int = 0, tolerance: float | None = None, seed: int = 0
+) -> Verification:
+    """Check an output folder against its plan, its input and its success file.
+
+    Args:
+        store: The output folder.
+        num_rescored: How many random rows to score again with the float32 reference engine.
+        tolerance: Largest allowed difference of a score to the reference, nats.
+        seed: Chooses the rows.
+
+    Raises:
+        ConfigError: The folder holds no job.
+    """
+    manifest = store.load_manifest()
+    if manifest is None:
+        raise ConfigError(f"{store.location}: no job was planned here; nothing to verify.")
+    files = store.committed()
+    problems = list(_check_listing(store, manifest, files))
+    num_rows = 0
+    intact: list[WorkUnit] = []
+    for unit in manifest.units:
+        if unit.unit_id not in files:
+            continue
+        found = list(_check_file(files[unit.unit_id], unit, manifest))
+        problems += found
+        if not found:
+            intact.append(unit)
+            num_rows += unit.num_rows
+    max_error, num_done = 0.0, 0
+    if num_rescored and intact:
+        config = _recorded_config(store)
+        limit = tolerance or _TOLERANCE.get(config.model.dtype, _REDUCED_PRECISION_TOLERANCE)
+        sampled = _sample(intact, num_rescored, seed)
+        max_error, num_done, found = _rescore(config, manifest, files, sampled, limit)
+        problems += found
+    return Verification(
+        num_files=len(files),
+        num_rows=num_rows,
+        num_rescored=num_done,
+        max_score_error=max_error,
+        problems=tuple(problems),
+    )
+
+
+def _check_listing(
+    store: Store, manifest: Manifest, files: dict[str, CommittedFile]
+) -> Iterator[str]:
+    planned = {unit.unit_id for unit in manifest.units}
+    for unit_id in sorted(planned - files.keys()):
+        yield f"part-{unit_id}.parquet: missing. Run the job again."
+    for unit_id in sorted(files.keys() - planned):
+        yield f"{files[unit_id].path}: not part of this job. Delete it."
+    success = store.read_success()
+    if success is None:
+        yield "_SUCCESS: missing; the job has not finished. Run it again."
+        return
+    for unit_id, recorded in success["files"].items():
+        if unit_id in files and _checksum(files[unit_id].path) != recorded["sha256"]:
+            yield (
+                f"{files[unit_id].path}: its checksum differs from _SUCCESS. "
+                "Delete the file and run the job again."
+            )
+
+
+def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iterator[str]:
+    """Check one file's footer, its values, and its ids against the input."""
+    fix = "Delete the file and run the job again."
+    try:
+        footer, _ = read_footer(file.path)
+        # Page checksums are compared while reading.
+        table = pq.read_table(file.path, page_checksum_verification=True)
+    except (ShardError, OSError, pa.ArrowException) as error:
+        yield f"{file.path}: cannot be read: {error}. {fix}"
+        return
+    if footer.fingerprint != manifest.fingerprint or footer.unit_id != unit.unit_id:
+        yield f"{file.path}: its footer names another job or unit. {fix}"
+    if table.num_rows != unit.num_rows:
+        yield f"{file.path}: {table.num_rows} rows, expected {unit.num_rows}. {fix}"
+        return
+    scores, rejections = table["score"], table["rejection"]
+    if pc.any(pc.equal(pc.is_null(scores), pc.is_null(rejections))).as_py():
+        yield f"{file.path}: a row has both a score and a rejection, or neither. {fix}"
+    if not pc.all(pc.is_finite(scores.drop_null())).as_py():
+        yield f"{file.path}: a score is not finite. {fix}"
+    try:
+        if not _input_ids(unit, manifest.columns).equals(table.select(["query_id", "doc_id"])):
+            yield f"{file.path}: its ids are not those of the input, in the input's order. {fix}"
+    except ShardError as error:
+        yield f"{file.path}: its input cannot be read again: {error}"
+
+
+def _input_ids(unit: WorkUnit, columns: Columns) -> pa.Table:
+    batches = [batch.columns for batch in read_pairs(unit, columns, source=False)]
+    ids = pa.Table.from_batches(batches).select(["query_id", "doc_id"])
+    return ids.cast(pa.schema([SCORE_SCHEMA.field(name) for name in ids.column_names]))
+
+
+def _sample(
+    units: list[WorkUnit], num_rows: int, seed: int
+) -> dict[str, tuple[WorkUnit, set[int]]]:
+    """Choose rows; returns unit id → unit and row indices in it."""
+    chooser = random.Random(seed)
+    weights = [unit.num_rows for unit in units]
+    rows: dict[str, tuple[WorkUnit, set[int]]] = {}
+    for unit in chooser.choices(units, weights, k=num_rows) if sum(weights) else []:
+        rows.setdefault(unit.unit_id, (unit, set()))[1].add(chooser.randrange(unit.num_rows))
+    return rows
+
+
+def _rescore(
+    config: JobConfig,
+    manifest: Manifest,
+    files: dict[str, CommittedFile],
+    sampled: dict[str, tuple[WorkUnit, set[int]]],
+    tolerance: float,
+) -> tuple[float, int, list[str]]:
+    """Score the sampled rows with the reference; returns the largest error, a count, problems."""
+    method = "fake" if config.engine.method == "fake" else "transformers"
+    reference = config.model_copy(
+        update={"engine": config.engine.model_copy(update={"method": method})}
+    )
+    protocol, engine = load_protocol(config.protocol, config.model), create_engine(reference)
+    max_error, num_done = 0.0, 0
+    problems = []
+    for unit_id, (unit, rows) in sampled.items():
+        written = pq.read_table(files[unit_id].path, columns=["score"])["score"].to_pylist()
+        pairs = [
+            pair
+            for batch in read_pairs(unit, manifest.columns, source=False)
+            for pair in batch.pairs
+        ]
+        for row in sorted(rows):
+            pair = protocol.tokenize([pairs[row]])[0]
+            num_done += 1
+            if not isinstance(pair, TokenizedPair):
+                if written[row] is not None:
+                    problems.append(f"{files[unit_id].path}: row {row} must be rejected.")
+                continue
+            expected = to_score(pair, engine.score([pair])[0]).mean_logprob
+            error = np.inf if written[row] is None else abs(written[row] - expected)
+            max_error = max(max_error, float(error))
+            if error > tolerance:
+                problems.append(
+                    f"{files[unit_id].path}: row {row} has score {written[row]}, but the float32 "
+                    f"reference gives {expected:.6f} (tolerance {tolerance:g})."
+                )
+    engine.close()
+    return max_error, num_done, problems
+
+
+def _recorded_config(store: Store) -> JobConfig:
+    runs = store.read_runs()
+    if not runs:
+        raise ConfigError(f"{store.location}: no record of a run, so no configuration to score by.")
+    return JobConfig.model_validate(runs[-1]["config"])
+
+
+def _checksum(path: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
