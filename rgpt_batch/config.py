@@ -17,8 +17,8 @@ PositiveInt = Annotated[int, Field(gt=0)]
 ProtocolName = Literal["card", "eval", "eval-arguana"]
 EngineMethod = Literal["prompt-logprobs", "transformers", "fake"]
 
-# Tokens per prompt where `protocol.max_length` is not set. 512 is eval.py's limit; arguana's variant
-# allows 256 tokens each for document and query, and the words of the template come on top.
+# Tokens per prompt where `protocol.max_length` is not set. 512 is eval.py's limit; arguana's
+# variant allows 256 tokens each for document and query, and the template comes on top.
 DEFAULT_MAX_LENGTH: dict[ProtocolName, int] = {"card": 2048, "eval": 512, "eval-arguana": 544}
 
 
@@ -112,6 +112,9 @@ class EngineConfig(_Section):
     method: EngineMethod = "prompt-logprobs"
     tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share one engine.")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of a GPU's memory.")
+    kv_cache_bytes: PositiveInt | None = Field(
+        None, description="Bytes of KV cache. Default: what gpu_memory_utilization leaves."
+    )
     max_num_seqs: PositiveInt = Field(256, description="Prompts per engine step.")
     max_num_batched_tokens: PositiveInt = Field(8192, description="Prompt tokens per engine step.")
     enforce_eager: bool = Field(False, description="No CUDA graphs, no compilation.")
@@ -147,13 +150,16 @@ class ExecutorConfig(_Section):
     gpus_per_worker: float | None = Field(
         None, ge=0, description="Default: tensor_parallel_size where the cluster has GPUs, else 0."
     )
-    cpus_per_worker: float = Field(1, ge=0, description="CPUs that Ray reserves per worker.")
+    cpus_per_worker: float | None = Field(
+        None,
+        ge=0,
+        description="CPUs that Ray reserves, and the engine's threads where there is no GPU. "
+        "Default: 1 with GPUs, else an even share of the cluster's.",
+    )
     units_in_flight: PositiveInt = Field(
         3, description="Units per worker at once: one is read, one scored, one committed."
     )
-    max_attempts: PositiveInt = Field(
-        3, description="Attempts per unit before it counts as failed."
-    )
+    max_attempts: PositiveInt = Field(3, description="Attempts before a unit counts as failed.")
 
 
 class JobConfig(_Section):

@@ -2,7 +2,7 @@
 
 RgptBatchError
 ├── ConfigError             the caller: fix the configuration or the command line; no retry
-├── ShardError              the owner of the input: an input file cannot be used; retry only after a repair
+├── ShardError              the owner of the input: a file cannot be used; retry after a repair
 ├── ManifestMismatch        the caller: the output folder belongs to a different job; no retry
 ├── EngineError             the operator: the engine failed
 │   ├── EngineStartError    the engine did not start; no retry until its cause is gone

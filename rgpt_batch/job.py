@@ -109,6 +109,7 @@ def run_job(
     """Score every pair of the input; resume where an earlier run stopped.
 
     Args:
+        config: What to score with; see load_config.
         inputs: Files, folders or glob patterns.
         output: A folder; created if missing.
         on_change: What to do where the folder holds the work of a job with another fingerprint.
@@ -194,7 +195,7 @@ class _Run:
 
 
 def _adopt(store: Store, planned: Manifest, on_change: OnChange) -> Manifest:
-    """Return the plan that is in force in the output folder; freeze the new one if there is none."""
+    """Return the plan that is in force in the folder; freeze the new one if there is none."""
     try:
         found = store.load_manifest()
         if found is not None and found.fingerprint != planned.fingerprint:
@@ -315,11 +316,11 @@ def _engine_busy_fraction(reports: Sequence[UnitReport]) -> float:
 @contextmanager
 def _signals_raise() -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into Interrupted; a second one acts as the system does."""
-    previous = {}
+    previous: dict[int, Any] = {}
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        for number in previous:
-            signal.signal(number, signal.SIG_DFL)
+        for other in previous:
+            signal.signal(other, signal.SIG_DFL)
         raise Interrupted(signum)
 
     try:
@@ -331,5 +332,5 @@ def _signals_raise() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

@@ -17,16 +17,20 @@ _SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin", ".py", ".jinja",
 
 
 def pinned(model: ModelConfig) -> ModelConfig:
-    """Replace hub revisions by the commits that they mean now, so that all workers load the same.
+    """Name model and tokenizer so that all workers load the same, wherever and whenever they start.
+
+    Folders become absolute, hub revisions the commits that they mean now.
 
     Raises:
         ConfigError: The hub's commit cannot be found.
     """
-    name, revision = model.tokenizer_source
+    tokenizer, tokenizer_revision = model.tokenizer_source
     return model.model_copy(
         update={
+            "name": _absolute(model.name),
             "revision": _pinned_revision(model.name, model.revision),
-            "tokenizer_revision": _pinned_revision(name, revision),
+            "tokenizer": _absolute(tokenizer),
+            "tokenizer_revision": _pinned_revision(tokenizer, tokenizer_revision),
         }
     )
 
@@ -42,6 +46,11 @@ def model_identity(name: str, revision: str | None) -> str:
     """
     folder = Path(name)
     return _folder_identity(folder) if folder.is_dir() else f"hub:{name}@{revision}"
+
+
+def _absolute(name: str) -> str:
+    # A worker's current folder need not be the driver's.
+    return str(Path(name).absolute()) if Path(name).is_dir() else name
 
 
 def _pinned_revision(name: str, revision: str | None) -> str | None:

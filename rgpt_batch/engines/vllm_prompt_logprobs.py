@@ -1,7 +1,7 @@
 """Scoring with vLLM's prompt logprobs: works on every vLLM, on CPU and GPU.
 
-vLLM computes logprobs for every prompt token; those of the query's tokens are kept. One token has to
-be generated, so prompts may be at most max_model_len - 1 tokens long.
+vLLM computes logprobs for every prompt token; those of the query's tokens are kept. One token has
+to be generated, so prompts may be at most max_model_len - 1 tokens long.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ class PromptLogprobsEngine:
     def __init__(self, config: JobConfig) -> None:
         # In one process there is no engine process that could outlive this one.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        # vLLM on CPU would keep a core free for a front end that this process does not have.
+        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         try:
             from vllm import LLM, SamplingParams
@@ -74,6 +77,7 @@ def _engine_args(config: JobConfig) -> dict[str, Any]:
         # Inside a Ray placement group vLLM would silently take Ray to spread one engine.
         "distributed_executor_backend": "mp" if engine.tensor_parallel_size > 1 else None,
         "gpu_memory_utilization": engine.gpu_memory_utilization,
+        "kv_cache_memory_bytes": engine.kv_cache_bytes,
         "max_num_seqs": engine.max_num_seqs,
         "max_num_batched_tokens": engine.max_num_batched_tokens,
         "enable_chunked_prefill": True,

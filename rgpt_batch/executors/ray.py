@@ -64,7 +64,7 @@ class RayExecutor:
 
     def __enter__(self) -> Self:
         if not ray.is_initialized():
-            # Joins the cluster that RAY_ADDRESS names or that runs on this machine, else starts one.
+            # Joins the cluster that RAY_ADDRESS names or that runs here, else starts one.
             ray.init(logging_level="ERROR", log_to_driver=False, include_dashboard=False)
             self._owns_ray = True
         return self
@@ -84,9 +84,9 @@ class RayExecutor:
         self, units: Sequence[WorkUnit], make_worker: MakeWorker
     ) -> Iterator[UnitReport | UnitFailure]:
         """See Executor."""
-        gpus_per_worker, num_workers = self._resources(len(units))
+        num_workers, gpus_per_worker, cpus_per_worker = self._resources(len(units))
         actor_class = ray.remote(_Actor).options(
-            num_cpus=self._config.cpus_per_worker,
+            num_cpus=cpus_per_worker,
             num_gpus=gpus_per_worker,
             max_concurrency=self._config.units_in_flight,
             max_restarts=0,
@@ -105,8 +105,8 @@ class RayExecutor:
                 self._fill(slot, waiting)
             for slot, done in self._next_done():
                 if done == slot.starting:
-                    cause = self._start_failure(done)
-                    if cause is None:
+                    start_error = self._start_failure(done)
+                    if start_error is None:
                         slot.is_ready = True
                         num_start_failures = 0
                         continue
@@ -116,7 +116,7 @@ class RayExecutor:
                     elif any(other.is_ready for other in self._slots):
                         self._slots.remove(slot)
                     else:
-                        raise cause
+                        raise start_error
                     continue
                 unit = slot.in_flight.pop(done)
                 try:
@@ -133,9 +133,10 @@ class RayExecutor:
                     elif failure := waiting.failed(unit, text):
                         yield failure
 
-    def _resources(self, num_units: int) -> tuple[float, int]:
-        """Decide GPUs per worker and the number of workers."""
-        num_gpus = ray.cluster_resources().get("GPU", 0)
+    def _resources(self, num_units: int) -> tuple[int, float, float]:
+        """Decide the number of workers, and GPUs and CPUs per worker."""
+        cluster = ray.cluster_resources()
+        num_gpus, num_cpus = cluster.get("GPU", 0), cluster.get("CPU", 0)
         gpus_per_worker = self._config.gpus_per_worker
         if gpus_per_worker is None:
             gpus_per_worker = self._tensor_parallel_size if num_gpus and not self._is_fake else 0
@@ -147,7 +148,12 @@ class RayExecutor:
         num_workers = self._config.num_workers
         if num_workers is None:
             num_workers = math.floor(num_gpus / gpus_per_worker) if gpus_per_worker else 1
-        return gpus_per_worker, min(num_workers, num_units)
+        num_workers = min(num_workers, num_units)
+        cpus_per_worker = self._config.cpus_per_worker
+        if cpus_per_worker is None:
+            even_share = max(1, math.floor(num_cpus / num_workers))
+            cpus_per_worker = 1 if gpus_per_worker or self._is_fake else even_share
+        return num_workers, gpus_per_worker, cpus_per_worker
 
     def _fill(self, slot: _Slot, waiting: UnitQueue) -> None:
         while slot.is_ready and len(slot.in_flight) < self._config.units_in_flight:

@@ -1,0 +1,107 @@
+"""Fixtures that more than one folder of tests needs: tiny models, the demo model, pairs, the CLI.
+
+Everything is real: models are random but loaded by the real libraries, the CLI runs as a process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from tests.models import save_tiny_bloom, save_tiny_llama, save_tiny_tokenizer  # noqa: E402
+
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small byte-level BPE tokenizer, trained on the demo's text."""
+    return save_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Llama with its tokenizer."""
+    return save_tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bloom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Bloom whose head is its embeddings."""
+    return save_tiny_bloom(tmp_path_factory.mktemp("bloom"), own_head=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_bloom_with_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Bloom that stores an lm_head.weight of its own."""
+    return save_tiny_bloom(tmp_path_factory.mktemp("bloom-head"), own_head=True)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """Folder of SmolLM2-135M, converted once and cached."""
+    from demo_model import DEFAULT_FOLDER, main
+
+    main(DEFAULT_FOLDER)
+    return DEFAULT_FOLDER
+
+
+@pytest.fixture
+def write_pairs(tmp_path: Path) -> Callable[..., Path]:
+    """Write a Parquet file of pairs below tmp_path and return its path."""
+
+    def write(
+        pairs: Sequence[tuple[str | None, str | None]] | int,
+        name: str = "pairs.parquet",
+        extra: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Path:
+        if isinstance(pairs, int):
+            pairs = [(f"query number {i % 7}", f"document {i} of many") for i in range(pairs)]
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.table(
+            {
+                "query_id": pa.array([f"q{i % 7}" for i in range(len(pairs))], pa.string()),
+                "doc_id": pa.array([f"d{i}" for i in range(len(pairs))], pa.string()),
+                "query": pa.array([query for query, _ in pairs], pa.string()),
+                "document": pa.array([document for _, document in pairs], pa.string()),
+                **(extra or {}),
+            }
+        )
+        pq.write_table(table, path, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> Iterator[RunCli]:
+    """Run `rgpt-batch` to its end in a process of its own."""
+
+    def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "rgpt_batch", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=ROOT,
+        )
+
+    yield run
