@@ -51,6 +51,7 @@ def resolve_columns(
             raise ShardError(
                 f"{shard}: no column '{name}' to pass through. It has: {', '.join(schema.names)}."
             )
+        _check_unique(schema, name, shard)
     return Columns(**chosen, pass_through=tuple(pass_through))
 
 
@@ -72,9 +73,13 @@ def _find(schema: pa.Schema, role: str, name: str | None, shard: str) -> str:
         raise ShardError(f"{shard}: no {wanted}. It has: {', '.join(schema.names)}. {fix}")
     if len(found) > 1:
         raise ShardError(f"{shard}: {' and '.join(found)} could both be the {role}. {fix}")
-    if schema.names.count(found[0]) > 1:
-        raise ShardError(f"{shard}: column '{found[0]}' exists twice. Rename one of them.")
+    _check_unique(schema, found[0], shard)
     return found[0]
+
+
+def _check_unique(schema: pa.Schema, name: str, shard: str) -> None:
+    if schema.names.count(name) > 1:
+        raise ShardError(f"{shard}: column '{name}' exists twice. Rename one of them.")
 
 
 def _check_type(schema: pa.Schema, role: str, name: str, shard: str) -> None:

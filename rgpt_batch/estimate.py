@@ -34,7 +34,7 @@ class TokenSample:
 def sample_tokens(config: JobConfig, manifest: Manifest, num_rows: int) -> TokenSample:
     """Tokenise rows from units that are spread evenly over the plan."""
     protocol = load_protocol(config.protocol, config.model)
-    units = manifest.units[:: max(1, len(manifest.units) // _MAX_SAMPLED_UNITS)]
+    units = manifest.units[:: -(-len(manifest.units) // _MAX_SAMPLED_UNITS)]
     rows_per_unit = -(-num_rows // len(units))
     sampled: list[TokenizedPair | Rejection] = []
     for unit in units:

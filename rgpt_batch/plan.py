@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -63,19 +64,15 @@ def resolve_inputs(inputs: Sequence[str]) -> list[str]:
     as Spark and Arrow do. Every file appears once, in the order of the arguments, then by name.
 
     Raises:
-        ConfigError: An argument names nothing.
+        ConfigError: An argument names nothing, or a folder cannot be listed.
     """
-    paths: dict[str, None] = {}
+    paths: dict[Path, str] = {}
     for argument in inputs:
         path = Path(argument)
         if path.is_file():
             found = [path]
         elif path.is_dir():
-            found = sorted(
-                file
-                for file in path.rglob("*.parquet")
-                if not any(part[0] in "_." for part in file.relative_to(path).parts)
-            )
+            found = _shards_below(path)
             if not found:
                 raise ConfigError(f"{argument}: the folder holds no *.parquet file.")
         elif glob.has_magic(argument):
@@ -85,10 +82,28 @@ def resolve_inputs(inputs: Sequence[str]) -> list[str]:
                 raise ConfigError(f"{argument}: no file matches the pattern.")
         else:
             raise ConfigError(f"{argument}: no such file or folder.")
-        paths.update((str(file.absolute()), None) for file in found)
+        for file in found:
+            paths.setdefault(file.resolve(), str(file.absolute()))
     if not paths:
         raise ConfigError("no input: name at least one Parquet file, folder or pattern.")
-    return list(paths)
+    return list(paths.values())
+
+
+def _shards_below(folder: Path) -> list[Path]:
+    shards: list[Path] = []
+
+    def refuse(error: OSError) -> None:
+        # Left to itself, os.walk passes over such a folder, and its rows would be missing.
+        raise ConfigError(f"{error.filename}: cannot list the folder: {error}.") from error
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if name[0] not in "_."]
+        shards += [
+            Path(parent, name)
+            for name in files
+            if name.endswith(".parquet") and name[0] not in "_."
+        ]
+    return sorted(shards)
 
 
 def inspect_shards(
@@ -140,10 +155,12 @@ def inspect_shard(path: str, config: InputConfig, pass_through: Sequence[str]) -
             "Write it again, or leave it out of the input."
         ) from error
     columns = resolve_columns(schema, config.columns, pass_through, path)
+    # The leaves of a nested column `a` are named `a.…`; a plain column's name may hold dots too.
+    prefixes = tuple(f"{name}." for name in columns.read)
     leaves = [
         index
         for index in range(metadata.num_columns)
-        if metadata.schema.column(index).path.split(".")[0] in columns.read
+        if f"{metadata.schema.column(index).path}.".startswith(prefixes)
     ]
     groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
     return Shard(
@@ -209,15 +226,17 @@ def _pieces(shards: Iterable[Shard], config: UnitsConfig) -> Iterator[_Piece]:
     for shard in shards:
         first_row = 0
         for group in shard.row_groups:
-            num_pieces = max(
-                math.ceil(group.num_rows / config.max_rows),
-                min(group.num_rows, math.ceil(group.num_bytes / config.max_bytes)),
-            )
+            rows_in_bytes = config.max_bytes * group.num_rows // max(1, group.num_bytes)
+            num_pieces = math.ceil(group.num_rows / max(1, min(config.max_rows, rows_in_bytes)))
             for index in range(num_pieces):
                 low = group.num_rows * index // num_pieces
                 high = group.num_rows * (index + 1) // num_pieces
-                segment = _segment(shard, first_row + low, high - low)
-                yield _Piece(segment, group.num_bytes // num_pieces)
+                # All rows count alike; the pieces' bytes add up to the row group's.
+                num_bytes = (
+                    group.num_bytes * high // group.num_rows
+                    - group.num_bytes * low // group.num_rows
+                )
+                yield _Piece(_segment(shard, first_row + low, high - low), num_bytes)
             first_row += group.num_rows
 
 

@@ -17,6 +17,8 @@ from rgpt_batch.plan import shard_version
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair, Segment, WorkUnit
 
 _BATCH_ROWS = 1024
+# A batch of long documents holds fewer rows: Arrow, Python and the tokenizer each hold it at once.
+_BATCH_BYTES = 2 * 2**20
 # Column chunks are streamed through a buffer of this size instead of being read whole.
 _BUFFER_BYTES = 2**20
 
@@ -85,7 +87,9 @@ def _read_group(
 ) -> Iterator[tuple[pa.RecordBatch | _Unreadable, int]]:
     """Yield the rows low … high - 1, counted over the shard, of one row group."""
     position = group_start
-    batches = file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=schema.names)
+    batches = file.iter_batches(
+        _batch_rows(file.metadata.row_group(group)), row_groups=[group], columns=schema.names
+    )
     try:
         for batch in batches:
             start, end = max(low, position), min(high, position + batch.num_rows)
@@ -102,6 +106,11 @@ def _read_group(
     start = max(low, position)
     for first_row in range(start, high, _BATCH_ROWS):
         yield _Unreadable(schema, min(_BATCH_ROWS, high - first_row)), first_row
+
+
+def _batch_rows(group: pq.RowGroupMetaData) -> int:
+    rows_in_bytes = _BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)
+    return max(1, min(_BATCH_ROWS, rows_in_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +131,10 @@ def _open(segment: Segment) -> pq.ParquetFile:
             segment.path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
         )
     except (OSError, pa.ArrowException) as error:
-        raise ShardError(f"{segment.path}: cannot be opened: {error}") from error
+        raise ShardError(
+            f"{segment.path}: cannot be opened: {error}. Bring the file back, then run the same "
+            "command again."
+        ) from error
 
 
 def _to_pair_batch(
@@ -136,9 +148,13 @@ def _to_pair_batch(
         arrays = {name: batch.column(name) for name in batch.schema.names}
         queries, documents = _texts(arrays[columns.query]), _texts(arrays[columns.document])
         pairs = [_to_pair(*texts) for texts in zip(queries, documents, strict=True)]
+    query_ids, invalid_query_ids = _to_ids(arrays[columns.query_id])
+    doc_ids, invalid_doc_ids = _to_ids(arrays[columns.doc_id])
+    for row in invalid_query_ids | invalid_doc_ids:
+        pairs[row] = Rejection(reason=RejectionReason.INVALID_TEXT)
     kept = {
-        "query_id": _to_strings(arrays[columns.query_id]),
-        "doc_id": _to_strings(arrays[columns.doc_id]),
+        "query_id": query_ids,
+        "doc_id": doc_ids,
         **{name: arrays[name] for name in columns.pass_through},
     }
     if source is not None:
@@ -162,9 +178,25 @@ def _texts(column: pa.Array) -> Sequence[str | bytes | None]:
     try:
         texts: list[str | bytes | None] = column.to_pylist()
     except UnicodeDecodeError:
-        values = _decoded(column)
-        return [_decode(value) for value in values.cast(_binary_type(values.type)).to_pylist()]
+        return [_decode(value) for value in _to_bytes(_plain(column))]
     return texts
+
+
+def _to_ids(column: pa.Array) -> tuple[pa.Array, set[int]]:
+    """Return ids as strings, and the rows where U+FFFD stands for bytes that are not UTF-8.
+
+    Copied as they are, such bytes would make the output unreadable; replaced, two ids can become
+    the same one. So these rows are rejected.
+    """
+    ids = _plain(column).cast(pa.string())
+    try:
+        ids.validate(full=True)
+    except pa.ArrowInvalid:
+        decoded = [_decode(value) for value in _to_bytes(ids)]
+        invalid = {row for row, value in enumerate(decoded) if isinstance(value, bytes)}
+        texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in decoded]
+        return pa.array(texts, pa.string()), invalid
+    return ids, set()
 
 
 def _decode(value: bytes | None) -> str | bytes | None:
@@ -176,13 +208,12 @@ def _decode(value: bytes | None) -> str | bytes | None:
         return value
 
 
-def _binary_type(string_type: pa.DataType) -> pa.DataType:
-    return pa.large_binary() if pa.types.is_large_string(string_type) else pa.binary()
+def _to_bytes(texts: pa.Array) -> list[bytes | None]:
+    values: list[bytes | None] = texts.cast(
+        pa.large_binary() if pa.types.is_large_string(texts.type) else pa.binary()
+    ).to_pylist()
+    return values
 
 
-def _decoded(column: pa.Array) -> pa.Array:
+def _plain(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-
-
-def _to_strings(column: pa.Array) -> pa.Array:
-    return _decoded(column).cast(pa.string())

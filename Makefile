@@ -1,0 +1,36 @@
+# Everything goes through .venv, which scripts/setup.sh makes from requirements/cpu.lock.
+export HF_HUB_OFFLINE ?= 1
+export RAY_USAGE_STATS_ENABLED ?= 0
+bin := .venv/bin
+
+.PHONY: help setup model demo check test bench lock clean
+
+help:  ## Show this list.
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
+
+setup:  ## Make .venv; does nothing when it is current.
+	@scripts/setup.sh
+
+model: setup  ## Convert the demo model into .cache/; does nothing when it is there.
+	@$(bin)/python scripts/demo_model.py 2>.venv/model.log || { cat .venv/model.log >&2; exit 1; }
+
+demo: model  ## Score the demo pairs with real vLLM through Ray, and show the result.
+	@$(bin)/rgpt-batch score --config configs/cpu-demo.yaml --input demo/pairs --output out/demo
+	@$(bin)/python demo/show.py out/demo
+
+check: setup  ## Lint, format check, types.
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+test: model  ## Run all tests.
+	$(bin)/python -m pytest
+
+bench: model  ## Run the benchmarks of this machine; tables go to benchmarks/results/.
+	$(bin)/python benchmarks/memory.py
+
+lock:  ## Rewrite requirements/cpu.lock (needs uv).
+	scripts/lock.sh
+
+clean:  ## Delete outputs and caches, but not .venv.
+	rm -rf out .cache .pytest_cache .ruff_cache .mypy_cache .hypothesis
