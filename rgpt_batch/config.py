@@ -5,6 +5,7 @@ Every option stands here with its unit and its default. Unknown keys are errors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -163,7 +164,10 @@ class ExecutorConfig(_Section):
 
 
 class JobConfig(_Section):
-    """Everything that `rgpt-batch score` needs beside input and output."""
+    """Everything that `rgpt-batch score` needs beside input and output.
+
+    A section without options, such as one whose lines are all commented out, means its defaults.
+    """
 
     model: ModelConfig
     protocol: ProtocolConfig = ProtocolConfig()
@@ -172,6 +176,13 @@ class JobConfig(_Section):
     engine: EngineConfig = EngineConfig()
     units: UnitsConfig = UnitsConfig()
     executor: ExecutorConfig = ExecutorConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict):
+            return settings
+        return {"model": {}, **{key: value for key, value in settings.items() if value is not None}}
 
     @model_validator(mode="after")
     def _reference_is_float32(self) -> JobConfig:
@@ -222,7 +233,9 @@ def _apply(override: str, settings: dict[str, Any]) -> None:
         raise ConfigError(f"-o {override}: the value is not valid YAML: {error}") from error
     *sections, option = key.split(".")
     for section in sections:
-        settings = settings.setdefault(section, {})
+        if settings.get(section) is None:
+            settings[section] = {}
+        settings = settings[section]
         if not isinstance(settings, dict):
             raise ConfigError(f"-o {override}: '{section}' is a value, not a section.")
     settings[option] = value
@@ -231,8 +244,16 @@ def _apply(override: str, settings: dict[str, Any]) -> None:
 def _describe(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown option."
+        return f"{where}: unknown option. Known: {', '.join(_options(problem['loc'][:-1]))}."
     if problem["type"] == "missing":
         return f"{where}: missing. Set it in the file or with -o {where}=…"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else str(message)
+
+
+def _options(section: Sequence[str]) -> list[str]:
+    """List the options of a section, given the path to it."""
+    model: Any = JobConfig
+    for part in section:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

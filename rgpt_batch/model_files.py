@@ -13,7 +13,7 @@ from rgpt_batch.errors import ConfigError
 _WHOLE_FILE_BYTES = 32 * 2**20
 _NUM_SAMPLES = 64
 _SAMPLE_BYTES = 64 * 2**10
-_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin", ".py", ".jinja", ".tiktoken"}
+_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin", ".pt", ".py", ".jinja", ".tiktoken"}
 
 
 def pinned(model: ModelConfig) -> ModelConfig:

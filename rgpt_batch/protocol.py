@@ -65,7 +65,8 @@ def load_tokenizer(model: ModelConfig) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=revision, trust_remote_code=model.trust_remote_code
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:
+        # A damaged tokenizer.json comes as a bare Exception from the tokenizers library.
         raise ConfigError(
             f"cannot load the tokenizer of '{name}': {error}. Check model.name and model.tokenizer."
         ) from error
@@ -111,10 +112,11 @@ class CardProtocol:
         if not pair.query.strip() or not query.ids:
             return Rejection(reason=RejectionReason.EMPTY_QUERY)
         start, end = self._document_span(context, len(pair.document))
-        num_excess = max(0, len(context.ids) + len(query.ids) - self._max_length)
+        num_excess = max(0, len(context) + len(query) - self._max_length)
         if num_excess > end - start:
             return Rejection(reason=RejectionReason.QUERY_TOO_LONG)
-        context_ids = context.ids[: end - num_excess] + context.ids[end:]
+        context_ids = context.ids
+        del context_ids[end - num_excess : end]
         if not context_ids:
             return Rejection(reason=RejectionReason.NO_CONTEXT)
         return TokenizedPair(
@@ -132,7 +134,7 @@ class CardProtocol:
         """
         first_char = len(self._prefix)
         end_char = first_char + num_document_chars
-        start, end = 0, len(context.ids)
+        start, end = 0, len(context)
         while start < end and _chars(context, start)[1] <= first_char:
             start += 1
         while end > start and _chars(context, end - 1)[1] > end_char:

@@ -65,7 +65,7 @@ class LocalStore:
     def save_manifest(self, manifest: Manifest) -> None:
         """See Store."""
         final = self._private / f"plan-{manifest.fingerprint}.json"
-        with self._staged(final.name) as staged:
+        with self._staged(final) as staged:
             _write_durably(staged, manifest.to_json())
             _link(staged, final)
 
@@ -85,17 +85,11 @@ class LocalStore:
     def commit(self, unit_id: str, attempt: str, table: pa.Table) -> bool:
         """See Store."""
         final = self._folder / f"part-{unit_id}.parquet"
-        try:
-            with self._staged(f"{unit_id}-{attempt}.parquet") as staged:
-                with staged.open("wb") as stream:
-                    pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
-                    os.fsync(stream.fileno())
-                return _link(staged, final)
-        except OSError as error:
-            raise CommitError(
-                f"{final}: cannot be written: {error}. Check space and permissions; running the "
-                "same command again continues."
-            ) from error
+        with self._staged(final) as staged:
+            with staged.open("wb") as stream:
+                pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
+                os.fsync(stream.fileno())
+            return _link(staged, final)
 
     def write_success(self, summary: dict[str, Any]) -> None:
         """See Store."""
@@ -137,25 +131,39 @@ class LocalStore:
 
     def clear(self) -> None:
         """See Store. _SUCCESS goes first, so that no reader takes the rest for complete."""
-        (self._folder / "_SUCCESS").unlink(missing_ok=True)
-        for file in self.committed().values():
-            Path(file.path).unlink(missing_ok=True)
+        with _commit_errors(self._folder):
+            (self._folder / "_SUCCESS").unlink(missing_ok=True)
+            for file in self.committed().values():
+                Path(file.path).unlink(missing_ok=True)
         shutil.rmtree(self._private, ignore_errors=True)
 
     @contextmanager
-    def _staged(self, name: str) -> Iterator[Path]:
-        self._staging.mkdir(parents=True, exist_ok=True)
-        staged = self._staging / f"{name}.{uuid.uuid4().hex}"
-        try:
-            yield staged
-        finally:
-            staged.unlink(missing_ok=True)
+    def _staged(self, final: Path) -> Iterator[Path]:
+        """Give a path of its own to write to, before the file gets its final name."""
+        staged = self._staging / f"{final.name}.{uuid.uuid4().hex}"
+        with _commit_errors(final):
+            self._staging.mkdir(parents=True, exist_ok=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield staged
+            finally:
+                staged.unlink(missing_ok=True)
 
     def _replace(self, final: Path, record: dict[str, Any]) -> None:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with self._staged(final.name) as staged:
+        with self._staged(final) as staged:
             _write_durably(staged, json.dumps(record, indent=1).encode())
             staged.replace(final)
+
+
+@contextmanager
+def _commit_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CommitError(
+            f"{path}: cannot be written: {error}. Check space and permissions; running the same "
+            "command again continues."
+        ) from error
 
 
 def _link(staged: Path, final: Path) -> bool:
@@ -179,8 +187,9 @@ def _write_durably(path: Path, content: bytes) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return a record, or None where it is absent or damaged: each can be written again."""
     try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        record = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
         return None
-    return record
+    return record if isinstance(record, dict) else None
