@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +23,8 @@ from rgpt_batch.errors import (
 
 if TYPE_CHECKING:
     from rgpt_batch.config import JobConfig
-    from rgpt_batch.job import JobSummary
+    from rgpt_batch.job_run import JobSummary
+    from rgpt_batch.store import Store
 
 EXIT_CODES = """\b
 Exit codes:
@@ -30,6 +34,9 @@ Exit codes:
   3  finished, but units failed, too many rows were rejected, or a check found a problem
   130, 143  stopped by Ctrl-C or SIGTERM; the same command resumes
 """
+
+# A job that runs renews its status every two seconds.
+_SILENT_SECONDS = 30
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -115,15 +122,7 @@ def score(
     from rgpt_batch.job import run_job
 
     job_config = _load(config, executor=executor, **shortcuts)
-    try:
-        summary = run_job(job_config, inputs, output, on_change=on_change, quiet=quiet)
-    except Interrupted as error:
-        click.echo(
-            f"\nStopped by signal {error.signum}. Committed units are safe in {output}; run the "
-            "same command again to score the rest.",
-            err=True,
-        )
-        raise
+    summary = run_job(job_config, inputs, output, on_change=on_change, quiet=quiet)
     _print_summary(summary)
     return summary.exit_code
 
@@ -145,7 +144,13 @@ def score(
     type=click.FloatRange(min=0, min_open=True),
     help="Measured speed of one worker. [default: that of the output folder's last run]",
 )
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Engines that will run at once.",
+)
 @click.option(
     "--price-per-hour",
     type=click.FloatRange(min=0),
@@ -170,12 +175,15 @@ def plan(
     job_config, manifest = plan_job(_load(config, **shortcuts), inputs, output)
     tokens = sample_tokens(job_config, manifest, sample)
     store = open_store(output)
-    num_done = len(store.committed())
+    planned = store.load_manifest()
+    is_ours = planned is not None and planned.fingerprint == manifest.fingerprint
+    committed = store.committed() if is_ours else {}
+    num_rows_left = sum(u.num_rows for u in manifest.units if u.unit_id not in committed)
     shards = {segment.path for unit in manifest.units for segment in unit.segments}
     _print_facts(
         {
             "input": f"{len(shards):,} shards, {manifest.num_rows:,} rows",
-            "units": f"{len(manifest.units):,}, of which {num_done:,} are committed already; "
+            "units": f"{len(manifest.units):,}, of which {len(committed):,} are committed already; "
             f"largest {max(unit.num_rows for unit in manifest.units):,} rows",
             "prompts": f"{tokens.mean_prompt_tokens:.1f} tokens, {tokens.mean_query_tokens:.1f} of "
             f"them the query's (mean of {tokens.num_rows:,} sampled rows)",
@@ -185,20 +193,20 @@ def plan(
             "fingerprint": manifest.fingerprint,
         }
     )
+    if planned is not None and not is_ours:
+        click.echo(f"note         {output} holds another job; score would ask for --on-change")
     if pairs_per_second is None:
-        speeds = [
-            run["summary"]["pairs_per_second"] for run in store.read_runs() if "summary" in run
-        ]
-        pairs_per_second = next((speed / workers for speed in reversed(speeds) if speed), None)
+        pairs_per_second = _last_speed(store)
     if pairs_per_second is None:
         click.echo("time         unknown: give --pairs-per-second, or score a sample first")
         return 0
-    worker_seconds = manifest.num_rows / pairs_per_second
+    worker_seconds = num_rows_left / pairs_per_second
     cost = "" if price_per_hour is None else f", cost {worker_seconds / 3600 * price_per_hour:,.2f}"
     _print_facts(
         {
-            "time": f"{format_seconds(worker_seconds / workers)} with {workers} workers at "
-            f"{pairs_per_second:,.1f} pairs/s each; {worker_seconds / 3600:,.2f} worker-hours{cost}"
+            "time": f"{format_seconds(worker_seconds / workers)} for {num_rows_left:,} rows with "
+            f"{workers} workers at {pairs_per_second:,.1f} pairs/s each; "
+            f"{worker_seconds / 3600:,.2f} worker-hours{cost}"
         }
     )
     return 0
@@ -213,7 +221,7 @@ def status(output: str, as_json: bool) -> int:
     from rgpt_batch.store import open_store
 
     store = open_store(output)
-    manifest = store.load_manifest()
+    manifest = store.load_manifest() if store.has_manifest() else None
     if manifest is None:
         raise ConfigError(f"{output}: no job was planned here.")
     committed = store.committed()
@@ -233,10 +241,11 @@ def status(output: str, as_json: bool) -> int:
         return 0
     _print_facts(
         {
-            "state": "complete" if facts["complete"] else facts["state"],
+            "state": _format_state(facts),
             "units": f"{len(committed):,} of {len(manifest.units):,} committed",
             "rows": f"{num_rows:,} of {manifest.num_rows:,}",
-            "rejected": _format_rejected(facts.get("num_rejected", {})),
+            "rejected": _format_rejected(facts.get("num_rejected", {}))
+            + ("" if facts["state"] in ("complete", "incomplete") else " in the last run"),
         }
     )
     if facts["state"] == "running" and facts.get("eta_seconds") is not None:
@@ -268,7 +277,7 @@ def status(output: str, as_json: bool) -> int:
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the sample.")
 def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
     """Check files, rows, ids and checksums of an output folder, and on request its scores."""
-    from rgpt_batch.job import EXIT_INCOMPLETE
+    from rgpt_batch.job_run import EXIT_INCOMPLETE
     from rgpt_batch.store import open_store
     from rgpt_batch.verify import verify_output
 
@@ -293,13 +302,19 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
+        click.echo("rgpt-batch: stopped by Ctrl-C", err=True)
         sys.exit(130)
     except Interrupted as error:
+        click.echo(
+            f"rgpt-batch: stopped by {signal.Signals(error.signum).name}. Committed units are "
+            "safe; run the same command again to score the rest.",
+            err=True,
+        )
         _exit_now(128 + error.signum)
     except (ConfigError, ShardError, ManifestMismatch) as error:
         click.echo(f"rgpt-batch: {error}", err=True)
         sys.exit(2)
-    except RgptBatchError as error:
+    except (RgptBatchError, OSError) as error:
         click.echo(
             f"rgpt-batch: {error}\nCommitted units are safe; the same command resumes.", err=True
         )
@@ -309,8 +324,6 @@ def main() -> None:
 
 def _exit_now(code: int) -> None:
     """Leave without waiting for an engine that may be in the middle of a long step."""
-    import os
-
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -366,6 +379,26 @@ def _print_summary(summary: JobSummary) -> None:
 def _print_facts(facts: dict[str, str]) -> None:
     for name, fact in facts.items():
         click.echo(f"{name:<12} {fact}")
+
+
+def _format_state(facts: dict[str, Any]) -> str:
+    if facts["state"] != "running":
+        return str(facts["state"])
+    from rgpt_batch.progress import format_seconds
+
+    age = time.time() - facts["updated_at"]
+    if age > _SILENT_SECONDS:
+        return f"no sign of life for {format_seconds(age)}; the same command resumes"
+    return f"running: {facts['activity']}"
+
+
+def _last_speed(store: Store) -> float | None:
+    """Return the pairs per second of one worker in the last run that scored something."""
+    for run in reversed(store.read_runs()):
+        num_workers = len({unit["worker"] for unit in run["units"]})
+        if num_workers and (speed := run.get("summary", {}).get("pairs_per_second")):
+            return float(speed) / num_workers
+    return None
 
 
 def _format_rejected(num_rejected: dict[str, int]) -> str:

@@ -68,34 +68,42 @@ def resolve_inputs(inputs: Sequence[str]) -> list[str]:
     """
     paths: dict[Path, str] = {}
     for argument in inputs:
-        path = Path(argument)
-        if path.is_file():
-            found = [path]
-        elif path.is_dir():
-            found = _shards_below(path)
-            if not found:
-                raise ConfigError(f"{argument}: the folder holds no *.parquet file.")
-        elif glob.has_magic(argument):
-            found = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
-            found = [match for match in found if match.is_file()]
-            if not found:
-                raise ConfigError(f"{argument}: no file matches the pattern.")
-        else:
-            raise ConfigError(f"{argument}: no such file or folder.")
-        for file in found:
-            paths.setdefault(file.resolve(), str(file.absolute()))
+        try:
+            for file in _find_shards(argument):
+                paths.setdefault(file.resolve(), str(file.absolute()))
+        except OSError as error:
+            raise ConfigError(
+                f"{argument}: cannot be listed: {error}. Check permissions."
+            ) from error
     if not paths:
         raise ConfigError("no input: name at least one Parquet file, folder or pattern.")
     return list(paths.values())
 
 
-def _shards_below(folder: Path) -> list[Path]:
-    shards: list[Path] = []
+def _find_shards(argument: str) -> list[Path]:
+    path = Path(argument)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = _shards_below(path)
+        if not found:
+            raise ConfigError(f"{argument}: the folder holds no *.parquet file.")
+    elif glob.has_magic(argument):
+        matches = (Path(match) for match in sorted(glob.glob(argument, recursive=True)))
+        found = [match for match in matches if match.is_file()]
+        if not found:
+            raise ConfigError(f"{argument}: no file matches the pattern.")
+    else:
+        raise ConfigError(f"{argument}: no such file or folder.")
+    return found
 
+
+def _shards_below(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         # Left to itself, os.walk passes over such a folder, and its rows would be missing.
-        raise ConfigError(f"{error.filename}: cannot list the folder: {error}.") from error
+        raise error
 
+    shards: list[Path] = []
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if name[0] not in "_."]
         shards += [
@@ -248,11 +256,8 @@ def _unit(index: int, pieces: Sequence[_Piece]) -> WorkUnit:
     segments: list[Segment] = []
     for segment in (piece.segment for piece in pieces):
         last = segments[-1] if segments else None
-        if (
-            last
-            and last.path == segment.path
-            and last.first_row + last.num_rows == segment.first_row
-        ):
+        # Pieces come in order and without gaps, so those of one shard are one run of rows.
+        if last and last.path == segment.path:
             segments[-1] = replace(last, num_rows=last.num_rows + segment.num_rows)
         else:
             segments.append(segment)

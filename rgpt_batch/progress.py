@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +15,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from rgpt_batch.errors import CommitError, Interrupted
 from rgpt_batch.records import UnitFailure, UnitReport
 from rgpt_batch.store import Store
 
@@ -35,6 +38,7 @@ class Tally:
     num_rows_failed: int = 0
     num_rejected: Counter[str] = field(default_factory=Counter)
     first_started_at: float | None = None
+    last_finished_at: float | None = None
 
     def add(self, outcome: UnitReport | UnitFailure) -> None:
         """Count one finished unit."""
@@ -47,14 +51,16 @@ class Tally:
         self.num_prompt_tokens += outcome.num_prompt_tokens
         self.num_rejected.update(outcome.num_rejected)
         self.first_started_at = min(self.first_started_at or time.time(), outcome.started_at)
+        self.last_finished_at = time.time()
 
     def rates(self) -> tuple[float, float, float | None]:
         """Return pairs per second, prompt tokens per second, and seconds to go if known."""
-        if self.first_started_at is None:
+        if self.first_started_at is None or self.last_finished_at is None:
             return 0.0, 0.0, None
-        seconds = max(time.time() - self.first_started_at, 1e-6)
-        pairs_per_second = self.num_rows_done / seconds
         num_left = self.num_rows - self.num_rows_before - self.num_rows_done - self.num_rows_failed
+        end = time.time() if num_left else self.last_finished_at
+        seconds = max(end - self.first_started_at, 1e-6)
+        pairs_per_second = self.num_rows_done / seconds
         eta = num_left / pairs_per_second if pairs_per_second else None
         return pairs_per_second, self.num_prompt_tokens / seconds, eta
 
@@ -77,30 +83,40 @@ class Tally:
 
 
 class ProgressDisplay:
-    """Shows a tally while a job runs and keeps status.json fresh. A context manager."""
+    """Shows a tally while a job runs and keeps status.json fresh. A context manager.
 
-    def __init__(self, tally: Tally, store: Store, *, quiet: bool = False) -> None:
+    Args:
+        tally: What to show; changed by add() alone.
+        store: Where status.json goes.
+        activity: Tells what the executor is doing, in a few words.
+        quiet: Show nothing; status.json is written all the same.
+    """
+
+    def __init__(
+        self, tally: Tally, store: Store, activity: Callable[[], str], *, quiet: bool = False
+    ) -> None:
         self._tally = tally
         self._store = store
+        self._activity = activity
         self._quiet = quiet
         self._console = Console(stderr=True)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._refresh, daemon=True)
         self._bar: Progress | None = None
-        self._state = "starting"
 
     def __enter__(self) -> Self:
         if self._console.is_terminal and not self._quiet:
             self._bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 TaskProgressColumn(),
                 TextColumn("{task.fields[text]}"),
                 console=self._console,
             )
-            self._task = self._bar.add_task("scoring", total=max(self._tally.num_rows, 1), text="")
+            self._task = self._bar.add_task("", total=max(self._tally.num_rows, 1), text="")
             self._bar.start()
-        self._show()
+        self._write_status(self._activity())
+        self._show(self._activity())
         self._thread.start()
         return self
 
@@ -112,37 +128,45 @@ class ProgressDisplay:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._show()
+        stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+        self._show("done" if error is None else "stopped" if stopped else "failed")
         if self._bar:
             self._bar.stop()
 
     def add(self, outcome: UnitReport | UnitFailure) -> None:
         """Count and show one finished unit."""
-        self._state = "running"
         self._tally.add(outcome)
         if self._bar:
-            self._show()
+            self._show(self._activity())
 
     def _refresh(self) -> None:
         last_line = last_status = time.monotonic()
+        shown = self._activity()
         while not self._stop.wait(0.5):
-            now = time.monotonic()
-            if now - last_status >= _STATUS_SECONDS:
-                self._store.write_status(self._tally.status(self._state))
+            now, activity = time.monotonic(), self._activity()
+            is_news = activity != shown
+            shown = activity
+            if is_news or now - last_status >= _STATUS_SECONDS:
+                self._write_status(activity)
                 last_status = now
-            if self._bar or now - last_line >= _LINE_SECONDS:
-                self._show()
+            if is_news or self._bar or now - last_line >= _LINE_SECONDS:
+                self._show(activity)
                 last_line = now
 
-    def _show(self) -> None:
+    def _write_status(self, activity: str) -> None:
+        # A full disk stops the job where scores are lost, not here.
+        with suppress(OSError, CommitError):
+            self._store.write_status({**self._tally.status("running"), "activity": activity})
+
+    def _show(self, activity: str) -> None:
         if self._quiet:
             return
         done = self._tally.num_rows_before + self._tally.num_rows_done
         if self._bar:
-            self._bar.update(self._task, completed=done, text=self._text(), description=self._state)
+            self._bar.update(self._task, completed=done, text=self._text(), description=activity)
         else:
             print(
-                f"{time.strftime('%H:%M:%S')} {self._state}: {done:,} of "
+                f"{time.strftime('%H:%M:%S')} {activity}: {done:,} of "
                 f"{self._tally.num_rows:,} pairs, {self._text()}",
                 file=sys.stderr,
                 flush=True,
@@ -157,7 +181,7 @@ class ProgressDisplay:
         ]
         if self._tally.num_units_failed:
             parts.append(f"{self._tally.num_units_failed:,} units failed")
-        if eta is not None:
+        if eta:
             parts.append(f"{format_seconds(eta)} left")
         return ", ".join(parts)
 

@@ -152,37 +152,56 @@ class EvalProtocol:
     def __init__(
         self, tokenizer: Any, template: str, max_length: int, *, arguana: bool = False
     ) -> None:
-        self._tokenizer = tokenizer
+        self._decode = tokenizer.decode
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
         self._prefix, self._suffix = _split_template(template)
         self._max_length = max_length
         self._arguana = arguana
         # eval.py counts the template with its placeholder and with special tokens.
-        self._num_prompt_tokens = len(tokenizer.encode(f"{self._prefix}{{doc}}{self._suffix}"))
+        (prompt,) = self._encode([f"{self._prefix}{{doc}}{self._suffix}"])
+        self._num_prompt_tokens = len(prompt)
 
     def tokenize(self, pairs: Sequence[ScorePair | Rejection]) -> list[TokenizedPair | Rejection]:
-        """See ScoringProtocol."""
-        return [pair if isinstance(pair, Rejection) else self._tokenize(pair) for pair in pairs]
+        """See ScoringProtocol. Each step takes all pairs at once, so that it runs on all cores."""
+        scorable = [pair for pair in pairs if isinstance(pair, ScorePair)]
+        queries, limits = self._queries([pair.query for pair in scorable])
+        documents = self._encode([pair.document for pair in scorable], special_tokens=False)
+        sources = [
+            f"{self._prefix}{self._decode(ids[: max(0, limit)])}{self._suffix}".replace(
+                "[PAD]", "PAD"
+            )
+            for ids, limit in zip(documents, limits, strict=True)
+        ]
+        source_ids = self._encode(sources)
+        prompt_ids = self._encode([s + q for s, q in zip(sources, queries, strict=True)])
+        joined = map(self._join, scorable, limits, documents, source_ids, prompt_ids)
+        return [pair if isinstance(pair, Rejection) else next(joined) for pair in pairs]
 
-    def _tokenize(self, pair: ScorePair) -> TokenizedPair | Rejection:
+    def _queries(self, queries: Sequence[str]) -> tuple[list[str], list[int]]:
+        """Return queries as they stand in prompts, and the document tokens that fit beside them."""
+        if self._arguana:
+            query_ids = self._encode(queries, special_tokens=False)
+            cut = [self._decode(ids[:_ARGUANA_MAX_TOKENS]) for ids in query_ids]
+            return cut, [_ARGUANA_MAX_TOKENS] * len(queries)
+        replaced = [query.replace("[PAD]", "PAD") for query in queries]
+        free = self._max_length - self._num_prompt_tokens - _EVAL_MARGIN
+        return replaced, [free - len(ids) for ids in self._encode(replaced)]
+
+    def _join(
+        self,
+        pair: ScorePair,
+        max_document_tokens: int,
+        document_ids: list[int],
+        source_ids: list[int],
+        token_ids: list[int],
+    ) -> TokenizedPair | Rejection:
+        query_start = len(source_ids)
         if not pair.query.strip():
             return Rejection(reason=RejectionReason.EMPTY_QUERY)
-        if self._arguana:
-            query, _, _ = self._cut(pair.query, _ARGUANA_MAX_TOKENS)
-            max_document_tokens = _ARGUANA_MAX_TOKENS
-        else:
-            query = pair.query.replace("[PAD]", "PAD")
-            max_document_tokens = (
-                self._max_length
-                - self._num_prompt_tokens
-                - len(self._tokenizer.encode(query))
-                - _EVAL_MARGIN
-            )
         if max_document_tokens < 1:
             return Rejection(reason=RejectionReason.QUERY_TOO_LONG)
-        document, num_kept, num_dropped = self._cut(pair.document, max_document_tokens)
-        source = f"{self._prefix}{document}{self._suffix}".replace("[PAD]", "PAD")
-        query_start = len(self._tokenizer.encode(source))
-        token_ids = self._tokenizer.encode(source + query)
         # Tokens can merge across the boundary; eval.py would then divide by zero.
         if query_start >= len(token_ids):
             return Rejection(reason=RejectionReason.EMPTY_QUERY)
@@ -190,21 +209,17 @@ class EvalProtocol:
             return Rejection(reason=RejectionReason.QUERY_TOO_LONG)
         if query_start == 0:
             return Rejection(reason=RejectionReason.NO_CONTEXT)
+        num_kept = min(len(document_ids), max_document_tokens)
         return TokenizedPair(
             token_ids=np.array(token_ids, dtype=np.int32),
             query_start=query_start,
             num_document_tokens=num_kept,
-            num_dropped_document_tokens=num_dropped,
+            num_dropped_document_tokens=len(document_ids) - num_kept,
         )
 
-    def _cut(self, text: str, max_tokens: int) -> tuple[str, int, int]:
-        """Encode, cut and decode; returns the text and the numbers of kept and dropped tokens.
-
-        The decoding happens to short texts too, as in eval.py: it can change blanks.
-        """
-        ids = self._tokenizer.encode(text, add_special_tokens=False)
-        kept = ids[:max_tokens]
-        return self._tokenizer.decode(kept), len(kept), len(ids) - len(kept)
+    def _encode(self, texts: Sequence[str], *, special_tokens: bool = True) -> list[list[int]]:
+        encodings = self._backend.encode_batch(list(texts), add_special_tokens=special_tokens)
+        return [encoding.ids for encoding in encodings]
 
 
 def _split_template(template: str) -> tuple[str, str]:

@@ -129,13 +129,8 @@ def read_footer(path: str) -> tuple[Footer, pq.FileMetaData]:
     try:
         metadata = pq.read_metadata(path)
     except (OSError, pa.ArrowException) as error:
-        raise ShardError(
-            f"{path}: not a readable Parquet file: {error}. Delete it and run the job again."
-        ) from error
+        raise ShardError(f"{path}: not a readable Parquet file: {error}.") from error
     try:
         return Footer.model_validate(json.loads((metadata.metadata or {})[_FOOTER_KEY])), metadata
     except (KeyError, ValueError, ValidationError) as error:
-        raise ShardError(
-            f"{path}: not a scored file of rgpt-batch; it has no footer. Move it out of the folder "
-            "and run the job again."
-        ) from error
+        raise ShardError(f"{path}: not a scored file of rgpt-batch; it has no footer.") from error

@@ -8,7 +8,7 @@ from rgpt_batch.errors import EngineOutputError
 from rgpt_batch.records import QueryLogprobs, Score, TokenizedPair
 
 # log_softmax in reduced precision may round above 0 by this much.
-_MAX_LOGPROB = 1e-2
+MAX_LOGPROB = 1e-2
 
 
 def to_score(pair: TokenizedPair, logprobs: QueryLogprobs) -> Score:
@@ -32,7 +32,7 @@ def to_score(pair: TokenizedPair, logprobs: QueryLogprobs) -> Score:
             f"the engine returned logprobs of shape {values.shape} for {pair.num_query_tokens} "
             "query tokens. Nothing was written; please report the engine and model."
         )
-    if not np.isfinite(values).all() or values.max() > _MAX_LOGPROB:
+    if not np.isfinite(values).all() or values.max() > MAX_LOGPROB:
         raise EngineOutputError(
             f"the engine returned logprobs that are not finite or above 0: {values.tolist()}. "
             "Often the dtype overflows: try model.dtype=bfloat16 or float32."

@@ -109,7 +109,7 @@ def _read_group(
 
 
 def _batch_rows(group: pq.RowGroupMetaData) -> int:
-    rows_in_bytes = _BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)
+    rows_in_bytes: int = _BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)
     return max(1, min(_BATCH_ROWS, rows_in_bytes))
 
 

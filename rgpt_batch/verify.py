@@ -20,14 +20,14 @@ from rgpt_batch.manifest import Manifest
 from rgpt_batch.protocol import load_protocol
 from rgpt_batch.records import TokenizedPair, WorkUnit
 from rgpt_batch.score_file import SCORE_SCHEMA, read_footer
-from rgpt_batch.scoring import to_score
+from rgpt_batch.scoring import MAX_LOGPROB, to_score
 from rgpt_batch.shards import read_pairs
 from rgpt_batch.store import Store
 from rgpt_batch.store.base import CommittedFile
 
 # |mean logprob - float32 reference|, nats. Reduced precision moves single scores a lot (0.44 was
 # the largest of 4,300 for SmolLM2-135M in bfloat16); the bound catches wrong scores, not rounding.
-_TOLERANCE = {"float32": 1e-3}
+_FLOAT32_TOLERANCE = 1e-3
 _REDUCED_PRECISION_TOLERANCE = 0.6
 
 
@@ -78,7 +78,7 @@ def verify_output(
     max_error, num_done = 0.0, 0
     if num_rescored and intact:
         config = _recorded_config(store)
-        limit = tolerance or _TOLERANCE.get(config.model.dtype, _REDUCED_PRECISION_TOLERANCE)
+        limit = _tolerance(config) if tolerance is None else tolerance
         sampled = _sample(intact, num_rescored, seed)
         max_error, num_done, found = _rescore(config, manifest, files, sampled, limit)
         problems += found
@@ -101,10 +101,14 @@ def _check_listing(
         yield f"{files[unit_id].path}: not part of this job. Delete it."
     success = store.read_success()
     if success is None:
-        yield "_SUCCESS: missing; the job has not finished. Run it again."
+        yield "_SUCCESS: missing or damaged; the job has not finished. Run it again."
         return
-    for unit_id, recorded in success["files"].items():
-        if unit_id in files and _checksum(files[unit_id].path) != recorded["sha256"]:
+    recorded = success.get("files", {})
+    if success.get("fingerprint") != manifest.fingerprint or recorded.keys() != planned:
+        yield "_SUCCESS: not of this job, or not of all of its units. Run the job again."
+        return
+    for unit_id in sorted(planned & files.keys()):
+        if _checksum(files[unit_id].path) != recorded[unit_id]["sha256"]:
             yield (
                 f"{files[unit_id].path}: its checksum differs from _SUCCESS. "
                 "Delete the file and run the job again."
@@ -118,8 +122,14 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
         footer, _ = read_footer(file.path)
         # Page checksums are compared while reading.
         table = pq.read_table(file.path, page_checksum_verification=True)
-    except (ShardError, OSError, pa.ArrowException) as error:
+    except ShardError as error:
+        yield f"{error} {fix}"
+        return
+    except (OSError, pa.ArrowException) as error:
         yield f"{file.path}: cannot be read: {error}. {fix}"
+        return
+    if wrong := [field.name for field in SCORE_SCHEMA if field not in list(table.schema)]:
+        yield f"{file.path}: {', '.join(wrong)} missing or of another type. {fix}"
         return
     if footer.fingerprint != manifest.fingerprint or footer.unit_id != unit.unit_id:
         yield f"{file.path}: its footer names another job or unit. {fix}"
@@ -129,8 +139,9 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
     scores, rejections = table["score"], table["rejection"]
     if pc.any(pc.equal(pc.is_null(scores), pc.is_null(rejections))).as_py():
         yield f"{file.path}: a row has both a score and a rejection, or neither. {fix}"
-    if not pc.all(pc.is_finite(scores.drop_null())).as_py():
-        yield f"{file.path}: a score is not finite. {fix}"
+    values = scores.drop_null().to_numpy()
+    if not np.isfinite(values).all() or (values > MAX_LOGPROB).any():
+        yield f"{file.path}: a score is not finite, or above 0. {fix}"
     try:
         if not _input_ids(unit, manifest.columns).equals(table.select(["query_id", "doc_id"])):
             yield f"{file.path}: its ids are not those of the input, in the input's order. {fix}"
@@ -195,6 +206,12 @@ def _rescore(
                 )
     engine.close()
     return max_error, num_done, problems
+
+
+def _tolerance(config: JobConfig) -> float:
+    # What the reference computes itself is float32, whatever `auto` means for other engines.
+    is_float32 = config.model.dtype == "float32" or config.engine.method in ("transformers", "fake")
+    return _FLOAT32_TOLERANCE if is_float32 else _REDUCED_PRECISION_TOLERANCE
 
 
 def _recorded_config(store: Store) -> JobConfig:

@@ -85,7 +85,7 @@ class LocalStore:
     def commit(self, unit_id: str, attempt: str, table: pa.Table) -> bool:
         """See Store."""
         final = self._folder / f"part-{unit_id}.parquet"
-        with self._staged(final) as staged:
+        with self._staged(final, attempt) as staged:
             with staged.open("wb") as stream:
                 pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
                 os.fsync(stream.fileno())
@@ -138,9 +138,9 @@ class LocalStore:
         shutil.rmtree(self._private, ignore_errors=True)
 
     @contextmanager
-    def _staged(self, final: Path) -> Iterator[Path]:
+    def _staged(self, final: Path, attempt: str | None = None) -> Iterator[Path]:
         """Give a path of its own to write to, before the file gets its final name."""
-        staged = self._staging / f"{final.name}.{uuid.uuid4().hex}"
+        staged = self._staging / f"{final.name}.{attempt or uuid.uuid4().hex}"
         with _commit_errors(final):
             self._staging.mkdir(parents=True, exist_ok=True)
             final.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,200 @@
+"""One run of a job: what it did, whether the output is now complete, and the record it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rgpt_batch.config import JobConfig
+from rgpt_batch.errors import ManifestMismatch, ShardError
+from rgpt_batch.manifest import Manifest, installed_versions
+from rgpt_batch.progress import Tally
+from rgpt_batch.records import RejectionReason, UnitFailure, UnitReport, WorkUnit
+from rgpt_batch.score_file import read_footer
+from rgpt_batch.store import Store
+from rgpt_batch.store.base import CommittedFile
+
+EXIT_COMPLETE = 0
+EXIT_USAGE = 2
+EXIT_INCOMPLETE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSummary:
+    """How a run of a job ended.
+
+    Attributes:
+        num_rows_before: Rows that earlier runs had committed.
+        num_rows_scored: Rows that this run committed, rejected ones included.
+        num_rejected: Rejected rows of the whole output, per reason.
+        problems: Why exit_code is not 0, one sentence each.
+        engine_busy_fraction: Share of the workers' time in which an engine was at work.
+    """
+
+    output: str
+    exit_code: int
+    num_units: int
+    num_rows: int
+    num_rows_before: int
+    num_rows_scored: int
+    num_rejected: dict[str, int]
+    num_truncated_rows: int
+    num_prompt_tokens: int
+    seconds: float
+    pairs_per_second: float
+    engine_busy_fraction: float
+    failures: tuple[UnitFailure, ...]
+    problems: tuple[str, ...]
+
+
+class Run:
+    """One run of the command, and the record that it leaves."""
+
+    def __init__(self, store: Store, manifest: Manifest, config: JobConfig, tally: Tally) -> None:
+        self.store = store
+        self.manifest = manifest
+        self.config = config
+        self.tally = tally
+        self.reports: list[UnitReport] = []
+        self.failures: list[UnitFailure] = []
+        self.started_at = time.time()
+        self._run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
+
+    def add(self, outcome: UnitReport | UnitFailure) -> None:
+        """Note the outcome of one unit."""
+        if isinstance(outcome, UnitReport):
+            self.reports.append(outcome)
+        else:
+            self.failures.append(outcome)
+            self.store.write_failures(self.failures)
+
+    def close(self, state: str, ending: dict[str, Any]) -> None:
+        """Write the final status and the record of the run."""
+        self.store.write_status(self.tally.status(state))
+        self.store.write_run(
+            self._run_id,
+            {
+                "run_id": self._run_id,
+                "state": state,
+                "fingerprint": self.manifest.fingerprint,
+                "started_at": self.started_at,
+                "finished_at": time.time(),
+                "config": self.config.model_dump(mode="json"),
+                "versions": installed_versions(),
+                **ending,
+                "units": [asdict(report) for report in self.reports],
+            },
+        )
+
+
+def finish(run: Run) -> JobSummary:
+    """Compare what is published with the plan; declare success if nothing is missing."""
+    tally = run.tally
+    committed = run.store.committed()
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        files = dict(zip(committed, pool.map(_describe_file, committed.values()), strict=True))
+    num_rejected: Counter[str] = Counter()
+    for file in files.values():
+        num_rejected.update(file["num_rejected"])
+    # From here on the tally speaks of the whole output, earlier runs included.
+    tally.num_rejected = num_rejected
+    missing = [unit for unit in run.manifest.units if unit.unit_id not in files]
+    problems = _problems(run, files, missing, num_rejected)
+    if not problems:
+        run.store.write_success(
+            {
+                "fingerprint": run.manifest.fingerprint,
+                "num_units": len(files),
+                "num_rows": run.manifest.num_rows,
+                "num_rejected": dict(num_rejected),
+                "files": files,
+            }
+        )
+    pairs_per_second, _, _ = tally.rates()
+    return JobSummary(
+        output=run.store.location,
+        exit_code=EXIT_INCOMPLETE if problems else EXIT_COMPLETE,
+        num_units=len(run.manifest.units),
+        num_rows=run.manifest.num_rows,
+        num_rows_before=tally.num_rows_before,
+        num_rows_scored=tally.num_rows_done,
+        num_rejected=dict(num_rejected),
+        num_truncated_rows=sum(report.num_truncated_rows for report in run.reports),
+        num_prompt_tokens=tally.num_prompt_tokens,
+        seconds=time.time() - run.started_at,
+        pairs_per_second=pairs_per_second,
+        engine_busy_fraction=_engine_busy_fraction(run.reports),
+        failures=tuple(run.failures),
+        problems=tuple(problems),
+    )
+
+
+def _problems(
+    run: Run, files: dict[str, Any], missing: Sequence[WorkUnit], num_rejected: Counter[str]
+) -> list[str]:
+    problems = []
+    if missing:
+        num_rows = sum(unit.num_rows for unit in missing)
+        problems.append(
+            f"{len(missing)} of {len(run.manifest.units)} units ({num_rows:,} rows) are not "
+            "scored. Running the same command again tries them once more."
+        )
+    planned = {unit.unit_id for unit in run.manifest.units}
+    for unit_id, file in files.items():
+        if unit_id not in planned or file["fingerprint"] != run.manifest.fingerprint:
+            problems.append(
+                f"{file['name']} belongs to another job. Delete it and run the same command again."
+            )
+    limit = run.config.output.max_rejected_fraction
+    if num_rejected.total() > limit * run.manifest.num_rows:
+        problems.append(
+            f"{num_rejected.total():,} of {run.manifest.num_rows:,} rows are rejected, more than "
+            f"output.max_rejected_fraction={limit:g} allows."
+        )
+    if num_unreadable := num_rejected[RejectionReason.UNREADABLE]:
+        problems.append(
+            f"{num_unreadable:,} rows stand on damaged pages of their input file and have no score "
+            "and no ids. Repair the file and score it again."
+        )
+    return problems
+
+
+def _describe_file(file: CommittedFile) -> dict[str, Any]:
+    try:
+        footer, metadata = read_footer(file.path)
+    except ShardError as error:
+        raise ManifestMismatch(f"{error} Delete it and run the same command again.") from error
+    if metadata.num_rows != footer.num_rows:
+        raise ManifestMismatch(
+            f"{file.path}: {metadata.num_rows} rows, its footer says {footer.num_rows}. "
+            "Delete it and run the same command again."
+        )
+    with open(file.path, "rb") as stream:
+        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {
+        "name": os.path.basename(file.path),
+        "size": file.size,
+        "sha256": checksum,
+        "num_rows": footer.num_rows,
+        "num_rejected": footer.num_rejected,
+        "fingerprint": footer.fingerprint,
+    }
+
+
+def _engine_busy_fraction(reports: Sequence[UnitReport]) -> float:
+    """Engine seconds over the time from a worker's first engine call to its last."""
+    busy = total = 0.0
+    for worker in {report.worker for report in reports}:
+        mine = [report for report in reports if report.worker == worker]
+        first = min(report.started_at + report.read_seconds for report in mine)
+        last = max(report.finished_at - report.commit_seconds for report in mine)
+        busy += sum(report.engine_seconds for report in mine)
+        total += last - first
+    return min(1.0, busy / total) if total > 0 else 0.0

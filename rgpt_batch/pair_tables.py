@@ -1,0 +1,297 @@
+"""Scored pairs as DuckDB tables, so that ranking and comparing work out of core.
+
+A table of pairs has one row for every (query_id, doc_id) and the columns
+
+    query_id, doc_id   VARCHAR, never null
+    score              a number; null where the pair was rejected
+    first_stage_score  DOUBLE; null where no first stage was asked for or it lacks the pair
+    is_duplicate       whether the input gave the pair several scores
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rgpt_batch.columns import ALIASES
+from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.formats.trec import read_run
+from rgpt_batch.plan import resolve_inputs
+from rgpt_batch.store import open_store
+
+Duplicates = Literal["error", "max"]
+
+DEFAULT_MEMORY_GIB = 4.0
+# Every thread of a sort or a join holds buffers of its own; with less it cannot even spill.
+_GIB_PER_THREAD = 0.25
+_FETCH_ROWS = 100_000
+
+
+@contextmanager
+def open_database(
+    memory_gib: float = DEFAULT_MEMORY_GIB, temp_folder: str | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an empty database that spills to disk and leaves nothing behind.
+
+    Args:
+        memory_gib: What DuckDB may hold in memory.
+        temp_folder: Where it spills to; by default the system's folder for temporary files.
+
+    Raises:
+        ConfigError: The memory or the disk is too small.
+        ShardError: A file cannot be read.
+    """
+    num_threads = max(1, min(len(os.sched_getaffinity(0)), int(memory_gib / _GIB_PER_THREAD)))
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="rgpt-batch-", dir=temp_folder) as spill_folder,
+            duckdb.connect(
+                config={
+                    "memory_limit": f"{int(memory_gib * 1024)}MiB",
+                    "threads": num_threads,
+                    "temp_directory": spill_folder,
+                    # Only ORDER BY decides an order here; keeping another costs memory.
+                    "preserve_insertion_order": False,
+                }
+            ) as connection,
+        ):
+            connection.execute("SET enable_progress_bar = false")
+            yield connection
+    except duckdb.OutOfMemoryException as error:
+        raise ConfigError(
+            f"{memory_gib:g} GiB of memory are too few, or the disk of "
+            f"{temp_folder or tempfile.gettempdir()} is full: {_first_line(error)}. "
+            "Raise --memory-gib, or set --temp-folder."
+        ) from error
+    except duckdb.Error as error:
+        raise ShardError(
+            f"DuckDB failed: {_first_line(error)}. Check the files that it names, and the disk."
+        ) from error
+
+
+def find_files(inputs: Sequence[str]) -> list[str]:
+    """Expand scored folders, files and glob patterns to Parquet files.
+
+    Raises:
+        ConfigError: An argument names nothing, or a folder whose job has not finished.
+    """
+    files: list[str] = []
+    for argument in inputs:
+        if not Path(argument, "_rgpt").is_dir():
+            files += resolve_inputs([argument])
+            continue
+        store = open_store(argument)
+        if store.read_success() is None:
+            raise ConfigError(
+                f"{argument}: its job has not finished, so pairs are missing. Run it again, or "
+                f"name the files that are there: '{argument.rstrip('/')}/part-*.parquet'."
+            )
+        # A ranking may have been written into the folder, too.
+        files += [file.path for file in store.committed().values()]
+    return list(dict.fromkeys(files))
+
+
+def load_pairs(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    files: Sequence[str],
+    *,
+    score: str = "score",
+    first_stage: str | None = None,
+    duplicates: Duplicates = "error",
+    query_ids: Sequence[str] | None = None,
+) -> int:
+    """Load Parquet files as a table of pairs; ids may have any of the names in columns.ALIASES.
+
+    Rows without an id, whose page was unreadable when they were scored, are left out.
+
+    Args:
+        connection: Where the table is made.
+        table: Its name.
+        files: What to load.
+        score: The column to load as `score`.
+        first_stage: The column to load as `first_stage_score`.
+        duplicates: What to do about a pair that has several scores: `error`, or `max` to keep the
+            highest, which for passages that share their document's id is MaxP (Dai and Callan,
+            SIGIR 2019).
+        query_ids: Leave out all other queries.
+
+    Returns:
+        How many rows had no id.
+
+    Raises:
+        ShardError: A column is missing or not numeric, a score is NaN or infinite, or a pair has
+            several scores.
+    """
+    schema = _read_schema(files[0])
+    ids = [_quote(_find_id(schema, role, files[0])) for role in ("query_id", "doc_id")]
+    columns = {"score": score, "first_stage_score": first_stage}
+    values = {}
+    for role, name in columns.items():
+        if name is not None:
+            _check_numeric(schema, name, files[0])
+        values[role] = "NULL::DOUBLE" if name is None else _quote(name)
+    # Neither a * in a path nor a folder named score=1 may mean anything to DuckDB.
+    source = "read_parquet($files, hive_partitioning = false)"
+    parameters: dict[str, Any] = {"files": [glob.escape(file) for file in files]}
+    has_ids = " AND ".join(f"{name} IS NOT NULL" for name in ids)
+    num_without_ids: int = connection.execute(
+        f"SELECT count(*) FROM {source} WHERE NOT ({has_ids})", parameters
+    ).fetchall()[0][0]
+    if query_ids is not None:
+        has_ids += f" AND {ids[0]}::VARCHAR IN (SELECT unnest($query_ids))"
+        parameters["query_ids"] = list(query_ids)
+    connection.execute(
+        f"CREATE TEMP TABLE {table} AS "
+        f"SELECT {ids[0]}::VARCHAR AS query_id, {ids[1]}::VARCHAR AS doc_id, "
+        f"max({values['score']}) AS score, "
+        f"max({values['first_stage_score']})::DOUBLE AS first_stage_score, "
+        f"count({values['score']}) > 1 AS is_duplicate "
+        f"FROM {source} WHERE {has_ids} GROUP BY ALL",
+        parameters,
+    )
+    where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} other files"
+    for role, name in columns.items():
+        if name is not None:
+            _check_finite(connection, table, role, f"{where}: column '{name}'")
+    if duplicates == "error":
+        _check_no_duplicates(connection, table, where)
+    return num_without_ids
+
+
+def load_run(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    path: str,
+    *,
+    duplicates: Duplicates = "error",
+) -> None:
+    """Load a TREC run as a table of pairs.
+
+    Args:
+        connection: Where the table is made.
+        table: Its name.
+        path: The run.
+        duplicates: See load_pairs.
+
+    Raises:
+        ShardError: A line is malformed, a score not finite, or a pair given twice.
+    """
+    connection.execute(
+        f"CREATE TEMP TABLE {table}_lines (query_id VARCHAR, doc_id VARCHAR, score DOUBLE)"
+    )
+    for batch in read_run(path):
+        connection.register("batch", pa.Table.from_batches([batch]))
+        connection.execute(f"INSERT INTO {table}_lines FROM batch")
+    connection.execute(
+        f"CREATE TEMP TABLE {table} AS SELECT query_id, doc_id, max(score) AS score, "
+        f"NULL::DOUBLE AS first_stage_score, count(*) > 1 AS is_duplicate "
+        f"FROM {table}_lines GROUP BY ALL"
+    )
+    connection.execute(f"DROP TABLE {table}_lines")
+    _check_finite(connection, table, "score", f"{path}: the score")
+    if duplicates == "error":
+        _check_no_duplicates(connection, table, path)
+
+
+def is_parquet(path: str) -> bool:
+    """Tell Parquet from TREC runs: by the first bytes of a file; folders and patterns are Parquet.
+
+    Raises:
+        ShardError: The file cannot be read.
+    """
+    if not Path(path).is_file():
+        return True
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(4) == b"PAR1"
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read: {error}. Check permissions.") from error
+
+
+def fetch_rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query's result without holding all of them."""
+    while rows := result.fetchmany(_FETCH_ROWS):
+        yield from rows
+
+
+def column_names(file: str) -> list[str]:
+    """Return the names of a Parquet file's columns.
+
+    Raises:
+        ShardError: The file is not readable Parquet.
+    """
+    return list(_read_schema(file).names)
+
+
+def _check_no_duplicates(connection: duckdb.DuckDBPyConnection, table: str, where: str) -> None:
+    found = connection.execute(
+        "SELECT query_id, doc_id, count(*) OVER () AS num_duplicates "
+        f"FROM {table} WHERE is_duplicate ORDER BY ALL LIMIT 1"
+    ).fetchall()
+    for query_id, doc_id, num_duplicates in found:
+        raise ShardError(
+            f"{where}: {num_duplicates:,} pairs have several scores, e.g. query '{query_id}' with "
+            f"document '{doc_id}'. Remove the repeated rows; `rank --duplicates max` keeps the "
+            "highest score of each pair."
+        )
+
+
+def _check_finite(
+    connection: duckdb.DuckDBPyConnection, table: str, column: str, where: str
+) -> None:
+    found = connection.execute(
+        f"SELECT query_id, doc_id, {column} FROM {table} WHERE NOT isfinite({column}::DOUBLE) "
+        "ORDER BY ALL LIMIT 1"
+    ).fetchall()
+    for query_id, doc_id, value in found:
+        raise ShardError(
+            f"{where} is {value} for query '{query_id}' and document '{doc_id}', expected a "
+            "finite number or null. Correct it."
+        )
+
+
+def _read_schema(file: str) -> pa.Schema:
+    try:
+        return pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(f"{file}: not a readable Parquet file: {_first_line(error)}") from error
+
+
+def _find_id(schema: pa.Schema, role: str, file: str) -> str:
+    found = [alias for alias in ALIASES[role] if alias in schema.names]
+    if not found:
+        raise ShardError(
+            f"{file}: no {role} column ({', '.join(ALIASES[role])}). It has: "
+            f"{', '.join(schema.names)}. Rename the column."
+        )
+    return found[0]
+
+
+def _check_numeric(schema: pa.Schema, name: str, file: str) -> None:
+    if name not in schema.names:
+        raise ShardError(
+            f"{file}: no column '{name}'. It has: {', '.join(schema.names)}. Name one of these, or "
+            "pass the column through when scoring."
+        )
+    found = schema.field(name).type
+    if not (pa.types.is_floating(found) or pa.types.is_integer(found)):
+        raise ShardError(f"{file}: column '{name}' is {found}, expected a number. Cast it.")
+
+
+def _quote(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,93 @@
+"""What is written as JSON is read back the same, and identities are told apart."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rgpt_batch.columns import Columns
+from rgpt_batch.manifest import Manifest, differences, fingerprint
+from rgpt_batch.records import Segment, WorkUnit
+from rgpt_batch.score_file import Footer, read_footer, with_footer
+from tests.property.texts import characters, texts
+
+names = st.text(characters, max_size=20)
+counts = st.integers(0, 2**53)
+identities = st.dictionaries(names, texts, max_size=8)
+
+footers = st.builds(
+    Footer,
+    fingerprint=names,
+    unit_id=names,
+    attempt=names,
+    num_rows=counts,
+    num_rejected=st.dictionaries(names, counts, max_size=4),
+    model=texts,
+    protocol=names,
+    engine=names,
+    versions=st.dictionaries(names, names, max_size=4),
+)
+segments = st.builds(
+    Segment, path=texts, version=names, first_row=counts, num_rows=st.integers(0, 10**6)
+)
+manifests = st.builds(
+    Manifest,
+    fingerprint=names,
+    identity=identities,
+    columns=st.builds(
+        Columns,
+        query_id=names,
+        doc_id=names,
+        query=names,
+        document=names,
+        pass_through=st.lists(names, max_size=3).map(tuple),
+    ),
+    units=st.lists(
+        st.builds(
+            WorkUnit,
+            unit_id=names,
+            segments=st.lists(segments, max_size=4).map(tuple),
+            num_bytes=counts,
+        ),
+        max_size=4,
+    ).map(tuple),
+)
+
+
+@given(manifests)
+def test_manifest_is_read_back_as_it_was_written(manifest: Manifest) -> None:
+    assert Manifest.from_json(manifest.to_json(), "plan.json") == manifest
+
+
+@given(footers)
+def test_footer_is_read_back_from_the_file_that_carries_it(footer: Footer) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "part.parquet"
+        pq.write_table(with_footer(pa.table({"score": [1.0, 2.0]}), footer), path)
+        found, metadata = read_footer(str(path))
+    assert found == footer
+    assert metadata.num_rows == 2
+
+
+@given(identities, st.data())
+def test_fingerprint_changes_with_every_single_setting(
+    identity: dict[str, str], data: st.DataObject
+) -> None:
+    key = data.draw(st.sampled_from([*identity, "a new setting"]))
+    value = data.draw(texts.filter(lambda text: text != identity.get(key)))
+    changed = {**identity, key: value}
+    assert fingerprint(changed) != fingerprint(identity)
+    assert differences(identity, changed).startswith(f"  {key}: was ")
+    assert fingerprint(dict(reversed(changed.items()))) == fingerprint(changed)
+
+
+@given(identities, identities)
+def test_fingerprints_agree_exactly_where_nothing_differs(
+    old: dict[str, str], new: dict[str, str]
+) -> None:
+    assert (fingerprint(old) == fingerprint(new)) == (differences(old, new) == "")

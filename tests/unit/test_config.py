@@ -1,0 +1,187 @@
+"""Configuration: files, overrides, defaults, and what an error says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from rgpt_batch import load_config
+from rgpt_batch.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+def _write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _error(*overrides: str, path: Path | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def test_later_overrides_win_over_earlier_ones_and_over_the_file(tmp_path: Path) -> None:
+    path = _write(tmp_path, "model: {name: from-file, dtype: float16}\nunits: {max_rows: 10}\n")
+    config = load_config(path, ("model.name=first", "model.name=second"))
+    assert config.model.name == "second"
+    assert config.model.dtype == "float16"
+    assert config.units.max_rows == 10
+
+
+def test_override_values_are_yaml() -> None:
+    config = load_config(
+        None,
+        (
+            "model.name=m",
+            "output.pass_through=[rank, 'a b']",
+            "engine.vllm_args={quantization: fp8, seed: 1}",
+            "model.revision=null",
+            "protocol.template='D={document} Q={query}'",
+        ),
+    )
+    assert config.output.pass_through == ("rank", "a b")
+    assert config.engine.vllm_args == {"quantization": "fp8", "seed": 1}
+    assert config.model.revision is None
+    assert config.protocol.template == "D={document} Q={query}"
+
+
+def test_section_without_options_means_its_defaults(tmp_path: Path) -> None:
+    path = _write(tmp_path, "model: {name: m}\nengine:\n  # max_num_seqs: 8\nunits:\n")
+    assert load_config(path) == load_config(None, ("model.name=m",))
+    assert load_config(path, ("engine.max_num_seqs=4",)).engine.max_num_seqs == 4
+
+
+def test_empty_file_means_all_defaults(tmp_path: Path) -> None:
+    path = _write(tmp_path, "# nothing yet\n")
+    assert load_config(path, ("model.name=m",)) == load_config(None, ("model.name=m",))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "max_tokens"), [("card", 2048), ("eval", 512), ("eval-arguana", 544)]
+)
+def test_default_length_depends_on_the_protocol(protocol: str, max_tokens: int) -> None:
+    config = load_config(None, ("model.name=m", f"protocol.name={protocol}"))
+    assert config.protocol.max_tokens == max_tokens
+    limited = load_config(
+        None, ("model.name=m", f"protocol.name={protocol}", "protocol.max_length=7")
+    )
+    assert limited.protocol.max_tokens == 7
+
+
+def test_tokenizer_is_the_models_unless_it_is_named() -> None:
+    own = load_config(None, ("model.name=m", "model.revision=r"))
+    assert own.model.tokenizer_source == ("m", "r")
+    other = load_config(None, ("model.name=m", "model.revision=r", "model.tokenizer=t"))
+    assert other.model.tokenizer_source == ("t", None)
+    pinned = load_config(None, ("model.name=m", "model.revision=r", "model.tokenizer_revision=s"))
+    assert pinned.model.tokenizer_source == ("m", "s")
+
+
+def test_configuration_cannot_be_changed_after_loading() -> None:
+    config = load_config(None, ("model.name=m",))
+    with pytest.raises(ValidationError, match="frozen"):
+        config.model.name = "other"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_configurations_that_we_ship_are_valid(path: Path) -> None:
+    assert load_config(path).model.name
+
+
+# What an error says
+
+
+def test_unknown_option_is_named_with_the_options_that_exist() -> None:
+    message = _error("model.name=m", "units.max_row=5")
+    assert message == (
+        "configuration is not valid:\n  units.max_row: unknown option. Known: max_rows, max_bytes."
+    )
+
+
+def test_unknown_section_is_named_with_the_sections_that_exist(tmp_path: Path) -> None:
+    path = _write(tmp_path, "model: {name: m}\nmodle: {name: n}\n")
+    assert _error(path=path).startswith(
+        f"{path} is not valid:\n  modle: unknown option. Known: model, protocol, input, output, "
+    )
+
+
+def test_unknown_option_in_a_nested_section_is_named() -> None:
+    assert (
+        "input.columns.docs: unknown option. Known: query_id, doc_id, query, document."
+        in _error("model.name=m", "input.columns.docs=a")
+    )
+
+
+def test_missing_model_name_says_how_to_set_it() -> None:
+    assert _error() == (
+        "configuration is not valid:\n"
+        "  model.name: missing. Set it in the file or with -o model.name=…"
+    )
+
+
+def test_all_problems_are_named_at_once() -> None:
+    message = _error("model.dtype=int8", "units.max_rows=0", "engine.method=magic", "x.y=1")
+    assert len(message.splitlines()) == 6
+    assert "model.dtype: Input should be 'auto', 'float32', 'bfloat16' or 'float16'" in message
+    assert "units.max_rows: Input should be greater than 0" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("units.max_bytes=-1", "units.max_bytes: Input should be greater than 0"),
+        ("units.max_rows=many", "units.max_rows: Input should be a valid integer"),
+        ("output.max_rejected_fraction=1.5", "output.max_rejected_fraction: Input should be less"),
+        ("engine.gpu_memory_utilization=.nan", "engine.gpu_memory_utilization: Input should be"),
+        ("engine=fast", "engine: Input should be a valid dictionary"),
+        ("engine.vllm_args={hf_token: x}", "engine.vllm_args: must not hold hf_token"),
+        ("protocol.template='{query} {document}'", "protocol.template: must hold {document} once"),
+        ("protocol.template='{document}{query}?'", "protocol.template: must hold {document} once"),
+        ("protocol.template='{query}'", "protocol.template: must hold {document} once"),
+        ("model.revision=1234567", "model.revision: Input should be a valid string"),
+    ],
+)
+def test_wrong_value_is_named_with_what_is_expected(override: str, message: str) -> None:
+    assert message in _error("model.name=m", override)
+
+
+def test_reference_engine_in_reduced_precision_is_refused_with_the_fix() -> None:
+    message = _error("model.name=m", "engine.method=transformers", "model.dtype=bfloat16")
+    assert "set model.dtype=float32" in message
+
+
+@pytest.mark.parametrize("override", ["model", "=3", "model.=3", ".name=3", ""])
+def test_override_that_is_no_assignment_is_refused(override: str) -> None:
+    assert _error(override).startswith(f"-o {override}: expected key=value, such as")
+
+
+def test_override_below_a_value_is_refused() -> None:
+    assert (
+        _error("model=m", "model.name=n") == "-o model.name=n: 'model' is a value, not a section."
+    )
+
+
+def test_override_with_broken_yaml_is_refused() -> None:
+    assert _error("model.name=[a").startswith("-o model.name=[a: the value is not valid YAML: ")
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "no.yaml"
+    assert _error(path=path).startswith(f"{path}: cannot read the configuration: ")
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", b"a: \x07"])
+def test_file_that_is_not_yaml_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_bytes(content)
+    assert _error(path=path).startswith(f"{path}: ")
+
+
+def test_file_that_is_a_list_is_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path, "- model\n")
+    assert _error(path=path) == f"{path}: expected `key: value` lines, found list."
