@@ -62,7 +62,25 @@ def measure(model: Path, folder: Path) -> tuple[float, float]:
     """Run the job; returns its peak resident memory in MB and its seconds."""
     started = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "rgpt_batch", "score", "--quiet", "--executor", "local", "--input", str(folder / "pairs.parquet"), "--output", str(folder / "scored"), "--model", str(model), "-o", "engine.method=fake", "-o", f"units.max_bytes={_UNIT_BYTES}"],
+        [
+            sys.executable,
+            "-m",
+            "rgpt_batch",
+            "score",
+            "--quiet",
+            "--executor",
+            "local",
+            "--input",
+            str(folder / "pairs.parquet"),
+            "--output",
+            str(folder / "scored"),
+            "--model",
+            str(model),
+            "-o",
+            "engine.method=fake",
+            "-o",
+            f"units.max_bytes={_UNIT_BYTES}",
+        ],
         cwd=ROOT,
     )
     _, status, usage = os.wait4(process.pid, 0)

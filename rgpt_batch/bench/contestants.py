@@ -1,0 +1,152 @@
+"""The ways to the score that are measured against each other, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import numpy as np
+
+from rgpt_batch.config import JobConfig
+from rgpt_batch.engines import create_engine
+from rgpt_batch.errors import RgptBatchError
+from rgpt_batch.records import TokenizedPair
+from rgpt_batch.scoring import to_score
+
+_EVAL_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One timed pass over some pairs.
+
+    Attributes:
+        scores: Mean logprob per pair, nats, so that contestants can be compared.
+    """
+
+    seconds: float
+    scores: list[float]
+
+
+class _Scorer(Protocol):
+    def __call__(self, pairs: Sequence[TokenizedPair]) -> list[float]: ...
+
+
+class Contestant:
+    """A loaded way to the score, in a process that waits between passes.
+
+    Args:
+        method: `card`, `eval` (transformers) or an engine method.
+        config: Model, dtype and engine options.
+
+    Raises:
+        RgptBatchError: It does not start; the message is the cause.
+    """
+
+    def __init__(self, method: str, config: JobConfig) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, method, config.model_dump()), daemon=False
+        )
+        self._process.start()
+        theirs.close()
+        self._receive()
+
+    def score(self, pairs: Sequence[TokenizedPair]) -> Measurement:
+        """Score pairs once; the time leaves out sending them to the process."""
+        self._connection.send(list(pairs))
+        measurement: Measurement = self._receive()
+        return measurement
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.is_alive():
+            self._connection.send(None)
+            self._process.join(timeout=30)
+        self._process.kill()
+        self._process.join()
+
+    def _receive(self) -> Any:
+        try:
+            answer = self._connection.recv()
+        except EOFError as error:
+            raise RgptBatchError("the process died without a word") from error
+        if isinstance(answer, Exception):
+            self.close()
+            raise RgptBatchError(str(answer)) from answer
+        return answer
+
+
+def _serve(connection: Connection, method: str, settings: dict[str, Any]) -> None:
+    try:
+        scorer = _load(method, JobConfig.model_validate(settings))
+        connection.send("ready")
+        while (pairs := connection.recv()) is not None:
+            started = time.perf_counter()
+            scores = scorer(pairs)
+            connection.send(Measurement(seconds=time.perf_counter() - started, scores=scores))
+    except Exception as error:
+        connection.send(RgptBatchError(f"{type(error).__name__}: {error}"))
+
+
+def _load(method: str, config: JobConfig) -> _Scorer:
+    if method in ("card", "eval"):
+        return _TransformersScorer(config, batch_size=1 if method == "card" else _EVAL_BATCH_SIZE)
+    engine = create_engine(
+        config.model_copy(update={"engine": config.engine.model_copy(update={"method": method})})
+    )
+
+    def score(pairs: Sequence[TokenizedPair]) -> list[float]:
+        answers = engine.score(pairs)
+        return [to_score(*each).mean_logprob for each in zip(pairs, answers, strict=True)]
+
+    return score
+
+
+class _TransformersScorer:
+    """What one gets by running the published code: full-vocabulary log_softmax of every position.
+
+    Batch size 1 is the model card's snippet; 8, padded on the right, is eval.py's loop.
+    """
+
+    def __init__(self, config: JobConfig, batch_size: int) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = AutoModelForCausalLM.from_pretrained(config.model.name, dtype=config.model.dtype)
+        self._model: Any = model.eval().to(self._device)
+        self._batch_size = batch_size
+
+    def __call__(self, pairs: Sequence[TokenizedPair]) -> list[float]:
+        scores: list[float] = []
+        for start in range(0, len(pairs), self._batch_size):
+            scores += self._score_batch(pairs[start : start + self._batch_size])
+        return scores
+
+    def _score_batch(self, pairs: Sequence[TokenizedPair]) -> list[float]:
+        import torch
+
+        width = max(len(pair.token_ids) for pair in pairs)
+        tokens = np.zeros((len(pairs), width), dtype=np.int64)
+        is_query = np.zeros((len(pairs), width), dtype=bool)
+        mask = np.zeros((len(pairs), width), dtype=np.int64)
+        for row, pair in enumerate(pairs):
+            tokens[row, : len(pair.token_ids)] = pair.token_ids
+            mask[row, : len(pair.token_ids)] = 1
+            is_query[row, pair.query_start : len(pair.token_ids)] = True
+        ids = torch.from_numpy(tokens).to(self._device)
+        wanted = torch.from_numpy(is_query[:, 1:]).to(self._device)
+        with torch.inference_mode():
+            logits = self._model(
+                ids[:, :-1], attention_mask=torch.from_numpy(mask[:, :-1]).to(self._device)
+            ).logits
+            logprobs = torch.log_softmax(logits, dim=-1)
+            values = logprobs.gather(-1, ids[:, 1:, None])[..., 0].float()
+            means = (values * wanted).sum(-1) / wanted.sum(-1)
+        return [float(mean) for mean in means.cpu()]

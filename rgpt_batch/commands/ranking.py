@@ -1,0 +1,300 @@
+"""Commands from scored pairs to a ranking and its quality: rank, evaluate, compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rgpt_batch.comparison import Comparison
+    from rgpt_batch.evaluation import Estimate, MetricResult
+    from rgpt_batch.ranking import Fusion
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_METHODS = "Intervals: percentile bootstrap over queries, 10,000 draws. p: two-sided paired t-test."
+_REJECTED = {"last": "ranked last", "drop": "left out"}
+
+
+def _database_options(command: _Command) -> _Command:
+    command = click.option(
+        "--temp-folder",
+        type=click.Path(exists=True, file_okay=False),
+        help="Where to put what does not fit into memory. [default: the system's]",
+    )(command)
+    return click.option(
+        "--memory-gib",
+        type=click.FloatRange(min=0.25),
+        default=4.0,
+        show_default=True,
+        help="Memory for sorting and joining, GiB.",
+    )(command)
+
+
+@click.command(
+    epilog="Example: rgpt-batch rank scored/ --output run.trec --top-k 100 "
+    "--interpolate 0.7 --first-stage-column bm25_score"
+)
+@click.argument("scored", nargs=-1, required=True)
+@click.option("--output", required=True, type=click.Path(), help="File to write.")
+@click.option(
+    "--top-k",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Pairs to keep per query.",
+)
+@click.option(
+    "--format",
+    "run_format",
+    type=click.Choice(["parquet", "trec"]),
+    help="Of the output. [default: parquet where its name ends in .parquet, else trec]",
+)
+@click.option("--tag", default="rgpt", show_default=True, help="Name of a TREC run.")
+@click.option(
+    "--score-column",
+    default="score",
+    show_default=True,
+    help="Column to rank by, higher first; bm25_score of the pairs gives a baseline.",
+)
+@click.option(
+    "--rejected",
+    type=click.Choice(["last", "drop"]),
+    default="last",
+    show_default=True,
+    help="Where pairs without a score go.",
+)
+@click.option(
+    "--duplicates",
+    type=click.Choice(["error", "max"]),
+    default="error",
+    show_default=True,
+    help="What to do about a pair with several scores; max keeps the highest.",
+)
+@click.option(
+    "--first-stage",
+    metavar="RUN|PAIRS",
+    help="TREC run or Parquet with first-stage scores, joined by ids. [default: SCORED itself]",
+)
+@click.option(
+    "--first-stage-column",
+    metavar="COLUMN",
+    help="Column of the first-stage scores. [default: score, if --first-stage is Parquet]",
+)
+@click.option(
+    "--interpolate",
+    type=click.FloatRange(0, 1),
+    metavar="ALPHA",
+    help="Rank by ALPHA x score + (1 - ALPHA) x first-stage score, the latter scaled to 0..1 per "
+    "query. [default: off]",
+)
+@click.option(
+    "--rrf",
+    is_flag=True,
+    help="Rank by reciprocal rank fusion with the first stage, k = 60.",
+)
+@_database_options
+def rank(
+    scored: tuple[str, ...],
+    output: str,
+    run_format: Any,
+    rejected: str,
+    first_stage: str | None,
+    first_stage_column: str | None,
+    interpolate: float | None,
+    rrf: bool,
+    **options: Any,
+) -> int:
+    """Rank the pairs of SCORED… (output folders, files, patterns): the top k of every query.
+
+    Equal scores are ordered by doc_id, ascending. The scores of a TREC run strictly decrease, so
+    that trec_eval ranks it as it stands.
+    """
+    from rgpt_batch.ranking import rank as rank_pairs
+
+    summary = rank_pairs(
+        scored,
+        output,
+        run_format=run_format or ("parquet" if output.endswith(".parquet") else "trec"),
+        keep_rejected=rejected == "last",
+        fusion=_fusion(first_stage, first_stage_column, interpolate, rrf),
+        **options,
+    )
+    facts = {
+        "output": output,
+        "ranked": f"{summary.num_ranked:,} of {summary.num_pairs:,} pairs, "
+        f"{summary.num_queries:,} queries",
+        "rejected": f"{summary.num_rejected:,} pairs"
+        + (f", {_REJECTED[rejected]}" if summary.num_rejected else ""),
+    }
+    if summary.num_without_ids:
+        facts["without ids"] = f"{summary.num_without_ids:,} unreadable rows left out"
+    if summary.num_without_first_stage is not None:
+        facts["first stage"] = f"lacks {summary.num_without_first_stage:,} pairs"
+    _print_facts(facts)
+    return 0
+
+
+@click.command(
+    epilog="Example: rgpt-batch evaluate scored/ --qrels qrels.tsv --baseline bm25.trec "
+    "--metrics 'nDCG@10,AP(rel=2)'"
+)
+@click.argument("run", metavar="RUN|SCORED")
+@click.option(
+    "--qrels",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="Judgements: four columns of TREC, or three of BEIR with a header.",
+)
+@click.option("--baseline", help="Another run or scored output to test against. [default: none]")
+@click.option(
+    "--metrics",
+    default="nDCG@10,RR@10,R@100,AP",
+    show_default=True,
+    help="Names of ir_measures.",
+)
+@click.option(
+    "--per-query",
+    type=click.Path(dir_okay=False),
+    help="Write a table of every query's values, tab-separated. [default: none]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def evaluate(
+    run: str, qrels: str, baseline: str | None, metrics: str, per_query: str | None, as_json: bool
+) -> int:
+    """Evaluate a TREC run, a ranking or a scored output against relevance judgements.
+
+    All judged queries count, as with trec_eval -c: those without results count 0.
+    """
+    from rgpt_batch import evaluation
+
+    found = evaluation.evaluate(run, qrels, baseline=baseline, metrics=metrics)
+    if per_query:
+        evaluation.write_per_query(found, per_query)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "num_queries": len(found.query_ids),
+                    "num_queries_without_results": found.num_queries_without_results,
+                    "metrics": [asdict(result) for result in found.metrics],
+                }
+            )
+        )
+        return 0
+    _print_facts(
+        {
+            "run": run,
+            **({} if baseline is None else {"baseline": baseline}),
+            "queries": f"{len(found.query_ids):,} judged, "
+            f"{found.num_queries_without_results:,} of them without results",
+        }
+    )
+    click.echo()
+    _print_metrics(found.metrics, ("run", "baseline"))
+    return 0
+
+
+@click.command(
+    epilog="Example: rgpt-batch compare scored-bfloat16/ scored-float32/ --qrels qrels.tsv"
+)
+@click.argument("scored_a")
+@click.argument("scored_b")
+@click.option(
+    "--qrels",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Judgements; adds the quality of both. [default: none]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_database_options
+def compare(scored_a: str, scored_b: str, qrels: str | None, as_json: bool, **options: Any) -> int:
+    """Compare two scored outputs of the same pairs: scores, order and quality."""
+    from rgpt_batch import comparison
+
+    found = comparison.compare(scored_a, scored_b, qrels_file=qrels, **options)
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+        return 0
+    _print_facts({"A": scored_a, "B": scored_b} | _comparison_facts(found))
+    if found.quality:
+        click.echo()
+        _print_metrics([found.quality], ("B", "A"))
+    return 0
+
+
+def _fusion(
+    first_stage: str | None, column: str | None, alpha: float | None, rrf: bool
+) -> Fusion | None:
+    """Check that the options of a fusion fit together."""
+    from rgpt_batch.ranking import FirstStage, Fusion
+
+    if alpha is not None and rrf:
+        raise click.UsageError("--interpolate and --rrf exclude each other.")
+    fuses = alpha is not None or rrf
+    if fuses and not (first_stage or column):
+        raise click.UsageError("a fusion needs --first-stage or --first-stage-column.")
+    if not fuses and (first_stage or column):
+        raise click.UsageError("a first stage needs --interpolate or --rrf.")
+    if not fuses:
+        return None
+    return Fusion(first_stage=FirstStage(file=first_stage, column=column), alpha=alpha)
+
+
+def _comparison_facts(found: Comparison) -> dict[str, str]:
+    overlap, scores, rankings = found.overlap, found.scores, found.rankings
+    share = rankings.num_flips / max(1, rankings.num_document_pairs)
+    tau = rankings.mean_kendall_tau
+    return {
+        "pairs": f"{overlap.num_shared:,} in both, {overlap.num_only_in_a:,} only in A, "
+        f"{overlap.num_only_in_b:,} only in B",
+        "rejected": f"{overlap.num_rejected_only_in_a:,} in A but not in B, "
+        f"{overlap.num_rejected_only_in_b:,} in B but not in A",
+        "B - A": f"mean {scores.mean:+.6f} over {overlap.num_scored:,} pairs scored by both",
+        "|B - A|": f"mean {scores.mean_absolute:.6f}, median {scores.median_absolute:.6f}, "
+        f"90 % {scores.p90_absolute:.6f}, 99 % {scores.p99_absolute:.6f}, "
+        f"max {scores.max_absolute:.6f} ({scores.max_query_id}, {scores.max_doc_id})",
+        "order": f"{rankings.num_flips:,} of {rankings.num_document_pairs:,} document pairs "
+        f"flipped ({share:.3%}), {rankings.num_queries:,} queries",
+        "Kendall tau": "none: no query has two documents" if tau is None else f"{tau:.5f}",
+        "top-10": f"{rankings.mean_top_overlap:.2%} shared",
+    }
+
+
+def _print_metrics(results: Sequence[MetricResult], names: tuple[str, str]) -> None:
+    """Print one line per metric; `names` are those of run and baseline."""
+    rows = [["metric", names[0], "95 % interval"]]
+    if results[0].baseline:
+        rows[0] += [names[1], "95 % interval", f"{names[0]} - {names[1]}", "95 % interval", "p"]
+    for result in results:
+        row = [result.metric, *_cells(result.run)]
+        if result.baseline and result.difference:
+            row += [*_cells(result.baseline), *_cells(result.difference, "+")]
+            row.append(_format_p(result.p_value))
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        click.echo("  ".join([row[0].ljust(widths[0]), *cells]))
+    click.echo(f"\n{_METHODS}")
+
+
+def _cells(estimate: Estimate, sign: str = "") -> list[str]:
+    return [
+        f"{estimate.mean:{sign}.4f}",
+        f"[{estimate.low:{sign}.4f}, {estimate.high:{sign}.4f}]",
+    ]
+
+
+def _format_p(p_value: float | None) -> str:
+    if p_value is None:
+        return "-"
+    return "<0.0001" if p_value < 0.0001 else f"{p_value:.4f}"
+
+
+def _print_facts(facts: dict[str, str]) -> None:
+    for name, fact in facts.items():
+        click.echo(f"{name:<12} {fact}")

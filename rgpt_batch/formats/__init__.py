@@ -1,0 +1,1 @@
+"""Formats of other tools: TREC runs and qrels, BEIR, ir_datasets."""

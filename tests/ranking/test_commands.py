@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from rgpt_batch.commands.ranking import compare, evaluate, rank
+from tests.ranking.files import Row, write_lines, write_scored
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run(command: click.Command, *arguments: str | Path) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def succeed(command: click.Command, *arguments: str | Path) -> str:
+    result = run(command, *arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    rows: list[Row] = [("q1", "a", -1.0), ("q1", "b", -2.0), ("q1", "c", None), ("q2", "a", -3.0)]
+    return write_scored(tmp_path / "scored.parquet", rows, {"bm25": [1.0, 3.0, 2.0, 5.0]})
+
+
+@pytest.fixture
+def qrels(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "qrels.tsv", "q1 0 b 1", "q2 0 a 1")
+
+
+def test_demo_from_pairs_to_a_run_and_its_quality(tmp_path: Path) -> None:
+    ranked = succeed(
+        rank,
+        ROOT / "demo" / "pairs",
+        *("--score-column", "bm25_score", "--output", tmp_path / "bm25.trec", "--tag", "bm25"),
+    )
+    assert ranked.splitlines()[1:] == [
+        "ranked       270 of 270 pairs, 24 queries",
+        "rejected     0 pairs",
+    ]
+    evaluated = succeed(evaluate, tmp_path / "bm25.trec", "--qrels", ROOT / "demo" / "qrels.tsv")
+    lines = [line.split() for line in evaluated.splitlines()]
+    assert ["queries", "24", "judged,", "0", "of", "them", "without", "results"] in lines
+    assert next(line for line in lines if line[:1] == ["nDCG@10"])[1] == "0.6484"
+
+
+def test_format_follows_the_name_of_the_output_unless_given(scored: Path, tmp_path: Path) -> None:
+    succeed(rank, scored, "--output", tmp_path / "run.parquet")
+    assert (tmp_path / "run.parquet").read_bytes().startswith(b"PAR1")
+    succeed(rank, scored, "--output", tmp_path / "run.txt")
+    assert (tmp_path / "run.txt").read_text().startswith("q1 Q0 a 1 -1 rgpt\n")
+    succeed(rank, scored, "--output", tmp_path / "run.txt", "--format", "parquet")
+    assert (tmp_path / "run.txt").read_bytes().startswith(b"PAR1")
+
+
+def test_rejected_pairs_are_dropped_on_request(scored: Path, tmp_path: Path) -> None:
+    output = succeed(rank, scored, "--output", tmp_path / "run", "--rejected", "drop")
+    assert "ranked       3 of 4 pairs, 2 queries\nrejected     1 pairs, left out\n" in output
+    output = succeed(rank, scored, "--output", tmp_path / "run", "--top-k", "1")
+    assert "ranked       2 of 4 pairs, 2 queries\nrejected     1 pairs, ranked last\n" in output
+
+
+def test_rank_interpolates_or_fuses_with_a_first_stage(scored: Path, tmp_path: Path) -> None:
+    column = ("--first-stage-column", "bm25")
+    output = succeed(rank, scored, "--output", tmp_path / "run", "--interpolate", "0.25", *column)
+    assert "first stage  lacks 0 pairs" in output
+    # 0.25 · -2 + 0.75 · 1 and 0.25 · -1 + 0.75 · 0
+    assert (tmp_path / "run").read_text().splitlines()[:2] == [
+        "q1 Q0 b 1 0.25 rgpt",
+        "q1 Q0 a 2 -0.25 rgpt",
+    ]
+    succeed(rank, scored, "--output", tmp_path / "run.parquet", "--rrf", *column)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rrf"], "needs --first-stage or"),
+        (["--interpolate", "0.5", "--rrf", "--first-stage-column", "bm25"], "exclude each other"),
+        (["--first-stage-column", "bm25"], "needs --interpolate or --rrf"),
+        (["--interpolate", "1.5"], "range"),
+        (["--top-k", "0"], "range"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_usage_errors(
+    scored: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    result = run(rank, scored, "--output", tmp_path / "run", *options)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_prints_one_line_per_metric_and_writes_the_table(
+    scored: Path, qrels: Path, tmp_path: Path
+) -> None:
+    succeed(rank, scored, "--output", tmp_path / "bm25.trec", "--score-column", "bm25")
+    arguments = (scored, "--qrels", qrels, "--baseline", tmp_path / "bm25.trec")
+    arguments += ("--metrics", "RR@10,P@1", "--per-query", tmp_path / "table.tsv")
+    lines = succeed(evaluate, *arguments).splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("metric"))
+    assert lines[head + 1].split()[:2] == ["RR@10", "0.7500"]
+    assert "-0.2500" in lines[head + 1]
+    assert len({len(line) for line in lines[head : head + 3]}) == 1
+    assert len((tmp_path / "table.tsv").read_text().splitlines()) == 3
+    found = json.loads(succeed(evaluate, *arguments, "--json"))
+    assert found["num_queries"] == 2
+    assert found["metrics"][0]["metric"] == "RR@10"
+    assert found["metrics"][0]["difference"]["mean"] == -0.25
+    assert set(found["metrics"][0]["run"]) == {"mean", "low", "high"}
+
+
+def test_compare_prints_facts_or_one_json_object(scored: Path, qrels: Path, tmp_path: Path) -> None:
+    other = write_scored(tmp_path / "b.parquet", [("q1", "a", -2.5), ("q1", "b", -2.0)])
+    output = succeed(compare, scored, other, "--qrels", qrels)
+    assert "pairs        2 in both, 2 only in A, 0 only in B" in output
+    assert "order        1 of 1 document pairs flipped (100.000%), 1 queries" in output
+    assert "nDCG@10" in output
+    found = json.loads(succeed(compare, scored, other, "--json"))
+    assert found["rankings"]["mean_kendall_tau"] == -1
+    assert found["scores"]["max_absolute"] == 1.5
+    assert found["quality"] is None
+
+
+@pytest.mark.parametrize("command", [rank, evaluate, compare])
+def test_help_ends_with_an_example(command: click.Command) -> None:
+    assert f"Example: rgpt-batch {command.name} " in succeed(command, "--help")

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.formats.trec import read_qrels, read_run, write_run
+from tests.ranking.files import read_scores, trec_eval_order, write_lines
+
+_FINITE = st.floats(-1e6, 1e6) | st.sampled_from([0.0, -1.0, -1.0 - 1e-12, -1e-30, 1e-3])
+
+
+@settings(max_examples=100, deadline=None)
+@given(scores=st.lists(_FINITE, max_size=12), num_rejected=st.integers(0, 3), names=st.randoms())
+def test_trec_eval_ranks_a_written_run_as_it_stands(
+    scores: list[float], num_rejected: int, names: object
+) -> None:
+    ordered: list[float | None] = [*sorted(scores, reverse=True), *[None] * num_rejected]
+    doc_ids = [f"d{i}" for i in range(len(ordered))]
+    names.shuffle(doc_ids)  # type: ignore[attr-defined]
+    rows = [("q", doc_id, i + 1, ordered[i]) for i, doc_id in enumerate(doc_ids)]
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "run")
+        assert write_run(rows, path, "tag") == len(rows)
+        written = read_scores(path).get("q", {})
+    assert list(written) == doc_ids
+    assert trec_eval_order(written) == doc_ids
+    assert (np.diff(np.float32(list(written.values()))) < 0).all()
+
+
+def test_scores_are_written_exactly_to_float32_where_they_differ(tmp_path: Path) -> None:
+    scores = np.sort(np.random.default_rng(0).normal(-3, 1, 500).astype(np.float32))[::-1]
+    rows = [("q", f"d{i}", i + 1, float(score)) for i, score in enumerate(scores)]
+    write_run(rows, tmp_path / "run", "tag")
+    written = np.float32(list(read_scores(tmp_path / "run")["q"].values()))
+    np.testing.assert_array_equal(written, scores)
+
+
+def test_each_query_starts_anew(tmp_path: Path) -> None:
+    rows = [("q1", "a", 1, -5.0), ("q2", "a", 1, -1.0), ("q2", "b", 2, -1.0)]
+    write_run(rows, tmp_path / "run", "mine")
+    assert (tmp_path / "run").read_text() == (
+        "q1 Q0 a 1 -5 mine\nq2 Q0 a 1 -1 mine\nq2 Q0 b 2 -1.00000012 mine\n"
+    )
+
+
+@pytest.mark.parametrize("tag", ["", "two words", " x"])
+def test_tag_that_would_break_the_columns_is_refused(tmp_path: Path, tag: str) -> None:
+    with pytest.raises(ConfigError, match="tag"):
+        write_run([], tmp_path / "run", tag)
+
+
+def test_run_is_read_in_the_order_of_its_lines(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "run", "q2 Q0 b 1 -1.5 x", "", "q1\tQ0\ta\t1\t2e3\tx")
+    table = pa.Table.from_batches(read_run(str(path)))
+    assert table.to_pylist() == [
+        {"query_id": "q2", "doc_id": "b", "score": -1.5},
+        {"query_id": "q1", "doc_id": "a", "score": 2000.0},
+    ]
+
+
+@pytest.mark.parametrize("line", ["q1 Q0 a 1 2.5", "q1 Q0 a 1 high x", "q1 0 a 1"])
+def test_malformed_line_of_a_run_is_named(tmp_path: Path, line: str) -> None:
+    path = write_lines(tmp_path / "run", "q1 Q0 b 1 3 x", line)
+    with pytest.raises(ShardError, match=rf"run:2: .*found `{line}`"):
+        list(read_run(str(path)))
+
+
+def test_trec_and_beir_judgements_are_the_same(tmp_path: Path) -> None:
+    trec = write_lines(tmp_path / "trec", "q1 0 a 2", "q1 0 b -1", "", "q2\t0\ta\t0")
+    beir = write_lines(
+        tmp_path / "beir", "query-id\tcorpus-id\tscore", "q1\ta\t2", "q1\tb\t-1", "q2\ta\t0"
+    )
+    assert read_qrels(str(trec)) == {"q1": {"a": 2, "b": -1}, "q2": {"a": 0}}
+    assert read_qrels(str(beir)) == read_qrels(str(trec))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "holds no judgement"),
+        (["q1 0 a 1", "q1 0 a"], ":2: expected"),
+        (["q1 0 a high"], ":1: expected"),
+        (["q1\ta\t1"], ":1: expected"),
+        (["q1 0 a 1", "q1 0 a 1"], ":2: query 'q1' and document 'a' are judged twice"),
+    ],
+)
+def test_unusable_judgements_are_named(tmp_path: Path, lines: list[str], message: str) -> None:
+    with pytest.raises(ShardError, match=message):
+        read_qrels(str(write_lines(tmp_path / "qrels", *lines)))
+
+
+def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="nowhere: cannot be read"):
+        read_qrels(str(tmp_path / "nowhere"))
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ShardError, match="binary: cannot be read as text"):
+        read_qrels(str(tmp_path / "binary"))
