@@ -15,6 +15,7 @@ from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import (
     CommitError,
     ConfigError,
+    EngineError,
     Interrupted,
     ManifestMismatch,
 )
@@ -50,9 +51,13 @@ def plan_job(config: JobConfig, inputs: Sequence[str], output: str) -> tuple[Job
     """
     check_pass_through(config.output.pass_through)
     paths = resolve_inputs(inputs)
-    target = Path(output).absolute()
-    if inside := [path for path in paths if target in Path(path).parents]:
+    target = Path(output).resolve()
+    if inside := [path for path in paths if target in Path(path).resolve().parents]:
         raise ConfigError(f"{inside[0]}: an input file lies in the output folder {target}.")
+    # A resumed job would find its own output among its input.
+    folders = [Path(argument).resolve() for argument in inputs if Path(argument).is_dir()]
+    if around := [folder for folder in folders if folder in target.parents]:
+        raise ConfigError(f"{target}: the output folder lies in the input folder {around[0]}.")
     shards = inspect_shards(paths, config.input, config.output.pass_through)
     config = config.model_copy(update={"model": pinned(config.model)})
     identity = job_identity(config, shards)
@@ -108,6 +113,10 @@ def run_job(
             summary = finish(run)
     except BaseException as error:
         state = "stopped" if isinstance(error, Interrupted) else "failed"
+        if isinstance(error, Interrupted | EngineError | CommitError | OSError):
+            error.add_note(
+                "Committed units are safe; run the same command again to score the rest."
+            )
         # Where even the record cannot be written, the error itself says more.
         with suppress(OSError, CommitError):
             run.close(state, {"cause": f"{type(error).__name__}: {error}"})

@@ -119,6 +119,14 @@ def test_input_in_the_output_folder_is_refused(
         score_with_fake(path)
 
 
+def test_output_in_the_input_folder_is_refused_before_it_could_become_input(
+    tiny_tokenizer: Path, write_pairs: WritePairs
+) -> None:
+    folder = write_pairs(3, "pairs/pairs.parquet").parent
+    with pytest.raises(ConfigError, match=r"scored: the output folder lies in the input folder"):
+        plan_job(fake_config(tiny_tokenizer), [str(folder)], str(folder / "scored"))
+
+
 def test_output_folder_with_other_files_is_refused_and_left_alone(
     score_with_fake: Score, write_pairs: WritePairs, tmp_path: Path
 ) -> None:
