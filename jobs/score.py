@@ -1,6 +1,8 @@
-"""The main job as a script, for `ray job submit -- python jobs/score.py …`."""
+"""`rgpt-batch score` as a script, for `ray job submit -- python jobs/score.py --config …`."""
+
+import sys
 
 from rgpt_batch.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["score", *sys.argv[1:]])

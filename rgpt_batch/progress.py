@@ -194,3 +194,9 @@ def format_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}m{rest:02d}s"
     return f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def format_count(number: float, noun: str) -> str:
+    """Format a number and what it counts: `1 worker`, `1,024 workers`."""
+    digits = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{digits} {noun}{'' if number == 1 else 's'}"

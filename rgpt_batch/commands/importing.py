@@ -1,0 +1,291 @@
+"""The command `import`: from what search engines leave to pairs that are ready for `score`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from rgpt_batch.commands.text import print_facts
+
+if TYPE_CHECKING:
+    from rgpt_batch.formats.relations import Source
+    from rgpt_batch.importing import ImportSummary
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_TABLES = "Parquet (file, folder, pattern), a folder of datasets.save_to_disk, .jsonl or .tsv"
+
+_RULES = """\b
+What all sources have in common:
+  output   Parquet shards, zstd: query_id, query, doc_id, document, and first_stage_score and
+           first_stage_rank where the source knows them; ordered by query_id, rank, score, doc_id
+  texts    title + ' ' + text, stripped, where a corpus has a title column, as BEIR does; all else
+           is left as it is; no quoting in .tsv
+  ids      strings, byte for byte: 007 is not 7; each text must be there once, and each pair
+  files    text is UTF-8 (anything else is an error with its line), with or without gzip, BOM, \\r
+  columns  found by their usual names, among them PyTerrier's (qid, docno, query, text), BEIR's
+           (_id, title, text) and MS MARCO's (qid, pid, query, passage)
+Exit codes: 0 complete, 2 wrong usage or input, 3 unknown ids and nothing written
+"""
+
+
+def _output_options(command: _Command) -> _Command:
+    for option in reversed(
+        (
+            click.option(
+                "--output",
+                required=True,
+                type=click.Path(),
+                help="Folder for the shards; missing or empty. It appears when it is complete.",
+            ),
+            click.option(
+                "--missing",
+                type=click.Choice(["error", "null"]),
+                default="error",
+                show_default=True,
+                help="What to do about pairs whose query or document is unknown: write nothing, or "
+                "keep them with null text, which `score` rejects with a reason.",
+            ),
+            click.option(
+                "--rows-per-shard",
+                type=click.IntRange(min=1),
+                default=100_000,
+                show_default=True,
+                help="Rows of an output file.",
+            ),
+            click.option(
+                "--memory-gib",
+                type=click.FloatRange(min=0.25),
+                default=2.0,
+                show_default=True,
+                help="Memory for sorting and joining, GiB.",
+            ),
+            click.option(
+                "--temp-folder",
+                type=click.Path(exists=True, file_okay=False),
+                help="Where to put what does not fit into memory, up to the size of all texts. "
+                "[default: a hidden folder beside the output]",
+            ),
+            click.option("--quiet", is_flag=True, help="Show no progress."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+_run_option = click.option(
+    "--run",
+    "run_path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="Candidates: a TREC run (query_id Q0 doc_id rank score tag) or MS MARCO's three columns "
+    "(query_id doc_id rank), with tabs or blanks.",
+)
+
+
+@click.group("import", epilog=_RULES)
+def import_group() -> None:
+    """Write pairs for `score` from a run and a corpus, or from a data set."""
+
+
+@import_group.command(
+    epilog="Example: rgpt-batch import trec --run bm25.trec.gz --queries topics.tsv "
+    "--corpus corpus.parquet --output pairs/"
+)
+@_run_option
+@click.option("--queries", required=True, help=f"Ids and texts of queries: {_TABLES}.")
+@click.option("--corpus", required=True, help="Ids and texts of documents; formats as above.")
+@_output_options
+def trec(run_path: str, queries: str, corpus: str, output: str, **options: Any) -> int:
+    """Import a run, a table of queries and a corpus."""
+    from rgpt_batch.formats.trec_candidates import TrecSource
+
+    return _import(TrecSource(run=run_path, queries=queries, corpus=corpus), output, **options)
+
+
+@import_group.command(
+    epilog="Example: rgpt-batch import beir scifact/ --run bm25.trec --output pairs/"
+)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@click.option(
+    "--run",
+    "run_path",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Candidates; formats as for `import trec`. [default: what the qrels judge, which is "
+    "good for a quick start, but not for measuring a reranker]",
+)
+@click.option(
+    "--split", default="test", show_default=True, help="Of the qrels, if there is no run."
+)
+@_output_options
+def beir(folder: str, run_path: str | None, split: str, output: str, **options: Any) -> int:
+    """Import a BEIR FOLDER (corpus.jsonl, queries.jsonl, qrels/)."""
+    from rgpt_batch.formats.beir import BeirSource
+
+    return _import(BeirSource(folder=folder, run=run_path, split=split), output, **options)
+
+
+@import_group.command(
+    epilog="Example: rgpt-batch import msmarco --run run.dev.small.tsv --queries "
+    "queries.dev.small.tsv --collection collection.tsv --output pairs/"
+)
+@click.option(
+    "--top1000",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Candidates with their texts: qid, pid, query, passage. [default: --run, --queries and "
+    "--collection]",
+)
+@click.option(
+    "--run",
+    "run_path",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Candidates: qid, pid, rank, or a TREC run. [default: --top1000]",
+)
+@click.option("--queries", help="queries.*.tsv: qid, query. [default: none]")
+@click.option("--collection", help="collection.tsv: pid, passage. [default: none]")
+@_output_options
+def msmarco(
+    top1000: str | None,
+    run_path: str | None,
+    queries: str | None,
+    collection: str | None,
+    output: str,
+    **options: Any,
+) -> int:
+    """Import MS MARCO's tab-separated files."""
+    from rgpt_batch.formats.msmarco import Top1000Source
+    from rgpt_batch.formats.trec_candidates import TrecSource
+
+    source: Source
+    if top1000 and not (run_path or queries or collection):
+        source = Top1000Source(path=top1000)
+    elif run_path and queries and collection and not top1000:
+        source = TrecSource(run=run_path, queries=queries, corpus=collection)
+    else:
+        raise click.UsageError("Give --top1000, or --run with --queries and --collection.")
+    return _import(source, output, **options)
+
+
+@import_group.command(
+    epilog="Example: rgpt-batch import pairs top1000.json --output pairs/; with ids alone: "
+    "rgpt-batch import pairs ids.parquet --queries queries.parquet --corpus corpus/ --output pairs/"
+)
+@click.argument("pairs_path", metavar="PAIRS")
+@click.option("--queries", help="Ids and texts of queries. [default: the texts in PAIRS]")
+@click.option("--corpus", help="Ids and texts of documents. [default: the texts in PAIRS]")
+@_output_options
+def pairs(
+    pairs_path: str, queries: str | None, corpus: str | None, output: str, **options: Any
+) -> int:
+    """Import PAIRS with their texts, or ids and tables.
+
+    Each of the three is Parquet (a file, a folder or a glob pattern), a folder of
+    datasets.save_to_disk, .jsonl or .tsv with a header. RankingGPT's top1000.json is one, saved
+    results of PyTerrier are another.
+    """
+    from rgpt_batch.formats.pair_source import PairSource
+
+    return _import(PairSource(pairs=pairs_path, queries=queries, corpus=corpus), output, **options)
+
+
+@import_group.command(
+    "ir-datasets",
+    epilog="Example: rgpt-batch import ir-datasets msmarco-passage/trec-dl-2019/judged "
+    "--output pairs/",
+)
+@click.argument("name")
+@click.option(
+    "--run",
+    "run_path",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Candidates; formats as for `import trec`. [default: the data set's scoreddocs]",
+)
+@click.option("--qrels", is_flag=True, help="Take what the qrels judge as candidates.")
+@_output_options
+def ir_datasets(name: str, run_path: str | None, qrels: bool, output: str, **options: Any) -> int:
+    """Import a data set of ir_datasets by its NAME.
+
+    Needs the extra `ir_datasets`, which downloads what it lacks to ~/.ir_datasets.
+    """
+    from rgpt_batch.formats.ir_datasets_source import IrDatasetsSource
+
+    if run_path and qrels:
+        raise click.UsageError("--run and --qrels both say what the candidates are. Give one.")
+    candidates: Any = "qrels" if qrels else "scoreddocs"
+    return _import(
+        IrDatasetsSource(name=name, run=run_path, candidates=candidates), output, **options
+    )
+
+
+def _import(source: Source, output: str, *, quiet: bool, **options: Any) -> int:
+    from rgpt_batch.importing import ImportOptions, import_pairs
+
+    def report(message: str) -> None:
+        if not quiet:
+            click.echo(message, err=True)
+
+    with _signals_unwind():
+        summary = import_pairs(source, output, ImportOptions(**options), report=report)
+    _print_summary(summary, output)
+    return summary.exit_code
+
+
+def _print_summary(summary: ImportSummary, output: str) -> None:
+    candidates = summary.relations.candidates
+    queries = summary.relations.queries or candidates
+    documents = summary.relations.documents or candidates
+    title = f"'{documents.columns['title']}' + ' ' + " if "title" in documents.columns else ""
+    first_stage = [
+        f"{name} from column '{candidates.columns[role]}'"
+        for name, role in (("score", "first_stage_score"), ("rank", "first_stage_rank"))
+        if role in candidates.columns
+    ]
+    facts = {
+        "pairs": f"{summary.num_pairs:,} of {summary.num_queries:,} queries, {candidates.origin}",
+        "queries": f"{queries.origin}, column '{queries.columns['query']}'",
+        "documents": f"{documents.origin}, column {title}'{documents.columns['document']}'",
+        "first stage": " and ".join(first_stage) or "unknown",
+    }
+    for what, missing in (
+        ("query", summary.missing_queries),
+        ("document", summary.missing_documents),
+    ):
+        if missing.num_ids:
+            more = ", …" if missing.num_ids > len(missing.examples) else ""
+            facts[f"no {what}"] = (
+                f"{missing.num_pairs:,} pairs, distinct ids: {missing.num_ids:,}, "
+                f"{', '.join(missing.examples)}{more}"
+            )
+    if summary.num_shards:
+        facts["output"] = f"{output}, shards: {summary.num_shards:,}"
+    print_facts(facts)
+    if not summary.num_shards:
+        click.echo(
+            "rgpt-batch: nothing is written, because ids are unknown. Give the tables that belong "
+            "to the candidates, or keep such pairs without text with --missing null.",
+            err=True,
+        )
+
+
+@contextmanager
+def _signals_unwind() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM delete the temporary folders before the process ends."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except RuntimeError as error:
+        # DuckDB raises one where a signal's handler has raised something.
+        if isinstance(error.__cause__, KeyboardInterrupt | SystemExit):
+            raise error.__cause__ from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,117 @@
+"""Commands that look at an output folder: status, verify."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from rgpt_batch.commands.text import format_rejected, print_facts
+from rgpt_batch.errors import ConfigError
+
+# A job that runs renews its status every two seconds.
+_SILENT_SECONDS = 30
+
+
+@click.command(short_help="Show how far a job is.", epilog="Example: rgpt-batch status scored/")
+@click.argument("output", type=click.Path(exists=True, file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(output: str, as_json: bool) -> int:
+    """Show how far the job of an output folder is."""
+    from rgpt_batch.progress import format_seconds
+    from rgpt_batch.store import open_store
+
+    store = open_store(output)
+    manifest = store.load_manifest() if store.has_manifest() else None
+    if manifest is None:
+        raise ConfigError(f"{output}: no job was planned here.")
+    committed = store.committed()
+    recorded = store.read_status() or {"state": "planned"}
+    num_rows = sum(unit.num_rows for unit in manifest.units if unit.unit_id in committed)
+    facts = {
+        **recorded,
+        "num_units": len(manifest.units),
+        "num_units_committed": len(committed),
+        "num_rows": manifest.num_rows,
+        "num_rows_committed": num_rows,
+        "complete": store.read_success() is not None,
+        "failed_units": {failure.unit_id: failure.cause for failure in store.read_failures()},
+    }
+    if as_json:
+        click.echo(json.dumps(facts))
+        return 0
+    print_facts(
+        {
+            "state": _format_state(facts),
+            "units": f"{len(committed):,} of {len(manifest.units):,} committed",
+            "rows": f"{num_rows:,} of {manifest.num_rows:,}",
+            "rejected": format_rejected(facts.get("num_rejected", {}))
+            + ("" if facts["state"] in ("complete", "incomplete") else " in the last run"),
+        }
+    )
+    if facts["state"] == "running" and facts.get("eta_seconds") is not None:
+        print_facts(
+            {
+                "speed": f"{facts['pairs_per_second']:,.1f} pairs/s, "
+                f"{format_seconds(facts['eta_seconds'])} left"
+            }
+        )
+    for unit_id, cause in facts["failed_units"].items():
+        click.echo(f"failed       unit {unit_id}: {cause}")
+    return 0
+
+
+@click.command(
+    short_help="Check an output folder file by file.",
+    epilog="Example: rgpt-batch verify scored/ --sample 50",
+)
+@click.argument("output", type=click.Path(exists=True, file_okay=False))
+@click.option(
+    "--sample",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Random rows to score again with the float32 transformers reference.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Largest difference of a sampled score, nats. [default: float32 0.001, else 0.6]",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Chooses the sample.")
+def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
+    """Check files, rows, ids and checksums of an output folder, and on request its scores."""
+    from rgpt_batch.job_run import EXIT_INCOMPLETE
+    from rgpt_batch.progress import format_count
+    from rgpt_batch.store import open_store
+    from rgpt_batch.verify import verify_output
+
+    result = verify_output(open_store(output), num_rescored=sample, tolerance=tolerance, seed=seed)
+    for problem in result.problems:
+        click.echo(f"problem      {problem}")
+    facts = {
+        "checked": f"{format_count(result.num_files, 'file')}, "
+        f"{format_count(result.num_rows, 'row')}"
+    }
+    if result.num_rescored:
+        facts["rescored"] = (
+            f"{result.num_rescored:,} rows, largest difference {result.max_score_error:.2g} nats"
+        )
+    facts["result"] = (
+        format_count(len(result.problems), "problem") if result.problems else "all is well"
+    )
+    print_facts(facts)
+    return EXIT_INCOMPLETE if result.problems else 0
+
+
+def _format_state(facts: dict[str, Any]) -> str:
+    if facts["state"] != "running":
+        return str(facts["state"])
+    from rgpt_batch.progress import format_seconds
+
+    age = time.time() - facts["updated_at"]
+    if age > _SILENT_SECONDS:
+        return f"no sign of life for {format_seconds(age)}; the same command resumes"
+    return f"running: {facts['activity']}"

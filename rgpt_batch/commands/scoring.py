@@ -1,0 +1,243 @@
+"""Commands that take a job's input and configuration: score, plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from rgpt_batch.commands.text import format_rejected, print_facts
+
+if TYPE_CHECKING:
+    from rgpt_batch.config import JobConfig
+    from rgpt_batch.job_run import JobSummary
+    from rgpt_batch.store import Store
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _job_options(command: _Command) -> _Command:
+    for option in reversed(
+        (
+            click.option(
+                "--config", "-c", type=click.Path(), help="YAML configuration. [default: none]"
+            ),
+            click.option(
+                "--input",
+                "-i",
+                "inputs",
+                multiple=True,
+                required=True,
+                help="Parquet file, folder or glob pattern; may be repeated.",
+            ),
+            click.option("--output", required=True, type=click.Path(), help="Output folder."),
+            click.option(
+                "-o",
+                "overrides",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Override an option of the configuration, e.g. -o model.dtype=float32; may "
+                "be repeated.",
+            ),
+            click.option("--model", help="Folder or hub id; same as -o model.name=…"),
+            click.option(
+                "--protocol",
+                type=click.Choice(["card", "eval", "eval-arguana"]),
+                help="Same as -o protocol.name=…  [default: card]",
+            ),
+            click.option(
+                "--max-length",
+                type=click.IntRange(min=1),
+                help="Tokens per prompt; longer documents are cut. "
+                "[default: card 2048, eval 512, eval-arguana 544]",
+            ),
+            click.option(
+                "--pass-through",
+                metavar="COLUMN,…",
+                help="Input columns to copy to the output. [default: none]",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(
+    short_help="Score all pairs, or those that remain.",
+    epilog="Example: rgpt-batch score -c configs/bloom-560m.yaml -i pairs/ --output scored/",
+)
+@_job_options
+@click.option(
+    "--executor",
+    type=click.Choice(["ray", "local"]),
+    help="Where engines run; same as -o executor.kind=…  [default: ray]",
+)
+@click.option(
+    "--on-change",
+    type=click.Choice(["refuse", "overwrite"]),
+    default="refuse",
+    show_default=True,
+    help="What to do if the output folder holds the scores of another job.",
+)
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def score(
+    config: str | None,
+    inputs: tuple[str, ...],
+    output: str,
+    executor: str | None,
+    on_change: Any,
+    quiet: bool,
+    **shortcuts: Any,
+) -> int:
+    """Score every pair of the input; resume where an earlier run stopped."""
+    from rgpt_batch.job import run_job
+
+    job_config = _load(config, executor=executor, **shortcuts)
+    summary = run_job(job_config, inputs, output, on_change=on_change, quiet=quiet)
+    _print_summary(summary)
+    return summary.exit_code
+
+
+@click.command(
+    short_help="Show units, tokens, time and cost of a job.",
+    epilog="Example: rgpt-batch plan -c configs/bloom-7b.yaml -i pairs/ --output scored/ "
+    "--pairs-per-second 700 --workers 8 --price-per-hour 2.50",
+)
+@_job_options
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Rows to tokenise.",
+)
+@click.option(
+    "--pairs-per-second",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Measured speed of one worker. [default: that of the output folder's last run]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Engines that will run at once.",
+)
+@click.option(
+    "--price-per-hour",
+    type=click.FloatRange(min=0),
+    help="Price of one worker's GPUs for an hour, any currency. [default: no cost is shown]",
+)
+def plan(
+    config: str | None,
+    inputs: tuple[str, ...],
+    output: str,
+    sample: int,
+    pairs_per_second: float | None,
+    workers: int,
+    price_per_hour: float | None,
+    **shortcuts: Any,
+) -> int:
+    """Show units, token counts, time and cost of a job without running it."""
+    from rgpt_batch.estimate import sample_tokens
+    from rgpt_batch.job import plan_job
+    from rgpt_batch.progress import format_count, format_seconds
+    from rgpt_batch.store import open_store
+
+    job_config, manifest = plan_job(_load(config, **shortcuts), inputs, output)
+    tokens = sample_tokens(job_config, manifest, sample)
+    store = open_store(output)
+    planned = store.load_manifest()
+    is_ours = planned is not None and planned.fingerprint == manifest.fingerprint
+    committed = store.committed() if is_ours else {}
+    num_rows_left = sum(u.num_rows for u in manifest.units if u.unit_id not in committed)
+    shards = {segment.path for unit in manifest.units for segment in unit.segments}
+    print_facts(
+        {
+            "input": f"{format_count(len(shards), 'shard')}, "
+            f"{format_count(manifest.num_rows, 'row')}",
+            "units": f"{len(manifest.units):,}, of which {len(committed):,} are committed already; "
+            f"largest {max(unit.num_rows for unit in manifest.units):,} rows",
+            "prompts": f"{tokens.mean_prompt_tokens:.1f} tokens, {tokens.mean_query_tokens:.1f} of "
+            f"them the query's (mean of {tokens.num_rows:,} sampled rows)",
+            "truncated": f"{tokens.truncated_fraction:.2%} of the sampled rows, at "
+            f"{job_config.protocol.max_tokens:,} tokens",
+            "rejected": f"{tokens.rejected_fraction:.2%} of the sampled rows",
+            "fingerprint": manifest.fingerprint,
+        }
+    )
+    if planned is not None and not is_ours:
+        click.echo(f"note         {output} holds another job; score would ask for --on-change")
+    if pairs_per_second is None:
+        pairs_per_second = _last_speed(store)
+    if pairs_per_second is None:
+        click.echo("time         unknown: give --pairs-per-second, or score a sample first")
+        return 0
+    worker_seconds = num_rows_left / pairs_per_second
+    cost = "" if price_per_hour is None else f", cost {worker_seconds / 3600 * price_per_hour:,.2f}"
+    work = f"{format_count(num_rows_left, 'row')} with {format_count(workers, 'worker')}"
+    print_facts(
+        {
+            "time": f"{format_seconds(worker_seconds / workers)} for {work} at "
+            f"{pairs_per_second:,.1f} pairs/s each; {worker_seconds / 3600:,.2f} worker-hours{cost}"
+        }
+    )
+    return 0
+
+
+def _load(
+    config: str | None,
+    overrides: tuple[str, ...] = (),
+    *,
+    model: str | None = None,
+    protocol: str | None = None,
+    max_length: int | None = None,
+    pass_through: str | None = None,
+    executor: str | None = None,
+) -> JobConfig:
+    """Read the configuration; the shortcuts win over -o, which wins over the file."""
+    from rgpt_batch.config import load_config
+
+    columns = None if pass_through is None else json.dumps(pass_through.split(","))
+    shortcuts = {
+        "model.name": None if model is None else json.dumps(model),
+        "protocol.name": protocol,
+        "protocol.max_length": max_length,
+        "output.pass_through": columns,
+        "executor.kind": executor,
+    }
+    given = tuple(f"{key}={value}" for key, value in shortcuts.items() if value is not None)
+    return load_config(config, (*overrides, *given))
+
+
+def _print_summary(summary: JobSummary) -> None:
+    from rgpt_batch.progress import format_seconds
+
+    facts = {
+        "output": summary.output,
+        "rows": f"{summary.num_rows:,}, of which {summary.num_rows_scored:,} in this run and "
+        f"{summary.num_rows_before:,} before",
+        "rejected": format_rejected(summary.num_rejected),
+    }
+    if summary.num_rows_scored:
+        facts["truncated"] = f"{summary.num_truncated_rows:,} documents in this run"
+        facts["speed"] = (
+            f"{summary.pairs_per_second:,.1f} pairs/s, engine busy "
+            f"{summary.engine_busy_fraction:.0%}, {format_seconds(summary.seconds)} in all"
+        )
+    print_facts(facts)
+    for failure in summary.failures:
+        click.echo(f"failed       unit {failure.unit_id}: {failure.cause}", err=True)
+    for problem in summary.problems:
+        click.echo(f"problem      {problem}", err=True)
+
+
+def _last_speed(store: Store) -> float | None:
+    """Return the pairs per second of one worker in the last run that scored something."""
+    for run in reversed(store.read_runs()):
+        num_workers = len({unit["worker"] for unit in run["units"]})
+        if num_workers and (speed := run.get("summary", {}).get("pairs_per_second")):
+            return float(speed) / num_workers
+    return None

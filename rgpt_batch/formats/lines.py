@@ -1,0 +1,69 @@
+"""Text files in, line by line, each with its number, so that every error can say where."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rgpt_batch.errors import ShardError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def read_lines(path: str) -> Iterator[tuple[int, str]]:
+    r"""Yield (number, text) of every line that is not blank; numbers count from 1, blanks too.
+
+    A byte-order mark, line ends (\n or \r\n) and gzip compression, whatever the file is called, are
+    taken off. No other character ends a line: texts may hold U+2028 or \x85.
+
+    Raises:
+        ShardError: The file cannot be read, or a line is not UTF-8. Bytes are never replaced: two
+            ids could become the same one.
+    """
+    number = 0
+    try:
+        with Path(path).open("rb") as file:
+            # peek, unlike seek, works on pipes as well: `--run <(zcat runs/*.gz)`.
+            is_gzip = file.peek(2)[:2] == _GZIP_MAGIC
+            stream: Iterable[bytes] = gzip.GzipFile(fileobj=file) if is_gzip else file
+            for number, line in enumerate(stream, 1):
+                raw = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                text = raw.rstrip(b"\r\n").decode("utf-8")
+                if text.strip(" \t"):
+                    yield number, text
+    except UnicodeDecodeError as error:
+        raise ShardError(
+            f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start + 1}). Convert "
+            "the file, for example with `iconv -f LATIN1 -t UTF-8`; `iconv -c` drops such bytes."
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise ShardError(
+            f"{path}: reading failed after line {number}: {error}. Check the path, or fetch the "
+            "file again."
+        ) from error
+
+
+def read_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) of a file with one JSON object per line.
+
+    Raises:
+        ShardError: See read_lines; or a line is not a JSON object.
+    """
+    for number, text in read_lines(path):
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ShardError(
+                f"{path}:{number}: not JSON ({error}). Expected one JSON object per line."
+            ) from error
+        if not isinstance(record, dict):
+            raise ShardError(
+                f"{path}:{number}: expected a JSON object, found {type(record).__name__}. "
+                "Write one object per line: `jq -c '.[]'` takes an array apart."
+            )
+        yield number, record

@@ -1,0 +1,104 @@
+"""The source ir_datasets, against the real package and a data set that is registered here."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.formats.ir_datasets_source import IrDatasetsSource
+from tests.importing.files import (
+    DOCUMENTS,
+    QUERIES,
+    RUN,
+    import_rows,
+    run_import,
+    write_run,
+    write_tsv,
+)
+
+_INSTALLED = importlib.util.find_spec("ir_datasets") is not None
+needs_package = pytest.mark.skipif(
+    not _INSTALLED, reason="ir_datasets is not installed: pip install 'rgpt-batch[ir_datasets]'"
+)
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Register a data set with the given parts under a name of its own."""
+    monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
+    import ir_datasets
+    from ir_datasets.formats import TrecQrels, TrecScoredDocs, TsvDocs, TsvQueries
+    from ir_datasets.util import LocalDownload
+
+    def local(path: Path) -> Any:
+        return LocalDownload(path)
+
+    def do(*parts: str, corpus: Path | None = None) -> str:
+        qrels = tmp_path / "qrels"
+        qrels.write_text("q1 0 d1 1\nq1 0 d2 0\n")
+        handlers = {
+            "docs": TsvDocs(local(corpus or write_tsv(tmp_path / "docs", DOCUMENTS.items()))),
+            "queries": TsvQueries(local(write_tsv(tmp_path / "queries", QUERIES.items()))),
+            "qrels": TrecQrels(local(qrels), {0: "no", 1: "yes"}),
+            "scoreddocs": TrecScoredDocs(local(write_run(tmp_path / "scored"))),
+        }
+        name = f"rgpt-batch-{next(_numbers)}"
+        dataset = ir_datasets.Dataset(*(handlers[part] for part in parts))
+        ir_datasets.registry.register(name, dataset)
+        return name
+
+    return do
+
+
+def _source(name: str, run: Path | None = None, candidates: Any = "scoreddocs") -> IrDatasetsSource:
+    return IrDatasetsSource(name=name, run=str(run) if run else None, candidates=candidates)
+
+
+@needs_package
+def test_scored_documents_of_a_data_set_are_its_candidates(register: Any, tmp_path: Path) -> None:
+    name = register("docs", "queries", "scoreddocs")
+    rows = import_rows(_source(name), tmp_path / "pairs")
+    assert [tuple(row.values()) for row in rows] == [
+        (q, QUERIES[q], d, DOCUMENTS[d], score)
+        for q, d, score in (("q1", "d1", 2.5), ("q1", "d3", 1.0), ("q2", "d2", 9.5))
+    ]
+
+
+@needs_package
+def test_candidates_may_come_from_a_run_or_from_the_qrels(register: Any, tmp_path: Path) -> None:
+    name = register("docs", "queries", "qrels")
+    rows = import_rows(_source(name, run=write_run(tmp_path / "run")), tmp_path / "pairs")
+    assert len(rows) == len(RUN)
+    rows = import_rows(_source(name, candidates="qrels"), tmp_path / "judged")
+    assert [(row["query_id"], row["doc_id"]) for row in rows] == [("q1", "d1"), ("q1", "d2")]
+
+
+@needs_package
+def test_data_set_without_candidates_says_what_to_give(register: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no scoreddocs.*--run.*--qrels"):
+        run_import(_source(register("docs", "queries", "qrels")), tmp_path / "pairs")
+
+
+@needs_package
+def test_unknown_data_set_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no data set 'no/such'"):
+        run_import(_source("no/such"), tmp_path / "pairs")
+
+
+@needs_package
+def test_file_that_ir_datasets_cannot_get_is_an_error(register: Any, tmp_path: Path) -> None:
+    name = register("docs", "queries", "scoreddocs", corpus=tmp_path / "gone")
+    with pytest.raises(ShardError, match=r"could not give the docs of .*gone"):
+        run_import(_source(name), tmp_path / "pairs")
+
+
+@pytest.mark.skipif(_INSTALLED, reason="ir_datasets is installed")
+def test_missing_package_is_an_error_that_names_the_extra(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pip install 'rgpt-batch\[ir_datasets\]'"):
+        run_import(_source("vaswani"), tmp_path / "pairs")
