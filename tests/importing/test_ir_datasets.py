@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,6 @@ from tests.importing.files import (
     write_tsv,
 )
 
-_INSTALLED = importlib.util.find_spec("ir_datasets") is not None
-needs_package = pytest.mark.skipif(
-    not _INSTALLED, reason="ir_datasets is not installed: pip install 'rgpt-batch[ir_datasets]'"
-)
 _numbers = itertools.count()
 
 
@@ -60,7 +56,6 @@ def _source(name: str, run: Path | None = None, candidates: Any = "scoreddocs") 
     return IrDatasetsSource(name=name, run=str(run) if run else None, candidates=candidates)
 
 
-@needs_package
 def test_scored_documents_of_a_data_set_are_its_candidates(register: Any, tmp_path: Path) -> None:
     name = register("docs", "queries", "scoreddocs")
     rows = import_rows(_source(name), tmp_path / "pairs")
@@ -70,7 +65,6 @@ def test_scored_documents_of_a_data_set_are_its_candidates(register: Any, tmp_pa
     ]
 
 
-@needs_package
 def test_candidates_may_come_from_a_run_or_from_the_qrels(register: Any, tmp_path: Path) -> None:
     name = register("docs", "queries", "qrels")
     rows = import_rows(_source(name, run=write_run(tmp_path / "run")), tmp_path / "pairs")
@@ -79,26 +73,26 @@ def test_candidates_may_come_from_a_run_or_from_the_qrels(register: Any, tmp_pat
     assert [(row["query_id"], row["doc_id"]) for row in rows] == [("q1", "d1"), ("q1", "d2")]
 
 
-@needs_package
 def test_data_set_without_candidates_says_what_to_give(register: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no scoreddocs.*--run.*--qrels"):
         run_import(_source(register("docs", "queries", "qrels")), tmp_path / "pairs")
 
 
-@needs_package
 def test_unknown_data_set_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no data set 'no/such'"):
         run_import(_source("no/such"), tmp_path / "pairs")
 
 
-@needs_package
 def test_file_that_ir_datasets_cannot_get_is_an_error(register: Any, tmp_path: Path) -> None:
     name = register("docs", "queries", "scoreddocs", corpus=tmp_path / "gone")
     with pytest.raises(ShardError, match=r"could not give the docs of .*gone"):
         run_import(_source(name), tmp_path / "pairs")
 
 
-@pytest.mark.skipif(_INSTALLED, reason="ir_datasets is installed")
-def test_missing_package_is_an_error_that_names_the_extra(tmp_path: Path) -> None:
+def test_missing_package_is_an_error_that_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Importing a module that is None there fails as if it were not installed.
+    monkeypatch.setitem(sys.modules, "ir_datasets", None)
     with pytest.raises(ConfigError, match=r"pip install 'rgpt-batch\[ir_datasets\]'"):
         run_import(_source("vaswani"), tmp_path / "pairs")
