@@ -66,6 +66,11 @@ def open_database(
         ):
             connection.execute("SET enable_progress_bar = false")
             yield connection
+    except RuntimeError as error:
+        # DuckDB raises one where a signal's handler has raised something.
+        if isinstance(error.__cause__, KeyboardInterrupt | SystemExit):
+            raise error.__cause__ from None
+        raise
     except duckdb.OutOfMemoryException as error:
         raise ConfigError(
             f"{memory_gib:g} GiB of memory are too few, or the disk of "

@@ -282,10 +282,5 @@ def _signals_unwind() -> Iterator[None]:
     previous = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except RuntimeError as error:
-        # DuckDB raises one where a signal's handler has raised something.
-        if isinstance(error.__cause__, KeyboardInterrupt | SystemExit):
-            raise error.__cause__ from None
-        raise
     finally:
         signal.signal(signal.SIGTERM, previous)
