@@ -27,14 +27,22 @@ class TransformersEngine:
         from transformers import AutoModelForCausalLM
 
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            model, loading = AutoModelForCausalLM.from_pretrained(
                 config.name,
                 revision=config.revision,
                 dtype=torch.float32,
                 trust_remote_code=config.trust_remote_code,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, ImportError, KeyError) as error:
+        except Exception as error:
+            # safetensors, pickle and remote code raise exceptions of their own.
             raise EngineStartError(f"cannot load model '{config.name}': {error}") from error
+        if missing := sorted(loading["missing_keys"]):
+            # transformers would go on with random numbers in their place.
+            raise EngineStartError(
+                f"model '{config.name}': the checkpoint lacks {len(missing)} tensors, such as "
+                f"{missing[0]}. Download or convert it again."
+            )
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model: Any = model.eval().to(self._device)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rgpt_batch import __version__
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import EngineDead, EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
@@ -39,7 +40,8 @@ class PromptLogprobsEngine:
             self._llm: Any = LLM(**_engine_args(config))
         except Exception as error:
             raise EngineStartError(
-                f"vLLM cannot start with model '{config.model.name}': {error}"
+                f"vLLM cannot start with model '{config.model.name}': {type(error).__name__}: "
+                f"{error}\nSet VLLM_LOGGING_LEVEL=INFO to see vLLM's log."
             ) from error
         self._params = SamplingParams(
             max_tokens=1, temperature=0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
@@ -60,8 +62,12 @@ class PromptLogprobsEngine:
         return logprobs
 
     def close(self) -> None:
-        """See Engine."""
-        self._llm = None
+        """See Engine. Another engine can then start in this process."""
+        if self._llm is not None:
+            # Left to the garbage collector, the old engine could tear down the process groups of
+            # the next one.
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
 
 
 def _engine_args(config: JobConfig) -> dict[str, Any]:
@@ -84,6 +90,8 @@ def _engine_args(config: JobConfig) -> dict[str, Any]:
         # Requests for prompt logprobs never read the prefix cache.
         "enable_prefix_caching": False,
         "enforce_eager": engine.enforce_eager,
+        # Part of the key of vLLM's compile cache, which may hold the graph of vLLM's own Bloom.
+        "additional_config": {"rgpt_batch": __version__},
         **engine.vllm_args,
     }
 

@@ -1,32 +1,58 @@
-"""Configurations for engines on CPU: float32, small steps so that most prompts are prefilled in
-chunks, and nothing that takes long to start."""
+"""Engines on CPU for the tests: float32, nothing that takes long to start."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
 from rgpt_batch.config import JobConfig
+from rgpt_batch.engines import Engine, create_engine
+
+# On a busy machine OpenMP's threads mostly wait for each other. One thread took 7 s for what two did
+# in 6 s on two idle cores, and in 35 s at load 5 (40 prompts of SmolLM2, 2026-11-23).
+torch.set_num_threads(1)
 
 MAX_LENGTH = 1024
-MAX_NUM_BATCHED_TOKENS = 96
+METHODS = (
+    "fake",
+    "transformers",
+    pytest.param("prompt-logprobs", marks=pytest.mark.vllm),
+)
 
 
 def float32_config(
-    model: Path, method: str = "prompt-logprobs", protocol: str = "card", **engine: Any
+    model: Path, method: str = "prompt-logprobs", *, protocol: str = "card", **engine: Any
 ) -> JobConfig:
+    """Configure an engine; most prompts of the tests are longer than one of its steps."""
     return JobConfig.model_validate(
         {
             "model": {"name": str(model), "dtype": "float32"},
-            "protocol": {"name": protocol}
-            | ({"max_length": MAX_LENGTH} if protocol == "card" else {}),
+            "protocol": {
+                "name": protocol,
+                "max_length": MAX_LENGTH if protocol == "card" else None,
+            },
             "engine": {
                 "method": method,
                 "kv_cache_bytes": 64 * 2**20,
                 "max_num_seqs": 16,
-                "max_num_batched_tokens": MAX_NUM_BATCHED_TOKENS,
+                "max_num_batched_tokens": 96,
                 "enforce_eager": True,
                 **engine,
             },
         }
     )
+
+
+@contextmanager
+def open_engine(config: JobConfig) -> Iterator[Engine]:
+    """Load an engine and close it; vLLM allows one at a time in a process."""
+    engine = create_engine(config)
+    try:
+        yield engine
+    finally:
+        engine.close()

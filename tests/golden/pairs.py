@@ -90,6 +90,21 @@ def long_pairs() -> list[Pair]:
     ]
 
 
+def overlong_pairs() -> list[Pair]:
+    """Documents and queries that the protocols of eval.py cut."""
+    words = _words()
+    query = MODEL_CARD_PAIR[0]
+    return [
+        (query, " ".join(words[:600])),
+        (query, "\n\n".join(words[100:900])),
+        (" ".join(words[50:150]), " ".join(words[:500])),
+        (query + " [PAD]", "[PAD] " + " ".join(words[300:800])),
+        # Cut inside a character of several tokens.
+        (query, "🎉" * 400),
+        ("a", "🎉" * 401),
+    ]
+
+
 def growing_pairs(num_pairs: int, step: int) -> list[Pair]:
     """One text cut after 0, step, 2 step … words: prompts that end all around a chunk's end."""
     words = _words()
@@ -101,6 +116,12 @@ def varied_pairs() -> list[Pair]:
     """At least 200 pairs of all kinds."""
     demo = demo_pairs()
     return [*odd_pairs(), *long_pairs(), *growing_pairs(90, 2), *demo[::4], *demo[:8:4]]
+
+
+def short_varied_pairs() -> list[Pair]:
+    """At least 200 pairs of all kinds, for a model of ordinary size: most are short."""
+    shortest = sorted(demo_pairs(), key=lambda pair: len(pair[1]))
+    return [*odd_pairs(), *long_pairs()[::2], *growing_pairs(70, 1), *shortest[:60]]
 
 
 def _words() -> list[str]:

@@ -1,10 +1,11 @@
-"""What the golden tests compare with: written from the papers' description, with transformers alone.
+"""What the golden tests compare with: the published computation, with transformers alone.
 
 Nothing of rgpt_batch is imported here. One pair at a time, float32, the whole prompt in one pass.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,15 @@ class Answer:
     mean: float
 
 
+@functools.cache
+def load_reference(folder: Path) -> Reference:
+    """Load the model of a folder, once per session."""
+    return Reference(folder)
+
+
 class Reference:
+    """A model and the answers that it has given."""
+
     def __init__(self, folder: Path) -> None:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

@@ -1,0 +1,127 @@
+"""Engines start, end, start again, and say what is wrong where they cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rgpt_batch.engines import create_engine
+from rgpt_batch.errors import EngineStartError
+from tests.engines.configs import METHODS, float32_config, open_engine
+from tests.engines.test_contract import PAIRS, TOLERANCE
+
+WITH_MODEL = METHODS[1:]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_engine_starts_again_after_another_was_closed(method: str, tiny_llama: Path) -> None:
+    config = float32_config(tiny_llama, method)
+    answers = []
+    for _ in range(2):
+        engine = create_engine(config)
+        answers.append(engine.score(PAIRS[:2]))
+        engine.close()
+        engine.close()
+    for first, second in zip(*answers, strict=True):
+        np.testing.assert_allclose(second.values, first.values, rtol=0, atol=TOLERANCE)
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def cut_weights(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def remove_one_of_two_files(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    halves = {
+        "model-00001-of-00002.safetensors": names[::2],
+        "model-00002-of-00002.safetensors": names[1::2],
+    }
+    index = {name: file for file, half in halves.items() for name in half}
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
+    )
+    file, half = next(iter(halves.items()))
+    save_file({name: tensors[name] for name in half}, folder / file, metadata={"format": "pt"})
+
+
+def damage_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def set_config(folder: Path, **settings: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | settings))
+
+
+def set_unknown_architecture(folder: Path) -> None:
+    set_config(folder, model_type="perceptron", architectures=["PerceptronForCausalLM"])
+
+
+@pytest.mark.parametrize("method", WITH_MODEL)
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        pytest.param(remove_weights, "model.safetensors|any model weights", id="no weights"),
+        pytest.param(cut_weights, "incomplete", id="half a file"),
+        pytest.param(remove_one_of_two_files, "model-00002-of-00002.safetensors", id="half a set"),
+        pytest.param(damage_config, "config.json", id="broken config"),
+        pytest.param(set_unknown_architecture, "perceptron", id="unknown architecture"),
+    ],
+)
+def test_a_damaged_model_folder_is_named_with_the_cause(
+    method: str, damage: Callable[[Path], None], cause: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "damaged-model")
+    damage(folder)
+    with pytest.raises(EngineStartError, match=cause) as raised:
+        create_engine(float32_config(folder, method))
+    assert str(folder) in str(raised.value)
+
+
+@pytest.mark.parametrize("method", WITH_MODEL)
+def test_a_bloom_without_its_head_is_refused(
+    method: str, tiny_bloom_with_head: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_bloom_with_head, tmp_path / "headless")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EngineStartError, match=r"the checkpoint lacks .*lm_head\.weight"):
+        create_engine(float32_config(folder, method))
+
+
+@pytest.mark.vllm
+def test_a_bloom_whose_head_contradicts_its_config_is_refused(
+    tiny_bloom_with_head: Path, tmp_path: Path
+) -> None:
+    # vLLM looks into safetensors files itself and believes them; of pickled ones it knows nothing.
+    folder = shutil.copytree(tiny_bloom_with_head, tmp_path / "contradiction")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    set_config(folder, tie_word_embeddings=True)
+    with pytest.raises(EngineStartError, match="Set tie_word_embeddings to false"):
+        create_engine(float32_config(folder))
+
+
+@pytest.mark.vllm
+def test_vllm_starts_after_a_failed_start(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "damaged-model")
+    cut_weights(folder)
+    with pytest.raises(EngineStartError):
+        create_engine(float32_config(folder))
+    with open_engine(float32_config(tiny_llama)) as engine:
+        assert len(engine.score(PAIRS[:2])) == 2
