@@ -1,0 +1,157 @@
+"""The job that most tests run: two shards, 24 units, a few rows that must be rejected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.e2e.outputs import read_output
+from tests.e2e.processes import Process, rgpt_batch, started
+
+Start = Callable[..., Process]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """An input and a configuration with the fake engine.
+
+    Attributes:
+        slow: Options that stretch the job to some five seconds of engine time.
+    """
+
+    pairs: Path
+    config: Path
+    num_rows: int = 96
+    num_units: int = 24
+    num_rejected: int = 3
+    slow: tuple[str, ...] = ("-o", "engine.fake_seconds_per_pair=0.05")
+
+    def score(self, output: Path, *options: str | Path) -> list[str | Path]:
+        """The command that scores it with the local executor, or what the options say."""
+        return rgpt_batch(
+            "score", "-c", self.config, "-i", self.pairs, "--output", output, *options
+        )
+
+
+def write_shard(path: Path, rows: range, *, null_rows: tuple[int, ...] = ()) -> None:
+    """Write pairs in row groups of 16; the documents have different lengths."""
+    table = pa.table(
+        {
+            "query_id": [f"q{row % 7}" for row in rows],
+            "doc_id": [f"d{row}" for row in rows],
+            "query": [None if row in null_rows else f"what is number {row % 7}" for row in rows],
+            "document": [f"Number {row} is told " + "again and " * (row % 11) for row in rows],
+            "rank": pa.array(list(rows), pa.int32()),
+        },
+        schema=pa.schema(
+            [
+                ("query_id", pa.string()),
+                ("doc_id", pa.string()),
+                ("query", pa.string()),
+                ("document", pa.string()),
+                ("rank", pa.int32()),
+            ]
+        ),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=16)
+
+
+def write_job(folder: Path, tokenizer: Path, **settings: Any) -> Job:
+    """Write the job's shards and configuration below a folder."""
+    job = Job(pairs=folder / "pairs", config=folder / "config.yaml")
+    write_shard(job.pairs / "pairs-0.parquet", range(48), null_rows=(3, 20))
+    write_shard(job.pairs / "pairs-1.parquet", range(48, 96), null_rows=(90,))
+    config = {
+        "model": {"name": str(tokenizer)},
+        "protocol": {"max_length": 40},
+        "engine": {"method": "fake"},
+        "units": {"max_rows": 4},
+        "output": {"pass_through": ["rank"], "query_token_logprobs": True, "source": True},
+        "executor": {"kind": "local"},
+        **settings,
+    }
+    job.config.write_text(yaml.safe_dump(config))
+    return job
+
+
+@pytest.fixture(scope="session")
+def job(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Job:
+    """The job; tests must leave its input alone."""
+    return write_job(tmp_path_factory.mktemp("job"), tiny_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def clean_output(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run that nothing disturbed; checked by itself, for other tests to read."""
+    folder = tmp_path_factory.mktemp("clean")
+    with started(job.score(folder / "scored"), folder / "log") as process:
+        assert process.wait() == 0, process.output
+    table = read_output(folder / "scored")
+    rows = list(zip(table["source_file"].to_pylist(), table["source_row"].to_pylist(), strict=True))
+    assert rows == [
+        (str(job.pairs / f"pairs-{shard}.parquet"), row) for shard in (0, 1) for row in range(48)
+    ]
+    assert table["doc_id"].to_pylist() == [f"d{row}" for row in range(96)]
+    assert table["score"].null_count == table["rejection"].to_pylist().count("NULL_QUERY") == 3
+    assert table["num_dropped_document_tokens"].drop_null().to_pylist() != [0] * 93
+    return folder / "scored"
+
+
+@pytest.fixture(scope="session")
+def clean_rows(clean_output: Path) -> pa.Table:
+    """All rows of the clean output."""
+    return read_output(clean_output)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start commands; see Process. At the end of the test nothing of them is left."""
+    with ExitStack() as stack:
+
+        def start_one(command: list[str | Path], **options: Any) -> Process:
+            log = tmp_path / f"log-{len(list(tmp_path.glob('log-*')))}"
+            return stack.enter_context(started(command, log, **options))
+
+        yield start_one
+
+
+@pytest.fixture
+def finish(start: Start) -> Callable[..., tuple[int, str]]:
+    """Run a command to its end; returns the exit code and all that it said."""
+
+    def finish_one(command: list[str | Path], **options: Any) -> tuple[int, str]:
+        process = start(command, **options)
+        code = process.wait()
+        assert "Traceback" not in process.output
+        return code, process.output
+
+    return finish_one
+
+
+@pytest.fixture
+def read_status() -> Callable[[Path], dict[str, Any]]:
+    """Read status.json of an output folder."""
+
+    def read(output: Path) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads((output / "_rgpt" / "status.json").read_bytes())
+        return status
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> str:
+    """The address of the session's Ray cluster, for commands to join."""
+    from tests.executors.cluster import shared_cluster
+
+    return shared_cluster()

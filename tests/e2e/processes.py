@@ -1,0 +1,175 @@
+"""The command line as a process of its own: started, watched, killed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.executors.cluster import WITHOUT_TORCH
+
+DEADLINE_SECONDS = 120.0
+# They hold neither an engine nor a GPU. Where a raylet had no time to end them, they give up after
+# a minute.
+_RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
+
+class Process:
+    """A running command in a session of its own, by which its children, and theirs, can be found.
+
+    Args:
+        command: What to run.
+        log: Where its standard output and error go.
+        environment: Added to this process's; RAY_ADDRESS is "local" unless given here.
+        terminal: Run it in the foreground of a pseudo-terminal of 100 columns.
+        without_torch: Hide torch from it, which saves five seconds.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        log: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        terminal: bool = False,
+        without_torch: bool = True,
+    ) -> None:
+        self._log = log
+        self._terminal: int | None = None
+        settings = {"RAY_ADDRESS": "local", **(environment or {})}
+        if without_torch:
+            settings["PYTHONPATH"] = WITHOUT_TORCH
+        environment = {**os.environ, **settings}
+        arguments = list(map(str, command))
+        with log.open("wb") as stream:
+            if terminal:
+                self._terminal, inner = pty.openpty()
+                termios.tcsetwinsize(inner, (40, 100))
+                self._popen = subprocess.Popen(
+                    arguments,
+                    stdin=inner,
+                    stdout=inner,
+                    stderr=inner,
+                    env={**environment, "TERM": "xterm-256color"},
+                    cwd=ROOT,
+                    start_new_session=True,
+                    preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+                )
+                os.close(inner)
+                self._reader = threading.Thread(target=self._copy_terminal, daemon=True)
+                self._reader.start()
+            else:
+                self._popen = subprocess.Popen(
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=ROOT,
+                    start_new_session=True,
+                )
+
+    def _copy_terminal(self) -> None:
+        assert self._terminal is not None
+        # Reading fails with EIO when the last process has closed the other side.
+        with self._log.open("ab", buffering=0) as stream, contextlib.suppress(OSError):
+            while chunk := os.read(self._terminal, 4096):
+                stream.write(chunk)
+
+    @property
+    def output(self) -> str:
+        """What the command has said so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait for something to happen while the command runs."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self._popen.poll() is None, f"ended too early:\n{self.output}"
+            assert time.monotonic() < deadline, f"waited {seconds} s in vain:\n{self.output}"
+            time.sleep(0.01)
+
+    def wait(self, seconds: float = DEADLINE_SECONDS) -> int:
+        """Wait for the end; returns the exit code."""
+        try:
+            code = self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {seconds} s:\n{self.output}") from None
+        if self._terminal is not None:
+            self._reader.join(10)
+        return code
+
+    def is_running(self) -> bool:
+        return self._popen.poll() is None
+
+    def send(self, signum: int) -> None:
+        """Signal the command alone."""
+        self._popen.send_signal(signum)
+
+    def press_ctrl_c(self) -> None:
+        """Have the terminal signal the whole foreground process group."""
+        assert self._terminal is not None
+        os.write(self._terminal, b"\x03")
+
+    def kill_group(self) -> None:
+        """SIGKILL the command and all of its process group."""
+        os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
+
+    def relatives(self) -> dict[int, str]:
+        """Find the processes that the command has started, directly or not, and itself."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                # After the name in brackets: state, parent, process group, session.
+                status = (folder / "stat").read_text().rpartition(")")[2].split()
+                if status[0] != "Z" and int(status[3]) == self._popen.pid:
+                    name = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(folder.name)] = name.decode(errors="replace").strip()
+        return found
+
+    def wait_until_all_gone(self, seconds: float = 30) -> None:
+        """Fail if a process that the command has started stays behind."""
+        deadline = time.monotonic() + seconds
+        while left := [name for name in self.relatives().values() if name not in _RAY_AGENTS]:
+            assert time.monotonic() < deadline, f"stayed behind: {left}"
+            time.sleep(0.05)
+
+    def clean_up(self) -> None:
+        """End everything that is left, whatever happened."""
+        for pid in self.relatives():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._popen.wait()
+        if self._terminal is not None:
+            os.close(self._terminal)
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str | Path], log: Path, **options: object) -> Iterator[Process]:
+    """Start a command; at the end nothing of it is left."""
+    process = Process(command, log, **options)  # type: ignore[arg-type]
+    try:
+        yield process
+    finally:
+        process.clean_up()
+
+
+def rgpt_batch(*arguments: str | Path) -> list[str | Path]:
+    """The command line of the command line."""
+    return [sys.executable, "-m", "rgpt_batch", *arguments]
+
+
+def parts(output: Path) -> list[Path]:
+    """The committed files of an output folder."""
+    return sorted(output.glob("part-*.parquet"))

@@ -1,0 +1,237 @@
+"""plan, status, verify, and what `score` shows on the way."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.compute as pc
+import pytest
+
+from rgpt_batch.score_file import read_footer
+from tests.conftest import ROOT
+from tests.e2e.processes import parts, rgpt_batch
+
+# 12:34:56 scoring: 20 of 96 pairs, 58.1 pairs/s, 1,613 tokens/s, 3 rejected, 1s left
+LINE = re.compile(
+    r"^\d\d:\d\d:\d\d (?P<activity>[a-zA-Z ]+): (?P<done>\d+) of 96 pairs, [\d,.]+ pairs/s, "
+    r"[\d,]+ tokens/s, (?P<rejected>\d) rejected(?P<eta>, \d+s left)?$",
+    re.MULTILINE,
+)
+
+
+def facts(said):
+    """Parse `name   value` lines."""
+    return dict(line.split(maxsplit=1) for line in said.splitlines() if "  " in line)
+
+
+def test_plan_counts_rows_units_and_tokens_and_writes_nothing(job, finish, clean_rows, tmp_path):
+    output = tmp_path / "scored"
+    command = rgpt_batch("plan", "-c", job.config, "-i", job.pairs, "--output", output)
+    # With few units, the sample takes rows from all of them.
+    options = ["-o", "units.max_rows=32", "--pairs-per-second", "2", "--workers", "4"]
+    code, said = finish([*command, *options])
+    assert code == 0
+    found = facts(said)
+    assert found["input"] == "2 shards, 96 rows"
+    assert found["units"] == "3, of which 0 are committed already; largest 32 rows"
+    queries = pc.mean(clean_rows["num_query_tokens"]).as_py()
+    assert f"{queries:.1f} of them the query's (mean of 96 sampled rows)" in found["prompts"]
+    num_cut = pc.sum(pc.greater(clean_rows["num_dropped_document_tokens"], 0)).as_py()
+    assert found["truncated"] == f"{num_cut / 96:.2%} of the sampled rows, at 40 tokens"
+    assert found["rejected"] == f"{3 / 96:.2%} of the sampled rows"
+    assert found["time"] == (
+        "12s for 96 rows with 4 workers at 2.0 pairs/s each; 0.01 worker-hours"
+    )
+    assert not output.exists()
+
+
+def test_plan_knows_what_is_done_and_how_fast_it_was(job, finish, clean_output, tmp_path):
+    output = shutil.copytree(clean_output, tmp_path / "scored")
+    for part in parts(output)[:6]:
+        part.unlink()
+    command = rgpt_batch("plan", "-c", job.config, "-i", job.pairs, "--output", output)
+    code, said = finish(command)
+    assert code == 0
+    assert facts(said)["units"].startswith("24, of which 18 are committed already")
+    assert re.search(r"for 24 rows with 1 worker at [\d,.]+ pairs/s each", said)
+    code, said = finish([*command, "--max-length", "30"])
+    assert code == 0
+    assert facts(said)["units"].startswith("24, of which 0 are committed already")
+    assert "holds another job" in said
+
+
+def test_plan_names_its_cost(job, finish, tmp_path):
+    command = rgpt_batch("plan", "-c", job.config, "-i", job.pairs, "--output", tmp_path / "scored")
+    options = ["--pairs-per-second", "0.01", "--price-per-hour", "3", "--sample", "8"]
+    code, said = finish([*command, *options])
+    assert code == 0
+    assert facts(said)["time"].endswith("2.67 worker-hours, cost 8.00")
+
+
+def test_status_during_and_after_a_run(job, start, finish, tmp_path, read_status):
+    output = tmp_path / "scored"
+    process = start([*job.score(output), *job.slow])
+    process.wait_until(lambda: (output / "_rgpt" / "status.json").exists())
+    seen = []
+    asked = None
+    while process.is_running():
+        # At every moment the file is whole.
+        seen.append(read_status(output))
+        if asked is None and len(parts(output)) >= 4:
+            asked = [finish(rgpt_batch("status", output, *o)) for o in ([], ["--json"])]
+        time.sleep(0.002)
+    assert process.wait() == 0, process.output
+    assert [status["num_rows_committed"] for status in seen] == sorted(
+        status["num_rows_committed"] for status in seen
+    )
+    assert {status["state"] for status in seen[:-1]} >= {"running"}
+    assert {status["activity"] for status in seen if status["state"] == "running"} == {
+        "starting the engine",
+        "scoring",
+    }
+
+    (text_code, text), (json_code, as_json) = asked
+    assert text_code == json_code == 0
+    assert facts(text)["state"] == "running: scoring"
+    num_units, num_rows = (int(facts(text)[name].split()[0]) for name in ("units", "rows"))
+    assert 4 <= num_units <= 24 and num_rows == 4 * num_units
+    during = json.loads(as_json)
+    assert during["num_units_committed"] >= num_units and not during["complete"]
+    assert during["num_rows_committed"] == 4 * during["num_units_committed"]
+
+    code, text = finish(rgpt_batch("status", output))
+    assert code == 0
+    assert facts(text) == {
+        "state": "complete",
+        "units": "24 of 24 committed",
+        "rows": "96 of 96",
+        "rejected": "3 (NULL_QUERY 3)",
+    }
+    code, as_json = finish(rgpt_batch("status", output, "--json"))
+    after = json.loads(as_json)
+    assert after["complete"] and after["state"] == "complete"
+    assert after["num_rejected"] == {"NULL_QUERY": 3}
+    assert (after["num_units_committed"], after["num_rows_committed"]) == (24, 96)
+    assert after["failed_units"] == {}
+
+
+def test_status_of_a_job_that_was_killed_does_not_say_that_it_runs(job, start, finish, tmp_path):
+    output = tmp_path / "scored"
+    process = start([*job.score(output), *job.slow])
+    process.wait_until(lambda: len(parts(output)) >= 2)
+    process.send(signal.SIGKILL)
+    process.wait()
+    # As it will look an hour later.
+    path = output / "_rgpt" / "status.json"
+    status = json.loads(path.read_text())
+    path.write_text(json.dumps({**status, "updated_at": status["updated_at"] - 3600}))
+    code, said = finish(rgpt_batch("status", output))
+    assert code == 0
+    assert "no sign of life for 1h00m; the same command resumes" in said
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_a_folder_without_a_job_is_a_clear_error(command, finish, tmp_path):
+    for folder in (tmp_path / "missing", tmp_path / "empty", tmp_path / "other"):
+        if folder.name != "missing":
+            folder.mkdir()
+        if folder.name == "other":
+            (folder / "thesis.tex").write_text("…")
+        code, said = finish(rgpt_batch(command, folder))
+        assert code == 2
+        assert str(folder) in said
+        assert re.search("does not exist|no job", said), said
+
+
+def test_verify_finds_nothing_wrong_with_a_good_output(finish, clean_output):
+    code, said = finish(rgpt_batch("verify", clean_output, "--sample", "10"))
+    assert code == 0
+    assert facts(said)["checked"] == "24 files, 96 rows"
+    assert facts(said)["result"] == "all is well"
+    assert re.match(r"\d+ rows, largest difference", facts(said)["rescored"])
+
+
+def test_verify_exits_3_and_names_what_is_wrong(finish, clean_output, tmp_path):
+    output = shutil.copytree(clean_output, tmp_path / "scored")
+    missing, damaged, *_ = parts(output)
+    missing.unlink()
+    footer, metadata = read_footer(str(damaged))
+    assert footer.num_rows == metadata.num_rows == 4
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    code, said = finish(rgpt_batch("verify", output))
+    assert code == 3
+    assert f"{missing.name}: missing" in said
+    assert f"{damaged}: " in said
+    assert "problems" in facts(said)["result"]
+
+
+def test_without_a_terminal_there_is_a_line_at_the_start_and_one_at_the_end(job, finish, tmp_path):
+    code, said = finish(
+        [*job.score(tmp_path / "scored"), "-o", "engine.fake_seconds_per_pair=0.02"]
+    )
+    assert code == 0
+    lines = list(LINE.finditer(said))
+    assert [line["activity"] for line in lines] == ["starting the engine", "scoring", "done"]
+    first, middle, last = lines
+    assert (first["done"], first["rejected"], first["eta"]) == ("0", "0", None)
+    assert middle["eta"] or middle["done"] in ("0", "96")
+    assert (last["done"], last["rejected"], last["eta"]) == ("96", "3", None)
+
+
+def test_quiet_shows_the_result_alone(job, finish, tmp_path):
+    code, said = finish(job.score(tmp_path / "scored", "--quiet"))
+    assert code == 0
+    assert "pairs," not in said
+    assert "96, of which 96 in this run" in said
+
+
+def test_a_terminal_shows_a_bar_that_reaches_the_end(job, start, tmp_path):
+    process = start([*job.score(tmp_path / "scored"), *job.slow], terminal=True)
+    assert process.wait() == 0, process.output
+    # The last state of the bar, without the control sequences.
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", process.output).replace("\r", "\n")
+    bars = [line for line in shown.splitlines() if "tokens/s" in line]
+    assert any(" left" in bar and "scoring" in bar for bar in bars)
+    assert bars[-1].startswith("done") and "100%" in bars[-1] and "3 rejected" in bars[-1]
+    assert max(map(len, bars)) <= 100
+
+
+BLOCKED = ("torch", "ray", "vllm", "transformers")
+BLOCK = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED!r}))"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import rgpt_batch",
+        "from rgpt_batch.cli import main; main(['--help'])",
+        "from rgpt_batch.cli import main; main(['score', '--help'])",
+    ],
+)
+def test_the_package_and_its_help_need_no_heavy_library(code, record_property):
+    began = time.perf_counter()
+    process = subprocess.run(
+        [sys.executable, "-c", f"{BLOCK}; {code}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    # For information: 0.1 to 0.3 s on quiet cores.
+    record_property("seconds", time.perf_counter() - began)
+    assert process.returncode == 0, process.stderr
+
+
+def test_every_option_explains_itself(finish):
+    for command in ("score", "plan", "status", "verify"):
+        _, said = finish(rgpt_batch(command, "--help"))
+        options = re.split(r"\n  (?=-)", said.split("Options:\n")[1].split("\n\n")[0])
+        for option in options:
+            words = option.split("  ", 1)
+            assert len(words) == 2 and words[1].strip(), option
+        assert "Example: rgpt-batch" in said

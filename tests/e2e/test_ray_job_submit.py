@@ -1,0 +1,88 @@
+"""`ray job submit` and `ray job stop` against a cluster that `ray start` has started."""
+
+import socket
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.outputs import identities, read_output, row_differences
+from tests.e2e.processes import DEADLINE_SECONDS, parts
+
+pytestmark = pytest.mark.ray
+
+RAY = Path(sys.executable).parent / "ray"
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def cluster(start):
+    """Start a head node of this test's own; returns the environment in which to talk to it."""
+    dashboard_port = free_port()
+    credentials = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+    # Sockets below it may have names of 107 characters, too few for pytest's folders.
+    with tempfile.TemporaryDirectory(prefix="rgpt", ignore_cleanup_errors=True) as folder:
+        head = start(
+            [
+                *(RAY, "start", "--head", "--block", "--disable-usage-stats"),
+                *("--num-cpus=2", f"--temp-dir={folder}", f"--port={free_port()}"),
+                *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"),
+                f"--ray-client-server-port={free_port()}",
+            ],
+            environment={**credentials, "RAY_ADDRESS": ""},
+        )
+        head.wait_until(lambda: "Ray runtime started" in head.output)
+        environment = {**credentials, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard_port}"}
+        wait_until_it_takes_jobs(start, environment)
+        yield environment
+        # Not `ray stop`, which would stop every cluster of this machine.
+        head.clean_up()
+
+
+def wait_until_it_takes_jobs(start, environment):
+    """Submit an empty job until it succeeds: the node's agent comes later than the rest."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        process = start([RAY, "job", "submit", "--", "true"], environment=environment)
+        if process.wait() == 0:
+            return
+        assert "No available agent" in process.output, process.output
+        assert time.monotonic() < deadline, process.output
+
+
+def test_a_submitted_job_that_was_stopped_completes_when_submitted_again(
+    cluster, job, start, finish, clean_rows, tmp_path, read_status
+):
+    output = tmp_path / "scored"
+    # The same arguments, but for the job script in the place of `-m rgpt_batch score`.
+    options = job.score(output, "--executor", "ray", "-o", "executor.num_workers=2")[4:]
+    entrypoint = [sys.executable, "jobs/score.py", *options]
+
+    # Slow enough for `ray job stop` to come in time.
+    slow = ["-o", "engine.fake_seconds_per_pair=0.5"]
+    submit = [RAY, "job", "submit", "--submission-id", "first", "--", *entrypoint, *slow]
+    process = start(submit, environment=cluster)
+    process.wait_until(lambda: len(parts(output)) >= 3)
+    code, said = finish([RAY, "job", "stop", "first"], environment=cluster)
+    assert code == 0, said
+    process.wait()
+    assert "stopped by SIGTERM" in process.output
+    assert read_status(output)["state"] == "stopped"
+    committed = identities(output)
+    assert 3 <= len(committed) < job.num_units
+
+    submit = [RAY, "job", "submit", "--submission-id", "second", "--", *entrypoint]
+    code, said = finish(submit, environment=cluster)
+    assert code == 0, said
+    assert "Job 'second' succeeded" in said
+    assert f"{len(committed) * 4} before" in said
+    assert committed.items() <= identities(output).items()
+    assert row_differences(clean_rows, read_output(output)) == []

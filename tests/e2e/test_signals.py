@@ -1,0 +1,102 @@
+"""Ctrl-C and SIGTERM: a prompt end, the right exit code, nothing left behind, and a resume."""
+
+import signal
+
+import pytest
+
+from tests.e2e.outputs import read_output, row_differences
+from tests.e2e.processes import parts
+from tests.executors.cluster import wait_until_idle
+
+# Half of it on quiet cores; Ray's own shutdown takes the most.
+PROMPTLY = 15.0
+LOCAL = ("--executor", "local")
+RAY = ("--executor", "ray", "-o", "executor.num_workers=2")
+
+
+def assert_stopped(process, signum, output, read_status):
+    assert process.wait(PROMPTLY) == 128 + signum, process.output
+    assert "Traceback" not in process.output
+    assert f"stopped by {signal.Signals(signum).name}" in process.output
+    assert "run the same command again" in process.output
+    status = read_status(output)
+    assert status["state"] == "stopped"
+    assert not (output / "_SUCCESS").exists()
+    process.wait_until_all_gone()
+
+
+@pytest.mark.parametrize(
+    ("executor", "joins", "signum"),
+    [
+        pytest.param(LOCAL, False, signal.SIGINT, id="local-SIGINT"),
+        pytest.param(LOCAL, False, signal.SIGTERM, id="local-SIGTERM"),
+        pytest.param(RAY, False, signal.SIGTERM, marks=pytest.mark.ray, id="own-ray-SIGTERM"),
+        pytest.param(RAY, True, signal.SIGINT, marks=pytest.mark.ray, id="joined-ray-SIGINT"),
+    ],
+)
+def test_a_signal_stops_the_job_promptly_and_the_same_command_resumes(
+    executor, joins, signum, job, start, finish, clean_rows, tmp_path, read_status, request
+):
+    output = tmp_path / "scored"
+    address = request.getfixturevalue("ray_address") if joins else "local"
+    process = start(
+        [*job.score(output, *executor), *job.slow], environment={"RAY_ADDRESS": address}
+    )
+    process.wait_until(lambda: len(parts(output)) >= 3)
+    process.send(signum)
+    assert_stopped(process, signum, output, read_status)
+    if joins:
+        wait_until_idle()
+    num_committed = len(parts(output))
+    assert 3 <= num_committed < job.num_units
+    # Where units run is no part of the job, so that the faster executor may go on.
+    code, said = finish(job.score(output))
+    assert code == 0
+    assert f"{num_committed * 4} before" in said
+    assert row_differences(clean_rows, read_output(output)) == []
+
+
+@pytest.mark.parametrize(
+    "executor",
+    [pytest.param(LOCAL, id="local"), pytest.param(RAY, marks=pytest.mark.ray, id="ray")],
+)
+def test_ctrl_c_on_a_terminal_stops_the_bar_and_the_job(
+    executor, job, start, tmp_path, read_status
+):
+    output = tmp_path / "scored"
+    process = start([*job.score(output, *executor), *job.slow], terminal=True)
+    # The terminal signals everything in the foreground: driver, Ray's own processes, workers.
+    process.wait_until(lambda: len(parts(output)) >= 3 and "pairs/s" in process.output)
+    process.press_ctrl_c()
+    assert_stopped(process, signal.SIGINT, output, read_status)
+    hide, show = "\x1b[?25l", "\x1b[?25h"
+    assert hide in process.output, "there was no bar"
+    assert process.output.rindex(show) > process.output.rindex(hide), "the cursor stays hidden"
+
+
+@pytest.mark.parametrize(
+    ("executor", "activity"),
+    [
+        pytest.param(LOCAL, "starting the engine", id="local"),
+        pytest.param(RAY, "starting or joining Ray", marks=pytest.mark.ray, id="ray"),
+    ],
+)
+def test_a_signal_during_the_start_is_not_lost(
+    executor, activity, job, start, tmp_path, read_status
+):
+    output = tmp_path / "scored"
+    process = start(job.score(output, *executor))
+    process.wait_until(lambda: activity in process.output)
+    process.send(signal.SIGTERM)
+    assert_stopped(process, signal.SIGTERM, output, read_status)
+    assert parts(output) == []
+
+
+def test_a_second_signal_ends_even_a_job_that_hangs_in_its_clean_up(job, start, tmp_path):
+    output = tmp_path / "scored"
+    process = start([*job.score(output), *job.slow])
+    process.wait_until(lambda: len(parts(output)) >= 1)
+    process.send(signal.SIGTERM)
+    process.send(signal.SIGTERM)
+    # Which of the two comes through depends on how far the clean-up was.
+    assert process.wait(PROMPTLY) in (128 + signal.SIGTERM, -signal.SIGTERM)

@@ -1,0 +1,34 @@
+"""One job with real vLLM, a real (random) model and real Ray, from the command line."""
+
+import pytest
+
+from tests.e2e.outputs import read_output
+from tests.e2e.processes import rgpt_batch
+
+
+@pytest.mark.vllm
+@pytest.mark.ray
+def test_vllm_on_ray_scores_as_the_float32_reference_does(job, finish, tiny_llama, tmp_path):
+    output = tmp_path / "scored"
+    command = job.score(output, "--executor", "ray", "--model", tiny_llama)
+    options = {
+        "engine.method": "prompt-logprobs",
+        "engine.kv_cache_bytes": 64 * 2**20,
+        "engine.max_num_seqs": 16,
+        "engine.max_num_batched_tokens": 96,
+        "engine.enforce_eager": "true",
+        "model.dtype": "float32",
+        "units.max_rows": 16,
+    }
+    for name, value in options.items():
+        command += ["-o", f"{name}={value}"]
+    code, said = finish(command, without_torch=False)
+    assert code == 0, said
+    assert "96, of which 96 in this run" in said
+    table = read_output(output)
+    assert table["doc_id"].to_pylist() == [f"d{row}" for row in range(96)]
+    assert table["score"].null_count == 3
+
+    code, said = finish(rgpt_batch("verify", output, "--sample", "60"), without_torch=False)
+    assert code == 0, said
+    assert "all is well" in said

@@ -1,0 +1,111 @@
+"""What holds for every executor. Workers follow scripts; Ray's live in real actor processes."""
+
+from functools import partial
+
+import pytest
+
+from rgpt_batch.errors import CommitError, ConfigError, EngineStartError
+from rgpt_batch.records import UnitFailure, UnitReport
+from tests.executors.workers import OverlappingWorker, Script, ScriptedWorker, make_units
+
+
+def run(executor, units, make_worker):
+    """Run to the end; returns the ids of committed units and the failures by id."""
+    with executor:
+        outcomes = list(executor.run(units, make_worker))
+    done = [outcome.unit_id for outcome in outcomes if isinstance(outcome, UnitReport)]
+    failures = {o.unit_id: o for o in outcomes if isinstance(o, UnitFailure)}
+    assert len(done) + len(failures) == len(outcomes)
+    return done, failures
+
+
+def test_every_unit_is_run_once_and_reported_once(executor, tmp_path, journal):
+    units = make_units(10)
+    done, failures = run(executor(), units, partial(ScriptedWorker, tmp_path, Script()))
+    assert sorted(done) == sorted(journal.units("begin")) == [unit.unit_id for unit in units]
+    assert not failures
+
+
+@pytest.mark.parametrize("fault", ["raise", "foreign", "shard", "commit"])
+def test_a_unit_that_raises_is_retried_then_failed_with_its_cause(
+    executor, fault, tmp_path, journal
+):
+    script = Script(faults={"000001": fault})
+    done, failures = run(executor(), make_units(6), partial(ScriptedWorker, tmp_path, script))
+    assert sorted(done) == ["000000", "000002", "000003", "000004", "000005"]
+    assert list(failures) == ["000001"]
+    assert failures["000001"].num_attempts == 3
+    assert journal.units("begin").count("000001") == 3
+    assert "scripted with unit 000001" in failures["000001"].cause
+    assert "\n" not in failures["000001"].cause
+
+
+def test_an_unforeseen_error_is_reported_with_its_place(executor, tmp_path):
+    script = Script(faults={"000000": "raise"})
+    _, failures = run(executor(), make_units(1), partial(ScriptedWorker, tmp_path, script))
+    assert "ValueError: scripted with unit 000000 (workers.py:" in failures["000000"].cause
+
+
+def test_a_unit_that_fails_once_is_committed_at_the_second_attempt(executor, tmp_path, journal):
+    script = Script(once={"000002": "raise"})
+    done, failures = run(executor(), make_units(4), partial(ScriptedWorker, tmp_path, script))
+    assert len(done) == 4 and not failures
+    assert journal.units("begin").count("000002") == 2
+
+
+def test_max_attempts_is_respected(executor, tmp_path, journal):
+    script = Script(faults={"000000": "raise"})
+    _, failures = run(
+        executor(max_attempts=1), make_units(2), partial(ScriptedWorker, tmp_path, script)
+    )
+    assert failures["000000"].num_attempts == 1
+    assert journal.units("begin").count("000000") == 1
+
+
+def test_reading_scoring_and_committing_of_three_units_overlap(executor):
+    units = make_units(9)
+    done, failures = run(executor(), units, partial(OverlappingWorker, len(units)))
+    assert sorted(done) == [unit.unit_id for unit in units]
+    assert not failures
+
+
+def test_no_more_units_are_in_flight_than_allowed(executor, tmp_path, journal):
+    run(executor(units_in_flight=1), make_units(5), partial(ScriptedWorker, tmp_path, Script()))
+    begins, ends = journal.units("begin"), journal.units("end")
+    assert begins == ends == sorted(begins)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "num_starts"),
+    [
+        ("start-error", "scripted at start", {"local": 1, "ray": 3}),
+        ("foreign", "a worker cannot start: Unpicklable: scripted", {"local": 1, "ray": 3}),
+    ],
+)
+def test_an_engine_that_never_starts_ends_the_job_with_its_cause(
+    executor, fault, expected, num_starts, tmp_path, journal, request
+):
+    make_worker = partial(ScriptedWorker, tmp_path, Script(every_start=fault))
+    with pytest.raises(EngineStartError, match=expected):
+        run(executor(), make_units(3), make_worker)
+    assert len(journal.events("start")) == num_starts[request.node.callspec.params["executor"]]
+    assert not journal.events("begin")
+
+
+def test_a_wrong_configuration_that_the_worker_finds_is_not_tried_again(
+    executor, tmp_path, journal
+):
+    make_worker = partial(ScriptedWorker, tmp_path, Script(every_start="config"))
+    with pytest.raises(ConfigError, match="scripted at start 1"):
+        run(executor(), make_units(3), make_worker)
+    assert len(journal.events("start")) == 1
+
+
+def test_a_storage_that_takes_nothing_ends_the_job_before_all_units_are_scored(
+    executor, tmp_path, journal
+):
+    units = make_units(60)
+    faults = {unit.unit_id: "commit" for unit in units}
+    with pytest.raises(CommitError, match=r"20 failures in a row .* scripted with unit"):
+        run(executor(), units, partial(ScriptedWorker, tmp_path, Script(faults=faults)))
+    assert len(set(journal.units("begin"))) < 30

@@ -1,0 +1,47 @@
+import threading
+import time
+from functools import partial
+
+import pytest
+
+from rgpt_batch.errors import ConfigError, EngineDead
+from tests.executors.workers import DEADLINE_SECONDS, Script, ScriptedWorker, make_units
+
+
+def wait_for_threads_to_end(before):
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < deadline, "a thread stayed behind"
+        time.sleep(0.01)
+
+
+def test_several_workers_need_ray(local_executor):
+    with pytest.raises(ConfigError, match=r"num_workers is 2.*executor.kind=ray"):
+        local_executor(num_workers=2)
+
+
+@pytest.mark.parametrize("fault", ["dead", "sysexit"])
+def test_a_dead_engine_ends_the_job_and_names_the_unit(local_executor, fault, tmp_path):
+    script = Script(faults={"000001": fault})
+    with (
+        pytest.raises(EngineDead, match=r"scripted with unit 000001.*--executor ray"),
+        local_executor() as executor,
+    ):
+        list(executor.run(make_units(4), partial(ScriptedWorker, tmp_path, script)))
+
+
+def test_the_engine_is_closed_at_the_end_and_no_thread_stays(local_executor, tmp_path, journal):
+    before = set(threading.enumerate())
+    with local_executor() as executor:
+        list(executor.run(make_units(4), partial(ScriptedWorker, tmp_path, Script())))
+    assert len(journal.events("close")) == 1
+    wait_for_threads_to_end(before)
+
+
+def test_no_thread_stays_when_the_caller_stops_in_the_middle(local_executor, tmp_path, journal):
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt), local_executor() as executor:
+        for _ in executor.run(make_units(50), partial(ScriptedWorker, tmp_path, Script())):
+            raise KeyboardInterrupt
+    wait_for_threads_to_end(before)
+    assert len(journal.units("begin")) < 50

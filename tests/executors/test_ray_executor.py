@@ -1,0 +1,160 @@
+"""Real actors on a real cluster, real crashes: os._exit and SIGKILL from within."""
+
+import threading
+import time
+from functools import partial
+
+import pytest
+import ray
+
+from rgpt_batch.errors import ConfigError, EngineStartError
+from tests.executors.cluster import NUM_CPUS, wait_until_idle
+from tests.executors.test_contract import run
+from tests.executors.workers import DEADLINE_SECONDS, Script, ScriptedWorker, make_units
+
+pytestmark = pytest.mark.ray
+
+
+def test_two_workers_share_the_units_and_run_each_once(ray_executor, tmp_path, journal):
+    units = make_units(12)
+    make_worker = partial(ScriptedWorker, tmp_path, Script(num_workers_that_meet=2))
+    done, failures = run(ray_executor(num_workers=2), units, make_worker)
+    assert sorted(done) == sorted(journal.units("begin")) == [unit.unit_id for unit in units]
+    assert len(journal.workers("end")) == 2
+    assert not failures
+
+
+def test_the_last_units_are_spread_over_the_workers(ray_executor, tmp_path, journal):
+    make_worker = partial(ScriptedWorker, tmp_path, Script(num_workers_that_meet=2))
+    run(ray_executor(num_workers=2), make_units(4), make_worker)
+    per_worker = [event["worker"] for event in journal.events("end")]
+    assert sorted(per_worker.count(worker) for worker in set(per_worker)) == [2, 2]
+
+
+@pytest.mark.parametrize("fault", ["exit", "kill", "dead"])
+def test_a_unit_that_kills_its_worker_fails_alone(ray_executor, fault, tmp_path, journal):
+    script = Script(faults={"000001": fault})
+    done, failures = run(
+        ray_executor(num_workers=2), make_units(8), partial(ScriptedWorker, tmp_path, script)
+    )
+    assert sorted(done) == [f"{i:06d}" for i in range(8) if i != 1]
+    assert list(failures) == ["000001"]
+    assert failures["000001"].num_attempts == journal.units("begin").count("000001") == 3
+    # Two at first, and one for each of the next two attempts.
+    assert len(journal.events("start")) == 4
+    expected = "scripted with unit 000001" if fault == "dead" else "the worker's process died"
+    assert expected in failures["000001"].cause
+    assert "\n" not in failures["000001"].cause
+
+
+def test_innocent_units_survive_a_crash_even_without_retries(ray_executor, tmp_path):
+    script = Script(faults={"000001": "kill"})
+    done, failures = run(
+        ray_executor(max_attempts=1), make_units(5), partial(ScriptedWorker, tmp_path, script)
+    )
+    assert len(done) == 4
+    assert list(failures) == ["000001"]
+
+
+def test_a_worker_that_dies_once_is_replaced(ray_executor, tmp_path, journal):
+    script = Script(once={"000002": "kill"})
+    done, failures = run(ray_executor(), make_units(6), partial(ScriptedWorker, tmp_path, script))
+    assert len(done) == 6 and not failures
+    assert len(journal.events("start")) == 2
+
+
+def test_workers_whose_process_dies_at_the_start_end_the_job(ray_executor, tmp_path, journal):
+    make_worker = partial(ScriptedWorker, tmp_path, Script(every_start="exit"))
+    with pytest.raises(EngineStartError, match="died while it started: the worker's process died"):
+        run(ray_executor(), make_units(3), make_worker)
+    assert len(journal.events("start")) == 3
+
+
+def test_starts_that_fail_at_first_are_tried_again(ray_executor, tmp_path, journal):
+    script = Script(starts=["start-error", "exit"])
+    done, failures = run(ray_executor(), make_units(3), partial(ScriptedWorker, tmp_path, script))
+    assert len(done) == 3 and not failures
+    assert len(journal.events("start")) == 3
+
+
+def test_one_worker_that_starts_is_enough(ray_executor, tmp_path, journal):
+    script = Script(starts=[None], every_start="start-error")
+    done, failures = run(
+        ray_executor(num_workers=2), make_units(6), partial(ScriptedWorker, tmp_path, script)
+    )
+    assert len(done) == 6 and not failures
+
+
+def test_actors_go_when_the_caller_stops_in_the_middle(ray_executor, tmp_path, journal):
+    with pytest.raises(KeyboardInterrupt), ray_executor(num_workers=2) as executor:
+        for _ in executor.run(make_units(50), partial(ScriptedWorker, tmp_path, Script())):
+            raise KeyboardInterrupt
+    wait_until_idle()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"cpus_per_worker": NUM_CPUS + 1},
+            f"needs {NUM_CPUS + 1} CPUs on one node.*have 0 GPUs and {NUM_CPUS} CPUs",
+        ),
+        ({"gpus_per_worker": 1}, "needs 1 GPU and 1 CPU on one node"),
+        ({"gpus_per_worker": 1, "num_workers": None}, "needs 1 GPU and 1 CPU on one node"),
+        ({"gpus_per_worker": 1.5}, "whole numbers only"),
+    ],
+)
+def test_a_worker_that_fits_on_no_node_is_refused_at_once(
+    ray_executor, options, message, tmp_path, journal
+):
+    with pytest.raises(ConfigError, match=message):
+        run(ray_executor(**options), make_units(2), partial(ScriptedWorker, tmp_path, Script()))
+    assert not journal.events("start")
+
+
+def test_more_workers_than_there_is_room_for_do_not_stop_the_job(ray_executor, tmp_path, journal):
+    executor = ray_executor(num_workers=NUM_CPUS + 2, cpus_per_worker=2)
+    done, _ = run(executor, make_units(12), partial(ScriptedWorker, tmp_path, Script()))
+    assert len(done) == 12
+
+
+@pytest.mark.parametrize(("num_workers", "num_threads"), [(1, 4), (3, 1)])
+def test_engines_without_gpus_share_the_cpus(
+    ray_executor, num_workers, num_threads, tmp_path, journal
+):
+    executor = ray_executor(num_workers=num_workers, method="transformers")
+    script = Script(num_workers_that_meet=num_workers)
+    run(executor, make_units(6), partial(ScriptedWorker, tmp_path, script))
+    assert [event["threads"] for event in journal.events("start")] == [
+        str(num_threads)
+    ] * num_workers
+
+
+def test_while_others_hold_the_cpus_the_job_waits_and_says_so(ray_executor, tmp_path):
+    @ray.remote(num_cpus=NUM_CPUS)
+    class Blocker:
+        pass
+
+    blocker = Blocker.remote()
+    ray.get(blocker.__ray_ready__.remote())
+    executor = ray_executor()
+    outcomes = []
+
+    def score():
+        with executor:
+            outcomes.extend(
+                executor.run(make_units(3), partial(ScriptedWorker, tmp_path, Script()))
+            )
+
+    thread = threading.Thread(target=score)
+    thread.start()
+    try:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while executor.activity != "waiting until Ray has 1 CPU free for a worker":
+            assert time.monotonic() < deadline, executor.activity
+            time.sleep(0.02)
+    finally:
+        ray.kill(blocker)
+        thread.join(DEADLINE_SECONDS)
+    assert len(outcomes) == 3
+    assert executor.activity == "scoring on 1 worker"
