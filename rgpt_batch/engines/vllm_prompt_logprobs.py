@@ -49,6 +49,11 @@ class PromptLogprobsEngine:
 
     def score(self, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
         """See Engine."""
+        import torch
+
+        # In a new thread OpenMP has its own idea of the number of threads until torch is asked for
+        # its; vLLM's CPU attention fails when the two differ in mid-step.
+        torch.get_num_threads()
         logprobs: list[QueryLogprobs] = []
         for start in range(0, len(pairs), _MAX_PAIRS_PER_CALL):
             window = pairs[start : start + _MAX_PAIRS_PER_CALL]

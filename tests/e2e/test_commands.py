@@ -1,12 +1,14 @@
 """plan, status, verify, and what `score` shows on the way."""
 
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
@@ -235,3 +237,15 @@ def test_every_option_explains_itself(finish):
             words = option.split("  ", 1)
             assert len(words) == 2 and words[1].strip(), option
         assert "Example: rgpt-batch" in said
+
+
+def test_the_nightly_script_scores_and_verifies_and_passes_exit_codes_on(job, finish, tmp_path):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    script = [ROOT / "jobs" / "nightly.sh", job.config, job.pairs]
+    code, said = finish([*script, tmp_path / "scored"], environment={"PATH": path})
+    assert code == 0
+    assert "96, of which 96 in this run" in said and "all is well" in said
+    (tmp_path / "file").write_text("…")
+    code, said = finish([*script, tmp_path / "file"], environment={"PATH": path})
+    assert code == 2
+    assert "failed with exit code 2" in said

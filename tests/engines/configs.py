@@ -13,8 +13,8 @@ import torch
 from rgpt_batch.config import JobConfig
 from rgpt_batch.engines import Engine, create_engine
 
-# On a busy machine OpenMP's threads mostly wait for each other. One thread took 7 s for what two did
-# in 6 s on two idle cores, and in 35 s at load 5 (40 prompts of SmolLM2, 2026-11-23).
+# On a busy machine OpenMP's threads mostly wait for each other: 40 prompts of SmolLM2 took one
+# thread 7 s, two threads 6 s on two idle cores and 35 s at load 5 (2026-11-23).
 torch.set_num_threads(1)
 
 MAX_LENGTH = 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +126,15 @@ def test_vllm_starts_after_a_failed_start(tiny_llama: Path, tmp_path: Path) -> N
         create_engine(float32_config(folder))
     with open_engine(float32_config(tiny_llama)) as engine:
         assert len(engine.score(PAIRS[:2])) == 2
+
+
+@pytest.mark.vllm
+def test_an_engine_scores_in_other_threads_than_the_one_that_started_it(tiny_llama: Path) -> None:
+    # tests/engines/configs.py sets torch's number of threads; a new thread starts with OpenMP's.
+    with open_engine(float32_config(tiny_llama)) as engine:
+        expected = engine.score(PAIRS)
+        for _ in range(2):
+            with ThreadPoolExecutor(max_workers=1) as pool:
+                found = pool.submit(engine.score, PAIRS).result()
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_allclose(one.values, other.values, rtol=0, atol=TOLERANCE)

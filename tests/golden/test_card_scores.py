@@ -33,6 +33,9 @@ def test_scores_equal_the_model_cards_computation(
     folder: Path = request.getfixturevalue(model)
     texts = short_varied_pairs() if model == "smollm2" else varied_pairs()
     assert len(texts) >= 200
+    if (model, method) == ("smollm2", "transformers"):
+        # Reference and engine are the same library and as slow as each other.
+        texts = texts[::3]
     config = float32_config(folder, method)
 
     protocol = load_protocol(config.protocol, config.model)
