@@ -36,6 +36,8 @@ def cluster(start):
                 *("--num-cpus=2", f"--temp-dir={folder}", f"--port={free_port()}"),
                 *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"),
                 f"--ray-client-server-port={free_port()}",
+                # Jobs go to the node's agent. Its default port is taken where another cluster runs.
+                f"--dashboard-agent-listen-port={free_port()}",
             ],
             environment={**credentials, "RAY_ADDRESS": ""},
         )
