@@ -61,11 +61,12 @@ def test_output_rows_are_the_input_rows(
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        (folder / "pairs").mkdir()
         for index, file_rows in enumerate(files):
             table = pa.Table.from_pylist(file_rows, schema=SCHEMA)
             for position, column in enumerate(("query_id", "doc_id", "query", "document")):
                 table = table.set_column(position, column, table[column].cast(text_type))
-            path = folder / f"{index}.parquet"
+            path = folder / "pairs" / f"{index}.parquet"
             pq.write_table(table, path, row_group_size=row_group_size)
         config = fake_config(
             tiny_tokenizer,
@@ -74,7 +75,7 @@ def test_output_rows_are_the_input_rows(
             "output.pass_through=[query, document, note]",
             "output.query_token_logprobs=true",
         )
-        scored = score(config, [folder], folder / "scored")
+        scored = score(config, [folder / "pairs"], folder / "scored")
         output = scored.rows
 
     wanted = [row for file_rows in files for row in file_rows]
