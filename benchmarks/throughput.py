@@ -23,7 +23,7 @@ from rgpt_batch.config import load_config
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache"
-METHODS = ("card", "eval", "prompt-logprobs", "query-rows", PIPELINE)
+METHODS = ("card", "eval", "prompt-logprobs", PIPELINE)
 
 
 def main() -> None:
@@ -47,7 +47,6 @@ def main() -> None:
             f"model.name={folder}",
             "model.dtype=bfloat16",
             "protocol.max_length=1024",
-            "engine.method=query-rows",
             *arguments.overrides,
         ),
     )
