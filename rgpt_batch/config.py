@@ -16,7 +16,7 @@ from rgpt_batch.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(gt=0)]
 ProtocolName = Literal["card", "eval", "eval-arguana"]
-EngineMethod = Literal["prompt-logprobs", "transformers", "fake"]
+EngineMethod = Literal["query-rows", "prompt-logprobs", "transformers", "fake"]
 
 # Tokens per prompt where `protocol.max_length` is not set. 512 is eval.py's limit; arguana's
 # variant allows 256 tokens each for document and query, and the template comes on top.

@@ -13,6 +13,10 @@ def create_engine(config: JobConfig) -> Engine:
         EngineStartError: It cannot be loaded.
     """
     match config.engine.method:
+        case "query-rows":
+            from rgpt_batch.engines.vllm_query_rows import QueryRowsEngine
+
+            return QueryRowsEngine(config)
         case "prompt-logprobs":
             from rgpt_batch.engines.vllm_prompt_logprobs import PromptLogprobsEngine
 

@@ -1,0 +1,48 @@
+"""Schedulers that keep the prefix cache from hiding rows that are needed.
+
+The cache holds keys and values, not hidden states. A hit may therefore reach up to the first row
+that predicts a query token, and no further.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from rgpt_batch.engines.vllm_query_rows_request import TOKEN_BYTES, query_of
+
+
+class _Context:
+    """A request that, to the prefix cache, seems to end with its first needed row.
+
+    A lookup never returns a prompt's last row; it reads the length for nothing else.
+    """
+
+    __slots__ = ("_request", "num_tokens")
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        num_rows = len(query_of(request.pooling_params)) // TOKEN_BYTES
+        self.num_tokens = request.num_tokens - num_rows + 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
+
+
+class _CapsPrefixHits:
+    kv_cache_manager: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        look_up = self.kv_cache_manager.get_computed_blocks
+        self.kv_cache_manager.get_computed_blocks = lambda request: look_up(_Context(request))
+
+
+class CappedScheduler(_CapsPrefixHits, Scheduler):  # type: ignore[misc]
+    """vLLM's scheduler with the cap."""
+
+
+class CappedAsyncScheduler(_CapsPrefixHits, AsyncScheduler):  # type: ignore[misc]
+    """The same for async_scheduling."""

