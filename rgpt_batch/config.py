@@ -16,7 +16,7 @@ from rgpt_batch.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(gt=0)]
 ProtocolName = Literal["card", "eval", "eval-arguana"]
-EngineMethod = Literal["query-rows", "prompt-logprobs", "transformers", "fake"]
+EngineMethod = Literal["auto", "query-rows", "token-ids", "prompt-logprobs", "transformers", "fake"]
 
 # Tokens per prompt where `protocol.max_length` is not set. 512 is eval.py's limit; arguana's
 # variant allows 256 tokens each for document and query, and the template comes on top.
@@ -110,14 +110,23 @@ class OutputConfig(_Section):
 class EngineConfig(_Section):
     """What computes the logprobs."""
 
-    method: EngineMethod = "prompt-logprobs"
+    method: EngineMethod = Field(
+        "auto", description="auto: the first of query-rows, token-ids, prompt-logprobs that works."
+    )
     tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share one engine.")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of a GPU's memory.")
     kv_cache_bytes: PositiveInt | None = Field(
         None, description="Bytes of KV cache. Default: what gpu_memory_utilization leaves."
     )
     max_num_seqs: PositiveInt = Field(256, description="Prompts per engine step.")
-    max_num_batched_tokens: PositiveInt = Field(8192, description="Prompt tokens per engine step.")
+    max_num_batched_tokens: PositiveInt | None = Field(
+        None, description="Prompt tokens per engine step. Default: 8192 on GPUs, 2048 on CPU."
+    )
+    prefix_caching: bool | None = Field(
+        None,
+        description="Compute the document once for all its queries in a unit (query-rows, "
+        "token-ids). Default: where the input's documents have more than one query.",
+    )
     enforce_eager: bool = Field(False, description="No CUDA graphs, no compilation.")
     vllm_args: dict[str, Any] = Field(
         {}, description="Further vllm.EngineArgs, for example {quantization: fp8}."

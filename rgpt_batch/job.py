@@ -18,6 +18,7 @@ from rgpt_batch.errors import (
     EngineError,
     Interrupted,
     ManifestMismatch,
+    ShardError,
 )
 from rgpt_batch.executors import create_executor
 from rgpt_batch.job_run import EXIT_COMPLETE, Run, finish
@@ -30,6 +31,7 @@ from rgpt_batch.manifest import (
 )
 from rgpt_batch.model_files import pinned
 from rgpt_batch.plan import inspect_shards, plan_units, resolve_inputs
+from rgpt_batch.prefix_caching import decide_prefix_caching
 from rgpt_batch.progress import ProgressDisplay, Tally
 from rgpt_batch.records import WorkUnit
 from rgpt_batch.score_file import check_pass_through
@@ -105,6 +107,9 @@ def run_job(
         num_units_before=len(manifest.units) - len(remaining),
         num_rows_before=num_rows_before,
     )
+    if remaining:
+        with suppress(ShardError):  # The unit's worker will report it.
+            config = decide_prefix_caching(config, manifest.columns, remaining)
     run = Run(store, manifest, config, tally)
     try:
         with _signals_raise():

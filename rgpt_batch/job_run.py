@@ -36,6 +36,8 @@ class JobSummary:
         num_rejected: Rejected rows of the whole output, per reason.
         problems: Why exit_code is not 0, one sentence each.
         engine_busy_fraction: Share of the workers' time in which an engine was at work.
+        engines: Methods that scored in this run.
+        passed_over: Why faster methods did not, a sentence each.
     """
 
     output: str
@@ -50,6 +52,8 @@ class JobSummary:
     seconds: float
     pairs_per_second: float
     engine_busy_fraction: float
+    engines: tuple[str, ...]
+    passed_over: tuple[str, ...]
     failures: tuple[UnitFailure, ...]
     problems: tuple[str, ...]
 
@@ -131,6 +135,8 @@ def finish(run: Run) -> JobSummary:
         seconds=time.time() - run.started_at,
         pairs_per_second=pairs_per_second,
         engine_busy_fraction=_engine_busy_fraction(run.reports),
+        engines=tuple(sorted({report.engine for report in run.reports})),
+        passed_over=tuple(dict.fromkeys(why for r in run.reports for why in r.passed_over)),
         failures=tuple(run.failures),
         problems=tuple(problems),
     )

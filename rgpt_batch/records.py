@@ -132,6 +132,8 @@ class UnitReport:
 
     Attributes:
         committed: False where another attempt had published the unit first.
+        engine: The method that scored.
+        passed_over: Why faster methods did not, a sentence each.
         num_rejected: Rejected rows per reason.
         num_prompt_tokens: Tokens that the engine was given.
         read_seconds: Reading and tokenising.
@@ -145,6 +147,8 @@ class UnitReport:
     worker: str
     num_rows: int
     committed: bool
+    engine: str
+    passed_over: tuple[str, ...]
     num_rejected: dict[str, int] = field(default_factory=dict)
     num_prompt_tokens: int
     num_dropped_document_tokens: int

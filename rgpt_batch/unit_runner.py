@@ -91,7 +91,7 @@ class UnitRunner:
             num_rejected=rejected,
             model=self._config.model.name,
             protocol=self._config.protocol.name,
-            engine=self._config.engine.method,
+            engine=self._engine.method,
             versions=self._versions,
         )
         committed = self._store.commit(unit.unit_id, attempt, with_footer(table, footer))
@@ -100,6 +100,8 @@ class UnitRunner:
             worker=self._worker,
             num_rows=table.num_rows,
             committed=committed,
+            engine=self._engine.method,
+            passed_over=self._engine.passed_over,
             num_rejected=rejected,
             num_prompt_tokens=sum(len(prompt.token_ids) for prompt in prompts),
             num_dropped_document_tokens=sum(p.num_dropped_document_tokens for p in prompts),

@@ -227,7 +227,10 @@ def _print_summary(summary: JobSummary) -> None:
             f"{summary.pairs_per_second:,.1f} pairs/s, engine busy "
             f"{summary.engine_busy_fraction:.0%}, {format_seconds(summary.seconds)} in all"
         )
+        facts["engine"] = ", ".join(summary.engines)
     print_facts(facts)
+    for reason in summary.passed_over:
+        click.echo(f"note         {reason}", err=True)
     for failure in summary.failures:
         click.echo(f"failed       unit {failure.unit_id}: {failure.cause}", err=True)
     for problem in summary.problems:

@@ -9,7 +9,15 @@ from rgpt_batch.records import QueryLogprobs, TokenizedPair
 
 
 class Engine(Protocol):
-    """A loaded language model that tells the log-likelihood of query tokens."""
+    """A loaded language model that tells the log-likelihood of query tokens.
+
+    Attributes:
+        method: Its name in `engine.method`; never auto.
+        passed_over: Where auto chose it, why it did not choose a faster one; a sentence each.
+    """
+
+    method: str
+    passed_over: tuple[str, ...]
 
     def score(self, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
         """Compute log p(token | all tokens before it) for every query token.

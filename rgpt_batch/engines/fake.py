@@ -18,6 +18,9 @@ from rgpt_batch.records import QueryLogprobs, TokenizedPair
 class FakeEngine:
     """See the module."""
 
+    method = "fake"
+    passed_over: tuple[str, ...] = ()
+
     def __init__(self, seconds_per_pair: float = 0.0) -> None:
         self._seconds_per_pair = seconds_per_pair
 

@@ -22,6 +22,9 @@ class TransformersEngine:
     Source: RankingGPT (arXiv 2311.16720), model card.
     """
 
+    method = "transformers"
+    passed_over: tuple[str, ...] = ()
+
     def __init__(self, config: ModelConfig) -> None:
         import torch
         from transformers import AutoModelForCausalLM

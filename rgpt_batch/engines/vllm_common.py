@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from pydantic import ValidationError
+
 from rgpt_batch import __version__
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import EngineStartError
@@ -40,7 +42,7 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
         "gpu_memory_utilization": engine.gpu_memory_utilization,
         "kv_cache_memory_bytes": engine.kv_cache_bytes,
         "max_num_seqs": engine.max_num_seqs,
-        "max_num_batched_tokens": engine.max_num_batched_tokens,
+        "max_num_batched_tokens": max_num_batched_tokens(config),
         "enable_chunked_prefill": True,
         "disable_log_stats": True,
         "enforce_eager": engine.enforce_eager,
@@ -49,6 +51,24 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
         **own,
         **engine.vllm_args,
     }
+
+
+def max_num_batched_tokens(config: JobConfig) -> int:
+    """Return how many prompt tokens the engine takes in one step."""
+    if given := config.engine.max_num_batched_tokens:
+        return given
+    from vllm.platforms import current_platform
+
+    # Larger steps gain nothing on CPU.
+    return 2048 if current_platform.is_cpu() else 8192
+
+
+def shut_down(engine: Any) -> None:
+    """Stop a vllm.LLMEngine, so that another one can start in this process.
+
+    Left to the garbage collector, the old engine could tear down the process groups of the next.
+    """
+    engine.engine_core.shutdown()
 
 
 def settle_threads() -> None:
@@ -64,7 +84,13 @@ def settle_threads() -> None:
 
 def start_error(config: JobConfig, error: Exception) -> EngineStartError:
     """Turn what vLLM raised while it started into our error."""
+    # Where vLLM finds settings wrong, the first line of its message only counts them.
+    cause = (
+        "; ".join(each["msg"] for each in error.errors())
+        if isinstance(error, ValidationError)
+        else error
+    )
     return EngineStartError(
-        f"vLLM cannot start with model '{config.model.name}': {type(error).__name__}: {error}\n"
+        f"vLLM cannot start with model '{config.model.name}': {type(error).__name__}: {cause}\n"
         "Set VLLM_LOGGING_LEVEL=INFO to see vLLM's log."
     )

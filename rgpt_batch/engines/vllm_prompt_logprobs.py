@@ -23,6 +23,9 @@ _MAX_PAIRS_PER_CALL = 4096
 class PromptLogprobsEngine:
     """See the module."""
 
+    method = "prompt-logprobs"
+    passed_over: tuple[str, ...] = ()
+
     def __init__(self, config: JobConfig) -> None:
         vllm_common.set_environment()
         args = vllm_common.engine_args(
@@ -62,9 +65,7 @@ class PromptLogprobsEngine:
     def close(self) -> None:
         """See Engine. Another engine can then start in this process."""
         if self._llm is not None:
-            # Left to the garbage collector, the old engine could tear down the process groups of
-            # the next one.
-            self._llm.llm_engine.engine_core.shutdown()
+            vllm_common.shut_down(self._llm.llm_engine)
             self._llm = None
 
 

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from rgpt_batch.config import JobConfig
 from rgpt_batch.engines import vllm_common
+from rgpt_batch.engines.distinct import score_distinct
 from rgpt_batch.engines.vllm_hooks import Hook, missing
-from rgpt_batch.errors import EngineDead, EngineOutputError, EngineStartError
+from rgpt_batch.errors import EngineDead, EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 
 # Requests in vLLM, as a multiple of max_num_seqs: a step never runs short, and queues stay small.
@@ -54,19 +55,21 @@ class QueryRowsEngine:
 
     Args:
         config: The job's.
-        prefix_caching: Compute the beginning that pairs of a call share only once.
 
     Attributes:
         num_retries: Pairs that were computed twice, because a cached prefix had hidden a row.
     """
 
-    def __init__(self, config: JobConfig, *, prefix_caching: bool = True) -> None:
+    method = "query-rows"
+    passed_over: tuple[str, ...] = ()
+
+    def __init__(self, config: JobConfig) -> None:
         self.num_retries = 0
         self._window = _WINDOW * config.engine.max_num_seqs
         self._request_ids = itertools.count()
         vllm_common.set_environment()
         try:
-            self._engine: Any = _start(config, prefix_caching)
+            self._engine: Any = _start(config)
         except EngineStartError:
             raise
         except Exception as error:
@@ -78,35 +81,12 @@ class QueryRowsEngine:
         Raises:
             EngineOutputError: A row is missing although nothing was taken from the cache.
         """
-        repeats: dict[tuple[bytes, int], list[int]] = {}
-        for index, pair in enumerate(pairs):
-            key = (pair.token_ids.tobytes(), pair.query_start)
-            repeats.setdefault(key, []).append(index)
-        # Sorted by their bytes, prompts with a common beginning follow each other: it is still in
-        # the cache when it is needed again.
-        groups = [repeats[key] for key in sorted(repeats)]
-        distinct = [pairs[group[0]] for group in groups]
-
-        answers = self._run(distinct, read_cache=True)
-        missed = [i for i, pair in enumerate(distinct) if len(answers[i]) != pair.num_query_tokens]
-        if missed:
-            self.num_retries += len(missed)
-            retried = self._run([distinct[i] for i in missed], read_cache=False)
-            for i, values in zip(missed, retried, strict=True):
-                if len(values) != distinct[i].num_query_tokens:
-                    raise EngineOutputError(
-                        f"vLLM computed {len(values)} of {distinct[i].num_query_tokens} query "
-                        "tokens. Set engine.method=prompt-logprobs, and please report the model."
-                    )
-                answers[i] = values
-
-        logprobs: dict[int, QueryLogprobs] = {}
-        for group, values in zip(groups, answers, strict=True):
-            logprobs |= dict.fromkeys(group, QueryLogprobs(values=values))
-        return [logprobs[index] for index in range(len(pairs))]
+        logprobs, num_retries = score_distinct(pairs, self._run)
+        self.num_retries += num_retries
+        return logprobs
 
     def _run(
-        self, pairs: Sequence[TokenizedPair], *, read_cache: bool
+        self, pairs: Sequence[TokenizedPair], read_cache: bool
     ) -> list[npt.NDArray[np.float32]]:
         """Bring pairs through vLLM.
 
@@ -141,13 +121,11 @@ class QueryRowsEngine:
     def close(self) -> None:
         """See Engine. Another engine can then start in this process."""
         if self._engine is not None:
-            # Left to the garbage collector, the old engine could tear down the process groups of
-            # the next one.
-            self._engine.engine_core.shutdown()
+            vllm_common.shut_down(self._engine)
             self._engine = None
 
 
-def _start(config: JobConfig, prefix_caching: bool) -> Any:
+def _start(config: JobConfig) -> Any:
     from vllm import EngineArgs, LLMEngine
 
     from rgpt_batch.engines import vllm_query_rows_models
@@ -165,15 +143,15 @@ def _start(config: JobConfig, prefix_caching: bool) -> Any:
             "vLLM's workers do not find rgpt_batch's models, because the package is not installed "
             "as it is now. Install it again: pip install --no-deps -e ."
         )
-    return LLMEngine.from_engine_args(EngineArgs(**_engine_args(config, prefix_caching)))
+    return LLMEngine.from_engine_args(EngineArgs(**_engine_args(config)))
 
 
-def _engine_args(config: JobConfig, prefix_caching: bool) -> dict[str, Any]:
+def _engine_args(config: JobConfig) -> dict[str, Any]:
     args = vllm_common.engine_args(
         config,
         runner="pooling",
         max_model_len=config.protocol.max_tokens,
-        enable_prefix_caching=prefix_caching,
+        enable_prefix_caching=config.engine.prefix_caching is not False,
     )
     if "scheduler_cls" not in args and not missing(_SCHEDULER_HOOKS):
         scheduler = "CappedAsyncScheduler" if args.get("async_scheduling") else "CappedScheduler"

@@ -1,5 +1,7 @@
 """One job with real vLLM, a real (random) model and real Ray, from the command line."""
 
+import re
+
 import pytest
 
 from tests.e2e.outputs import read_output
@@ -12,7 +14,7 @@ def test_vllm_on_ray_scores_as_the_float32_reference_does(job, finish, tiny_llam
     output = tmp_path / "scored"
     command = job.score(output, "--executor", "ray", "--model", tiny_llama)
     options = {
-        "engine.method": "prompt-logprobs",
+        "engine.method": "auto",
         "engine.kv_cache_bytes": 64 * 2**20,
         "engine.max_num_seqs": 16,
         "engine.max_num_batched_tokens": 96,
@@ -25,6 +27,7 @@ def test_vllm_on_ray_scores_as_the_float32_reference_does(job, finish, tiny_llam
     code, said = finish(command, without_torch=False)
     assert code == 0, said
     assert "96, of which 96 in this run" in said
+    assert re.search(r"engine +query-rows", said)
     table = read_output(output)
     assert table["doc_id"].to_pylist() == [f"d{row}" for row in range(96)]
     assert table["score"].null_count == 3

@@ -22,6 +22,7 @@ METHODS = (
     "fake",
     "transformers",
     pytest.param("prompt-logprobs", marks=pytest.mark.vllm),
+    pytest.param("query-rows", marks=pytest.mark.vllm),
 )
 
 

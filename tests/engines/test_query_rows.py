@@ -64,8 +64,8 @@ def tight(scheduler: str) -> dict[str, Any]:
 
 
 @contextmanager
-def query_rows(config: JobConfig, **options: bool) -> Iterator[QueryRowsEngine]:
-    engine = QueryRowsEngine(config, **options)
+def query_rows(config: JobConfig) -> Iterator[QueryRowsEngine]:
+    engine = QueryRowsEngine(config)
     try:
         yield engine
     finally:
@@ -156,7 +156,7 @@ def test_logprobs_without_prefix_caching(
     tiny_llama: Path, adversarial: tuple[list[TokenizedPair], list[QueryLogprobs]]
 ) -> None:
     pairs, expected = adversarial
-    with query_rows(float32_config(tiny_llama), prefix_caching=False) as engine:
+    with query_rows(float32_config(tiny_llama, prefix_caching=False)) as engine:
         got = engine.score(pairs[:500])
         assert engine.num_retries == 0
     assert largest_difference(got, expected[:500]) <= MARGIN * MEASURED["tiny_llama"]

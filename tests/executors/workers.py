@@ -185,6 +185,8 @@ def report(unit: WorkUnit, worker: str) -> UnitReport:
         worker=worker,
         num_rows=unit.num_rows,
         committed=True,
+        engine="fake",
+        passed_over=(),
         num_prompt_tokens=0,
         num_dropped_document_tokens=0,
         num_truncated_rows=0,

@@ -22,6 +22,11 @@ pytestmark = pytest.mark.vllm
 TOLERANCE = MEASURED["prompt-logprobs", "tiny_llama"].token
 
 
+@pytest.fixture(scope="module", params=["prompt-logprobs", "query-rows"])
+def method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
 def prompts(tiny_llama: Path) -> list[TokenizedPair]:
     config = float32_config(tiny_llama)
@@ -31,9 +36,9 @@ def prompts(tiny_llama: Path) -> list[TokenizedPair]:
 
 
 @pytest.fixture(scope="module")
-def together(tiny_llama: Path, prompts: list[TokenizedPair]) -> list[QueryLogprobs]:
+def together(method: str, tiny_llama: Path, prompts: list[TokenizedPair]) -> list[QueryLogprobs]:
     """All pairs in one call, in the order of varied_pairs()."""
-    with open_engine(float32_config(tiny_llama)) as engine:
+    with open_engine(float32_config(tiny_llama, method)) as engine:
         return engine.score(prompts)
 
 
@@ -43,18 +48,18 @@ def assert_same(found: Sequence[QueryLogprobs], expected: Sequence[QueryLogprobs
 
 
 def test_shuffled_pairs_keep_their_scores(
-    tiny_llama: Path, prompts: list[TokenizedPair], together: list[QueryLogprobs]
+    method: str, tiny_llama: Path, prompts: list[TokenizedPair], together: list[QueryLogprobs]
 ) -> None:
     order = random.Random(0).sample(range(len(prompts)), len(prompts))
-    with open_engine(float32_config(tiny_llama)) as engine:
+    with open_engine(float32_config(tiny_llama, method)) as engine:
         shuffled = engine.score([prompts[index] for index in order])
     assert_same(shuffled, [together[index] for index in order])
 
 
 def test_pairs_alone_get_the_scores_of_pairs_in_company(
-    tiny_llama: Path, prompts: list[TokenizedPair], together: list[QueryLogprobs]
+    method: str, tiny_llama: Path, prompts: list[TokenizedPair], together: list[QueryLogprobs]
 ) -> None:
-    with open_engine(float32_config(tiny_llama)) as engine:
+    with open_engine(float32_config(tiny_llama, method)) as engine:
         alone = [engine.score([prompt])[0] for prompt in prompts[::3]]
     assert_same(alone, together[::3])
 
@@ -65,23 +70,24 @@ def test_pairs_alone_get_the_scores_of_pairs_in_company(
 def test_limits_of_a_step_do_not_change_scores(
     max_num_seqs: int,
     max_num_batched_tokens: int,
+    method: str,
     tiny_llama: Path,
     prompts: list[TokenizedPair],
     together: list[QueryLogprobs],
 ) -> None:
     config = float32_config(
-        tiny_llama, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens
+        tiny_llama, method, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens
     )
     with open_engine(config) as engine:
         assert_same(engine.score(prompts), together)
 
 
 def test_thousands_of_pairs_stay_in_order(
-    tiny_llama: Path, prompts: list[TokenizedPair], together: list[QueryLogprobs]
+    method: str, tiny_llama: Path, prompts: list[TokenizedPair], together: list[QueryLogprobs]
 ) -> None:
     shortest = sorted(range(len(prompts)), key=lambda index: len(prompts[index].token_ids))[:50]
     chosen = random.Random(0).choices(shortest, k=5000)
-    config = float32_config(tiny_llama, max_num_seqs=256, max_num_batched_tokens=4096)
+    config = float32_config(tiny_llama, method, max_num_seqs=256, max_num_batched_tokens=4096)
     with open_engine(config) as engine:
         answers = engine.score([prompts[index] for index in chosen])
     assert_same(answers, [together[index] for index in chosen])

@@ -95,8 +95,9 @@ def test_a_card_job_gives_every_row_the_references_score(
     rows = [Row(*pair, card_prompt(tokenizer, *pair)) for pair in all_kinds()]
     for position, row in zip((0, 60, 61, len(rows)), UNSCORABLE, strict=True):
         rows.insert(position, row)
-    table = run_and_read(float32_config(tiny_llama), rows, write_pairs, tmp_path / "out")
-    assert_equal_to_reference(table, rows, tiny_llama, "prompt-logprobs")
+    config = float32_config(tiny_llama, "query-rows")
+    table = run_and_read(config, rows, write_pairs, tmp_path / "out")
+    assert_equal_to_reference(table, rows, tiny_llama, "query-rows")
     assert set(table["num_dropped_document_tokens"].drop_null().to_pylist()) == {0}
 
 

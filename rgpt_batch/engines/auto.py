@@ -1,0 +1,39 @@
+"""The choice of the fastest engine that works here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from rgpt_batch.engines.base import Engine
+from rgpt_batch.errors import EngineError, EngineStartError
+
+_logger = logging.getLogger(__name__)
+
+
+def first_that_works(starts: Sequence[Callable[[], Engine]]) -> Engine:
+    """Start engines in order until one starts and passes its self-test.
+
+    Args:
+        starts: Each starts an engine, or raises EngineError. The last one's error is the caller's.
+
+    Returns:
+        The engine, whose passed_over says why the ones before it were not taken.
+
+    Raises:
+        EngineStartError: None works; names the cause of each.
+    """
+    passed_over: list[str] = []
+    for start in starts:
+        try:
+            engine = start()
+        except EngineError as error:
+            # One line: the first of a message says what, the rest how to find out more.
+            passed_over.append(str(error).splitlines()[0])
+        else:
+            engine.passed_over = tuple(passed_over)
+            for reason in passed_over:
+                _logger.warning("using %s, because %s", engine.method, reason)
+            return engine
+    causes = "\n".join(f"  {reason}" for reason in dict.fromkeys(passed_over))
+    raise EngineStartError(f"no engine works here:\n{causes}")

