@@ -1,6 +1,6 @@
 """A report of a job: what its output folder tells, as one HTML page and as Markdown.
 
-    records, rows, quality → facts.gather → plots → render.write_report
+runs, rows, quality → facts.gather → time_plots, value_plots → render.write_report
 """
 
 from rgpt_batch.report.facts import Report, gather

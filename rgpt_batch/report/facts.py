@@ -112,8 +112,11 @@ class Report:
             )
         elif self.state != "complete":
             notes.append("All units are there, but the job was not declared complete: no _SUCCESS.")
-        if self.state != "complete" and self.runs and self.runs[-1].cause:
-            notes.append(f"The last run ended so: {self.runs[-1].cause}")
+        last = self.runs[-1] if self.runs else None
+        # A run that came to its end says of missing units what stands here already.
+        is_said = last is not None and last.state == "incomplete" and num_missing
+        if self.state != "complete" and last is not None and last.cause and not is_said:
+            notes.append(f"The last run ended so: {last.cause}")
         if self.num_rows_unrecorded:
             notes.append(
                 f"No run record speaks of {self.num_rows_unrecorded:,} of the committed rows, "

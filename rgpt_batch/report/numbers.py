@@ -9,12 +9,14 @@ from rgpt_batch.progress import format_seconds
 
 _SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _MINUS = "\u2212"
+# Where there is no value.
+DASH = "\u2013"
 
 
 def number(value: float | None, decimals: int = 0) -> str:
     """Format as `1,234.5`; None as a dash."""
     if value is None:
-        return "–"
+        return DASH
     return f"{value:,.{decimals}f}".replace("-", _MINUS)
 
 
@@ -57,8 +59,10 @@ def duration(seconds: float) -> str:
 
 def size(num_bytes: float) -> str:
     """Format bytes as `1.2 MB`."""
-    return f"{short(num_bytes)}B" if num_bytes < 1000 else f"{short(num_bytes)[:-1]} " + (
-        f"{short(num_bytes)[-1]}B"
+    return (
+        f"{short(num_bytes)}B"
+        if num_bytes < 1000
+        else f"{short(num_bytes)[:-1]} " + (f"{short(num_bytes)[-1]}B")
     )
 
 
@@ -70,7 +74,7 @@ def moment(seconds: float) -> str:
 def p_value(value: float | None) -> str:
     """Format the p value of a test."""
     if value is None:
-        return "–"
+        return DASH
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 

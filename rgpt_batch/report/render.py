@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from rgpt_batch.report import numbers, plots
+from rgpt_batch.report import numbers, time_plots, value_plots
 from rgpt_batch.report.facts import Report
 from rgpt_batch.report.runs import Spans, activity, spans
 from rgpt_batch.report.svg import Plot
@@ -83,7 +83,7 @@ def _context(report: Report) -> dict[str, Any]:
         "notes": report.notes,
         "plots": _plots(report, units),
         "num_lanes": max((unit.lane for unit in units), default=-1) + 1,
-        "max_lanes": plots.MAX_LANES,
+        "max_lanes": time_plots.MAX_LANES,
         "settings": _settings(report),
         "config_yaml": None if report.config is None else yaml.safe_dump(report.config),
         "max_rows": MAX_ROWS_SHOWN,
@@ -93,12 +93,12 @@ def _context(report: Report) -> dict[str, Any]:
 
 def _plots(report: Report, units: Sequence[Spans]) -> dict[str, Plot]:
     found = {}
-    if (over_time := activity(report.records, plots.NUM_TIME_BINS)) is not None:
-        found["speed"] = plots.speed(over_time)
-        found["timeline"] = plots.timeline(units, report.records, over_time)
+    if (over_time := activity(report.records, time_plots.NUM_TIME_BINS)) is not None:
+        found["speed"] = time_plots.speed(over_time)
+        found["timeline"] = time_plots.timeline(units, report.records, over_time)
     if (rows := report.rows) is not None:
         if rows.scores is not None:
-            found["scores"] = plots.histogram(
+            found["scores"] = value_plots.histogram(
                 rows.scores,
                 plot_id="scores",
                 title="Scores",
@@ -111,7 +111,7 @@ def _plots(report: Report, units: Sequence[Spans]) -> dict[str, Plot]:
             ("text_tokens", "Document and query", rows.text_tokens),
         ):
             if distribution is not None:
-                found[name] = plots.histogram(
+                found[name] = value_plots.histogram(
                     distribution,
                     plot_id=name,
                     title=title,
@@ -121,10 +121,10 @@ def _plots(report: Report, units: Sequence[Spans]) -> dict[str, Plot]:
                     max_bins=30,
                 )
     if (quality := report.quality) is not None:
-        found["intervals"] = plots.intervals(quality.evaluation.metrics)
+        found["intervals"] = value_plots.intervals(quality.evaluation.metrics)
         if quality.differences:
             metric = quality.evaluation.metrics[0].metric
-            found["changes"] = plots.changes(quality.differences, metric)
+            found["changes"] = value_plots.changes(quality.differences, metric)
     return found
 
 
@@ -134,7 +134,7 @@ def _settings(report: Report) -> dict[str, str]:
     shards = [key.removeprefix("input ") for key in identity if key.startswith("input ")]
     more = f" and {len(shards) - 1:,} more" if len(shards) > 1 else ""
     settings = {key: value for key, value in identity.items() if not key.startswith("input ")}
-    return {"input": f"{shards[0]}{more}" if shards else "–", **settings}
+    return {"input": f"{shards[0]}{more}" if shards else numbers.DASH, **settings}
 
 
 def _model_name(model: str | None) -> str | None:
@@ -146,7 +146,7 @@ def _model_name(model: str | None) -> str | None:
 def _brief(text: str | None) -> str:
     """Cut a text that may be of any length; None as a dash."""
     if text is None:
-        return "–"
+        return numbers.DASH
     text = " ".join(text.split())
     return text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS]}…"
 

@@ -23,7 +23,7 @@ from rgpt_batch.records import RejectionReason, WorkUnit
 from rgpt_batch.store.base import CommittedFile
 
 SCORE_CELL = 0.001
-NUM_EXAMPLES = 5
+NUM_EXAMPLES = 3
 
 REASONS: dict[str, str] = {
     RejectionReason.NULL_QUERY: "The query is null.",

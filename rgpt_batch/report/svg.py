@@ -6,10 +6,18 @@ that a plot follows the reader's light or dark scheme. All texts are plain; the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rgpt_batch.report.numbers import duration, nice_step, short
+
+# Of the plots that are as wide as the page; the same for all, so that their axes are in line.
+WIDTH = 928.0
+LEFT, RIGHT = 64.0, 20.0
+# Below the axis: its ticks and its label.
+AXIS = 40.0
+# Up to so many parts are drawn one by one and say what they are; more are merged.
+MAX_SINGLE_PARTS = 400
 
 _TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
@@ -132,7 +140,7 @@ class Plot:
         self,
         tag: str,
         style: str,
-        attributes: dict[str, float | str],
+        attributes: Mapping[str, float | str],
         *,
         text: str | None = None,
         title: str | None = None,
@@ -165,7 +173,5 @@ def steps(edges: Sequence[float], tops: Sequence[float], bottom: float) -> str:
         bottom: Pixel of the base line.
     """
     parts = [f"M{pixel(edges[0])} {pixel(bottom)}"]
-    parts += [
-        f"V{pixel(top)}H{pixel(edge)}" for top, edge in zip(tops, edges[1:], strict=True)
-    ]
+    parts += [f"V{pixel(top)}H{pixel(edge)}" for top, edge in zip(tops, edges[1:], strict=True)]
     return "".join(parts) + f"V{pixel(bottom)}z"
