@@ -79,7 +79,6 @@ class Report:
     manifest: Manifest
     num_units_committed: int
     num_rows_committed: int
-    num_output_bytes: int
     rows: RowFacts | None
     runs: tuple[RunFacts, ...]
     records: tuple[RunRecord, ...]
@@ -195,7 +194,6 @@ def gather(
         manifest=manifest,
         num_units_committed=len(files),
         num_rows_committed=sum(units[file.unit_id].num_rows for file in files),
-        num_output_bytes=sum(file.size for file in files),
         rows=rows,
         runs=runs,
         records=tuple(records),

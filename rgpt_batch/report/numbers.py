@@ -57,15 +57,6 @@ def duration(seconds: float) -> str:
     return format_seconds(seconds)
 
 
-def size(num_bytes: float) -> str:
-    """Format bytes as `1.2 MB`."""
-    return (
-        f"{short(num_bytes)}B"
-        if num_bytes < 1000
-        else f"{short(num_bytes)[:-1]} " + (f"{short(num_bytes)[-1]}B")
-    )
-
-
 def moment(seconds: float) -> str:
     """Format seconds since the epoch as a date and time in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))

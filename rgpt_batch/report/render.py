@@ -23,7 +23,7 @@ from rgpt_batch.report.svg import Plot
 MAX_TEXT_CHARS = 200
 MAX_ROWS_SHOWN = 50
 
-_MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>&$])")
+_MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[|~<>&$])")
 
 
 def to_html(report: Report) -> str:
@@ -65,7 +65,7 @@ def _environment(**options: Any) -> jinja2.Environment:
         lstrip_blocks=True,
         **options,
     )
-    for name in ("number", "signed", "rate", "percent", "duration", "size", "moment", "p_value"):
+    for name in ("number", "signed", "rate", "percent", "duration", "moment", "p_value"):
         environment.filters[name] = getattr(numbers, name)
     environment.filters["brief"] = _brief
     return environment

@@ -167,6 +167,8 @@ class _Rows:
         manifest: Manifest,
     ) -> None:
         self._connection = connection
+        # It would keep something of every file, outside of the database's memory limit.
+        connection.execute("SET enable_external_file_cache = false")
         self._files = [glob.escape(file.path) for file in files]
         units = {unit.unit_id: unit for unit in manifest.units}
         self._units = {os.path.basename(file.path): units[file.unit_id] for file in files}

@@ -13,7 +13,7 @@ from rgpt_batch.report.numbers import duration, nice_step, short
 
 # Of the plots that are as wide as the page; the same for all, so that their axes are in line.
 WIDTH = 928.0
-LEFT, RIGHT = 64.0, 20.0
+LEFT, RIGHT = 72.0, 20.0
 # Below the axis: its ticks and its label.
 AXIS = 40.0
 # Up to so many parts are drawn one by one and say what they are; more are merged.
@@ -124,7 +124,10 @@ class Plot:
 
     def time_axis(self, scale: Scale, y: float, label: str) -> None:
         """Add an axis of seconds at the bottom."""
-        ticks = [(tick, duration(tick)) for tick in scale.time_ticks(8)]
+        ticks = [
+            (tick, duration(tick).replace("m00s", "m").replace("h00m", "h"))
+            for tick in scale.time_ticks(8)
+        ]
         self._x_axis(scale, y, ticks, label)
 
     def _x_axis(
