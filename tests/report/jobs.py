@@ -44,9 +44,7 @@ def write_pairs(folder: Path) -> Path:
 
 def resumed_job(tokenizer: Path, folder: Path) -> Scored:
     """Run a job, lose two of its files, and run it again."""
-    config = fake_config(
-        tokenizer, *UNITS, "protocol.max_length=60", "output.pass_through=[bm25]"
-    )
+    config = fake_config(tokenizer, *UNITS, "protocol.max_length=60", "output.pass_through=[bm25]")
     pairs = write_pairs(folder / "pairs")
     first = score(config, [pairs], folder / "scored")
     for name in ("part-000001.parquet", "part-000004.parquet", "_SUCCESS"):

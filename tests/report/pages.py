@@ -9,6 +9,8 @@ from pathlib import Path
 # Elements that have no end tag, of those that a report uses.
 _VOID = {"meta"}
 
+MINUS, DASH = "\u2212", "\u2013"
+
 
 @dataclass
 class Element:

@@ -11,7 +11,7 @@ import pytest
 
 from rgpt_batch.report.rows import NUM_EXAMPLES
 from tests.report.jobs import write_report
-from tests.report.pages import Page
+from tests.report.pages import MINUS, Page
 from tests.unit.jobs import Scored
 
 
@@ -48,10 +48,10 @@ def test_distributions_are_those_of_the_rows(page: Page, job: Scored) -> None:
     ((name, *found),) = tables[0]
     scores = np.array([s for s in job.column("score") if s is not None], np.float64)
     assert name == "Score, nats"
-    assert float(found[0].replace("−", "-")) == pytest.approx(scores.mean(), abs=0.0051)
+    assert float(found[0].replace(MINUS, "-")) == pytest.approx(scores.mean(), abs=0.0051)
     expected = [np.quantile(scores, q, method="inverted_cdf") for q in (0, 0.05, 0.25, 0.5, 0.75)]
     expected += [np.quantile(scores, 0.95, method="inverted_cdf"), scores.max()]
-    values = [float(text.replace("−", "-")) for text in found[1:]]
+    values = [float(text.replace(MINUS, "-")) for text in found[1:]]
     assert values == pytest.approx(expected, abs=0.0061)
 
     documents, queries, texts = tables[1]
@@ -94,7 +94,6 @@ def test_rows_that_lost_most_are_found_in_the_input(page: Page, job: Scored) -> 
         (row for row in job.rows if row["num_dropped_document_tokens"]),
         key=lambda row: (-row["num_dropped_document_tokens"], int(row["doc_id"][1:])),
     )[:NUM_EXAMPLES]
-    pairs = job.folder.parent / "pairs"
     heads = ("Query id", "Document id", "Tokens kept", "Dropped", "Input file", "Row, from 0")
     assert page.rows_below(*heads) == [
         [
@@ -102,16 +101,10 @@ def test_rows_that_lost_most_are_found_in_the_input(page: Page, job: Scored) -> 
             row["doc_id"],
             str(row["num_document_tokens"]),
             str(row["num_dropped_document_tokens"]),
-            str(pairs / ("a.parquet" if int(row["doc_id"][1:]) < 25 else "b.parquet")),
-            str(int(row["doc_id"][1:]) % 25 if int(row["doc_id"][1:]) < 25 else index(row)),
+            *_place(job, int(row["doc_id"][1:])),
         ]
         for row in rows
     ]
-
-
-def index(row: dict[str, Any]) -> int:
-    """The row's place in the second shard."""
-    return int(row["doc_id"][1:]) - 25
 
 
 def test_runs_are_those_of_the_records(page: Page, runs: list[dict[str, Any]]) -> None:
@@ -120,7 +113,12 @@ def test_runs_are_those_of_the_records(page: Page, runs: list[dict[str, Any]]) -
     assert [row[0] for row in found] == ["1", "2"]
     for row, run in zip(found, runs, strict=True):
         units = run["units"]
-        assert row[3:7] == ["complete", str(len(units)), str(sum(u["num_rows"] for u in units)), "1"]
+        assert row[3:7] == [
+            "complete",
+            str(len(units)),
+            str(sum(u["num_rows"] for u in units)),
+            "1",
+        ]
         assert row[9:] == ["0", "0"]
     assert [len(run["units"]) for run in runs] == [7, 2]
 
@@ -165,6 +163,12 @@ def test_the_summary_tells_the_same(job: Scored, tmp_path: Path) -> None:
     pairs = str(job.folder.parent / "pairs" / "a.parquet").replace("_", r"\_")
     assert rf"| NULL\_QUERY | 2 | q4, d4 | {pairs} | 4 |" in lines
     assert "NaN" not in text and "None" not in text
+
+
+def _place(job: Scored, number: int) -> tuple[str, str]:
+    """Shard and row of a document: the first shard holds 25."""
+    name, row = ("a", number) if number < 25 else ("b", number - 25)
+    return str(job.folder.parent / "pairs" / f"{name}.parquet"), str(row)
 
 
 def _number(text: str) -> float:
