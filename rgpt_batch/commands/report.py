@@ -65,6 +65,8 @@ def report(output: str, target: str | None, baseline: str | None, **options: Any
 
     if baseline and not options["qrels"]:
         raise click.UsageError("--baseline needs --qrels.")
+    if target and Path(target).suffix == ".md":
+        raise click.UsageError("--to names the HTML page; the summary takes its name with .md.")
     store = open_store(output)
     found = gather(store, baseline=baseline, **options)
     page = Path(target) if target else Path(store.location, "_rgpt", "report.html")

@@ -10,6 +10,7 @@ from rgpt_batch.errors import ConfigError
 from rgpt_batch.evaluation import DEFAULT_METRICS
 from rgpt_batch.manifest import Manifest
 from rgpt_batch.pair_tables import DEFAULT_MEMORY_GIB, open_database
+from rgpt_batch.progress import format_count
 from rgpt_batch.records import UnitFailure
 from rgpt_batch.report.quality import Quality, assess
 from rgpt_batch.report.rows import RowFacts, row_facts
@@ -124,8 +125,9 @@ class Report:
             )
         if self.num_foreign_records:
             notes.append(
-                f"{self.num_foreign_records:,} run records were written by another version of "
-                "rgpt-batch and are left out."
+                f"{format_count(self.num_foreign_records, 'run record')} "
+                f"{'was' if self.num_foreign_records == 1 else 'were'} written by another version "
+                "of rgpt-batch, and left out here."
             )
         if self.quality_missing:
             notes.append(self.quality_missing)

@@ -53,16 +53,6 @@ class Quality:
     gains: tuple[QueryChange, ...]
     losses: tuple[QueryChange, ...]
 
-    @property
-    def num_gains(self) -> int:
-        """Queries that are better than with the baseline."""
-        return sum(difference > 0 for _, difference in self.differences)
-
-    @property
-    def num_losses(self) -> int:
-        """Queries that are worse than with the baseline."""
-        return sum(difference < 0 for _, difference in self.differences)
-
 
 def assess(
     connection: duckdb.DuckDBPyConnection,

@@ -120,6 +120,16 @@ class RowFacts:
         """How many rows have no score."""
         return self.num_rows - self.num_scored
 
+    @property
+    def rejected_fraction(self) -> float:
+        """Share of the rows that have no score."""
+        return self.num_rejected / max(1, self.num_rows)
+
+    @property
+    def truncated_fraction(self) -> float:
+        """Share of the rows whose document is cut."""
+        return self.num_truncated / max(1, self.num_rows)
+
 
 def row_facts(
     connection: duckdb.DuckDBPyConnection,
@@ -136,7 +146,7 @@ def row_facts(
     rows = _Rows(connection, files, manifest)
     num_rows, num_scored, num_queries, num_truncated, num_kept, num_dropped, mean = rows.select(
         "SELECT count(*), count(score), count(DISTINCT query_id), "
-        "count_if(num_dropped_document_tokens > 0), "
+        "count(*) FILTER (num_dropped_document_tokens > 0), "
         "coalesce(sum(num_document_tokens), 0)::BIGINT, "
         "coalesce(sum(num_dropped_document_tokens), 0)::BIGINT, favg(score) FROM rows"
     )[0]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rgpt_batch.evaluation import Estimate, MetricResult
+from rgpt_batch.progress import format_count
 from rgpt_batch.report.numbers import nice_step, number, short, signed
 from rgpt_batch.report.rows import Distribution
 from rgpt_batch.report.svg import AXIS, LEFT, MAX_SINGLE_PARTS, RIGHT, WIDTH, Plot, Scale, steps
@@ -91,7 +92,7 @@ def histogram(
             )
     num_hidden = distribution.num_rows - int(counts.sum())
     if num_hidden:
-        plot.text("small end", x.end, 12, f"{number(num_hidden)} outliers not drawn")
+        plot.text("small end", x.end, 12, f"{format_count(num_hidden, 'outlier')} not drawn")
     if x.low <= median <= x.high:
         plot.line("median", x(median), top - 16, x(median), bottom)
         side = "start" if x(median) < (x.start + x.end) / 2 else "end"
@@ -128,8 +129,8 @@ def changes(differences: Sequence[tuple[str, float]], metric: str) -> Plot:
     plot = Plot(
         plot_id="changes",
         title=f"Difference in {metric} for every query",
-        description=f"{num_gains} queries gain, {num_losses} lose, "
-        f"{len(values) - num_gains - num_losses} stay as they are.",
+        description=f"Queries that gain: {num_gains}, that lose: {num_losses}, that stay as they "
+        f"are: {len(values) - num_gains - num_losses}.",
         width=WIDTH,
         height=height,
     )
@@ -137,7 +138,7 @@ def changes(differences: Sequence[tuple[str, float]], metric: str) -> Plot:
     lowest, highest = min(0.0, values[-1][1]), max(0.0, values[0][1])
     y = Scale(low=lowest - 0.04 * limit, high=highest + 0.04 * limit, start=bottom, end=top)
     x = Scale(low=0, high=len(values), start=LEFT, end=WIDTH - RIGHT)
-    plot.text("heading", LEFT, 12, f"Difference in {metric}")
+    plot.text("heading", LEFT, 12, f"Difference in {metric}, query by query")
     plot.y_axis(y, x.start, x.end, y.ticks(6))
     bar_width = x(1) - x(0)
     gap = min(2.0, bar_width / 5)
@@ -155,8 +156,8 @@ def changes(differences: Sequence[tuple[str, float]], metric: str) -> Plot:
             tops = [y(pick(0.0, values[i][1])) for i in columns]
             plot.path(style, steps(edges, tops, y(0)))
     plot.line("axis", x.start, y(0), x.end, y(0))
-    plot.text("label start", x.start, height - 8, f"{number(num_gains)} queries gain")
-    plot.text("label end", x.end, height - 8, f"{number(num_losses)} queries lose")
+    plot.text("label start", x.start, height - 8, f"gain: {number(num_gains)}")
+    plot.text("label end", x.end, height - 8, f"lose: {number(num_losses)}")
     return plot
 
 

@@ -81,7 +81,7 @@ class Page(HTMLParser):
 
     def all_rows(self) -> list[list[str]]:
         """The rows of all tables."""
-        return [row for table in self._tables() for row in table]
+        return [row for table in self.tables() for row in table]
 
     def rows_below(self, *heads: str) -> list[list[str]]:
         """The rows of the one table that has these heads."""
@@ -90,9 +90,10 @@ class Page(HTMLParser):
 
     def tables_below(self, *heads: str) -> list[list[list[str]]]:
         """The rows of every table that has these heads."""
-        return [table[1:] for table in self._tables() if table[:1] == [list(heads)]]
+        return [table[1:] for table in self.tables() if table[:1] == [list(heads)]]
 
-    def _tables(self) -> list[list[list[str]]]:
+    def tables(self) -> list[list[list[str]]]:
+        """All tables, as rows of texts."""
         tables: list[list[list[str]]] = []
         for element in self.elements:
             if element.tag == "table":
