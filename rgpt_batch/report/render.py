@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from rgpt_batch.errors import ConfigError
 from rgpt_batch.report import numbers, time_plots, value_plots
 from rgpt_batch.report.facts import Report
 from rgpt_batch.report.runs import Spans, activity, spans
@@ -44,17 +45,30 @@ def write_report(report: Report, path: Path) -> Path:
 
     Returns:
         The path of the summary.
+
+    Raises:
+        ConfigError: The files cannot be written there.
     """
     summary = path.with_suffix(".md")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for file, text in ((path, to_html(report)), (summary, to_markdown(report))):
-        staged = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-        try:
-            staged.write_text(text, encoding="utf-8")
-            staged.replace(file)
-        finally:
-            staged.unlink(missing_ok=True)
+    texts = {path: to_html(report), summary: to_markdown(report)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for file, text in texts.items():
+            _replace(file, text)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be written: {error}. Name another place with --to."
+        ) from error
     return summary
+
+
+def _replace(file: Path, text: str) -> None:
+    staged = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        staged.write_text(text, encoding="utf-8")
+        staged.replace(file)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def _environment(**options: Any) -> jinja2.Environment:

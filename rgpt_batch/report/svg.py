@@ -93,7 +93,7 @@ class Plot:
         self, style: str, x: float, y: float, width: float, height: float, title: str | None = None
     ) -> None:
         """Add a filled rectangle."""
-        place = {"x": x, "y": y, "width": max(width, 0.1), "height": max(height, 0.0)}
+        place = {"x": x, "y": y, "width": max(width, 1.0), "height": max(height, 0.0)}
         self._add("rect", style, place, title=title)
 
     def line(self, style: str, x1: float, y1: float, x2: float, y2: float) -> None:
@@ -163,7 +163,7 @@ def pixel(value: float) -> str:
 
 def box(x: float, y: float, width: float, height: float) -> str:
     """Return path commands for a rectangle."""
-    w, h = pixel(max(width, 0.1)), pixel(height)
+    w, h = pixel(max(width, 1.0)), pixel(height)
     return f"M{pixel(x)} {pixel(y)}h{w}v{h}h-{w}z"
 
 

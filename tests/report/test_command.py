@@ -86,3 +86,9 @@ def test_an_unknown_metric_and_unjudged_queries_exit_with_2(
     done = run_cli("report", output, "--qrels", tmp_path / "other.tsv")
     assert (done.returncode, "none of its queries is judged" in done.stderr) == (2, True)
     assert not (output / "_rgpt" / "report.html").exists()
+
+
+def test_a_place_that_cannot_be_written_exits_with_2(output: Path, run_cli: RunCli) -> None:
+    done = run_cli("report", output, "--to", output / "_SUCCESS" / "report.html")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr and "--to" in done.stderr
