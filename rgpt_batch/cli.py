@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from rgpt_batch import __version__
-from rgpt_batch.commands import importing, inspection, ranking, scoring
+from rgpt_batch.commands import importing, inspection, ranking, report, scoring
 from rgpt_batch.errors import (
     ConfigError,
     Interrupted,
@@ -44,6 +44,7 @@ for _command in (
     ranking.rank,
     ranking.evaluate,
     ranking.compare,
+    report.report,
 ):
     cli.add_command(_command)
 

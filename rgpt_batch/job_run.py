@@ -134,7 +134,7 @@ def finish(run: Run) -> JobSummary:
         num_prompt_tokens=tally.num_prompt_tokens,
         seconds=time.time() - run.started_at,
         pairs_per_second=pairs_per_second,
-        engine_busy_fraction=_engine_busy_fraction(run.reports),
+        engine_busy_fraction=engine_busy_fraction(run.reports),
         engines=tuple(sorted({report.engine for report in run.reports})),
         passed_over=tuple(dict.fromkeys(why for r in run.reports for why in r.passed_over)),
         failures=tuple(run.failures),
@@ -194,8 +194,8 @@ def _describe_file(file: CommittedFile) -> dict[str, Any]:
     }
 
 
-def _engine_busy_fraction(reports: Sequence[UnitReport]) -> float:
-    """Engine seconds over the time from a worker's first engine call to its last."""
+def engine_busy_fraction(reports: Sequence[UnitReport]) -> float:
+    """Return engine seconds over the time from a worker's first engine call to its last."""
     busy = total = 0.0
     for worker in {report.worker for report in reports}:
         mine = [report for report in reports if report.worker == worker]

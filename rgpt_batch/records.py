@@ -141,6 +141,7 @@ class UnitReport:
         commit_seconds: Building and publishing the file.
         started_at: When reading began, seconds since the epoch.
         finished_at: When the commit was done, seconds since the epoch.
+        num_attempts: How often the unit was tried, this time included.
     """
 
     unit_id: str
@@ -158,13 +159,19 @@ class UnitReport:
     commit_seconds: float
     started_at: float
     finished_at: float
+    num_attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitFailure:
-    """A unit that could not be committed after all its attempts."""
+    """A unit that could not be committed after all its attempts.
+
+    Attributes:
+        failed_at: When the last attempt failed, seconds since the epoch.
+    """
 
     unit_id: str
     num_rows: int
     num_attempts: int
     cause: str
+    failed_at: float | None = None

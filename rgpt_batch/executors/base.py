@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -133,6 +135,10 @@ class UnitQueue:
         """Note that a unit was committed, so that engine and storage work."""
         self._num_failures_in_a_row = 0
 
+    def with_attempts(self, report: UnitReport) -> UnitReport:
+        """Add to a report what its worker cannot know: the attempts that failed before."""
+        return replace(report, num_attempts=1 + self._num_attempts[report.unit_id])
+
     def failed(self, unit: WorkUnit, error: Exception) -> UnitFailure | None:
         """Take a unit back whose attempt raised; a UnitFailure means that it was the last one.
 
@@ -190,6 +196,7 @@ class UnitQueue:
             num_rows=unit.num_rows,
             num_attempts=num_attempts,
             cause=describe(error),
+            failed_at=time.time(),
         )
 
     def _note_failure(self, error: Exception) -> None:

@@ -73,7 +73,7 @@ class LocalExecutor:
             num_in_flight -= 1
             if isinstance(outcome, UnitReport):
                 waiting.done()
-                yield outcome
+                yield waiting.with_attempts(outcome)
             elif isinstance(outcome, EngineDead):
                 raise EngineDead(
                     f"{outcome} (unit {unit.unit_id}). The local executor cannot start another "

@@ -263,7 +263,7 @@ class RayExecutor:
         else:
             del slot.in_flight[ref]
             waiting.done()
-            yield report
+            yield waiting.with_attempts(report)
 
     def _replace(self, slot: _Slot, start: Callable[[], _Slot]) -> None:
         ray.kill(slot.actor)

@@ -1,5 +1,6 @@
 """What holds for every executor. Workers follow scripts; Ray's live in real actor processes."""
 
+import time
 from functools import partial
 
 import pytest
@@ -51,6 +52,17 @@ def test_a_unit_that_fails_once_is_committed_at_the_second_attempt(executor, tmp
     done, failures = run(executor(), make_units(4), partial(ScriptedWorker, tmp_path, script))
     assert len(done) == 4 and not failures
     assert journal.units("begin").count("000002") == 2
+
+
+def test_a_report_counts_the_attempts_and_a_failure_has_its_time(executor, tmp_path):
+    script = Script(once={"000002": "raise"}, faults={"000003": "raise"})
+    begin = time.time()
+    with executor() as running:
+        outcomes = list(running.run(make_units(4), partial(ScriptedWorker, tmp_path, script)))
+    reports = {o.unit_id: o.num_attempts for o in outcomes if isinstance(o, UnitReport)}
+    assert reports == {"000000": 1, "000001": 1, "000002": 2}
+    (failure,) = (o for o in outcomes if isinstance(o, UnitFailure))
+    assert begin <= failure.failed_at <= time.time()
 
 
 def test_max_attempts_is_respected(executor, tmp_path, journal):

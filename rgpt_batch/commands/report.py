@@ -1,0 +1,77 @@
+"""The command that writes a report of an output folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rgpt_batch.commands.text import print_facts
+
+
+@click.command(
+    short_help="Write a report of an output folder: HTML and Markdown.",
+    epilog="Example: rgpt-batch report scored/ --qrels qrels.tsv --baseline bm25.trec "
+    "--price-per-hour 2.50",
+)
+@click.argument("output", type=click.Path(exists=True, file_okay=False))
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(dir_okay=False),
+    help="File to write; the Markdown summary goes beside it. [default: OUTPUT/_rgpt/report.html]",
+)
+@click.option(
+    "--qrels",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Judgements; adds the quality of the ranking. [default: none]",
+)
+@click.option(
+    "--baseline",
+    help="Run or scored output to test against, such as the first stage's. [default: none]",
+)
+@click.option(
+    "--metrics",
+    default="nDCG@10,RR@10,R@100,AP",
+    show_default=True,
+    help="Names of ir_measures; the first one is shown query by query.",
+)
+@click.option(
+    "--price-per-hour",
+    type=click.FloatRange(min=0),
+    help="Price of one worker's GPUs for an hour, any currency. [default: no cost is shown]",
+)
+@click.option(
+    "--temp-folder",
+    type=click.Path(exists=True, file_okay=False),
+    help="Where to put what does not fit into memory. [default: the system's]",
+)
+@click.option(
+    "--memory-gib",
+    type=click.FloatRange(min=0.25),
+    default=4.0,
+    show_default=True,
+    help="Memory for aggregating rows, GiB.",
+)
+def report(output: str, target: str | None, baseline: str | None, **options: Any) -> int:
+    """Write one HTML page on the job of an output folder, and a summary in Markdown.
+
+    The page shows speed, units per worker, scores, tokens, truncated and rejected rows, runs and
+    configuration, and on request quality and cost. It needs no network. The job may be unfinished.
+    """
+    from rgpt_batch.report import gather, write_report
+    from rgpt_batch.store import open_store
+
+    if baseline and not options["qrels"]:
+        raise click.UsageError("--baseline needs --qrels.")
+    if target and Path(target).suffix == ".md":
+        raise click.UsageError("--to names the HTML page; the summary takes its name with .md.")
+    store = open_store(output)
+    found = gather(store, baseline=baseline, **options)
+    page = Path(target) if target else Path(store.location, "_rgpt", "report.html")
+    summary = write_report(found, page)
+    print_facts({"report": str(page), "summary": str(summary)})
+    for note in found.notes:
+        click.echo(f"note         {note}")
+    return 0

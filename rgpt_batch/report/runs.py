@@ -1,0 +1,280 @@
+"""What the runs of a job did, from the records that they leave.
+
+Runs lie minutes or days apart. *Work time* joins them: second 0 is the start of the first run, and
+each run begins where the one before has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from rgpt_batch.job_run import engine_busy_fraction
+from rgpt_batch.records import UnitFailure, UnitReport
+from rgpt_batch.store import Store
+
+# A unit of the fake engine may take no time at all; a rate needs some.
+_SHORTEST_SECONDS = 1e-3
+
+Values = npt.NDArray[np.float64]
+
+
+class RunRecord(BaseModel):
+    """What Run.close writes.
+
+    Attributes:
+        cause: What stopped the run, where something did.
+        summary: The run's JobSummary, where it came to an end.
+        units: Those that the run finished.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    state: str
+    started_at: float
+    finished_at: float
+    config: dict[str, Any]
+    versions: dict[str, str]
+    cause: str | None = None
+    summary: dict[str, Any] = {}
+    units: tuple[UnitReport, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took; units may count by clocks that differ from the driver's."""
+        ends = [unit.finished_at for unit in self.units]
+        return max([self.finished_at, *ends]) - self.started_at
+
+    @property
+    def failures(self) -> tuple[UnitFailure, ...]:
+        """The units that the run gave up."""
+        return _FAILURES.validate_python(self.summary.get("failures", ()))
+
+
+_FAILURES = TypeAdapter(tuple[UnitFailure, ...])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """One run in figures.
+
+    Attributes:
+        number: From 1, oldest first.
+        num_workers: The most workers that were at work at once: one that replaces a dead one is not
+            another.
+        num_retried: Units that took more than one attempt.
+        num_duplicates: Units that another attempt had published first.
+        num_prompts: Rows that the engine was given; rejected ones are not.
+        seconds: From the command's start to its end.
+        scoring_seconds: From the first unit's start to the last one's end.
+        engine_busy_fraction: See JobSummary.
+        cause: What stopped the run, or why it is incomplete.
+    """
+
+    number: int
+    run_id: str
+    state: str
+    started_at: float
+    seconds: float
+    scoring_seconds: float
+    engine_seconds: float
+    engine_busy_fraction: float
+    num_workers: int
+    num_units: int
+    num_rows: int
+    num_prompts: int
+    num_prompt_tokens: int
+    num_retried: int
+    num_duplicates: int
+    failures: tuple[UnitFailure, ...]
+    cause: str | None
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Rows per second of scoring."""
+        return self.num_rows / self.scoring_seconds
+
+    @property
+    def worker_hours(self) -> float:
+        """Time for which the run's workers were held, idle or not."""
+        return self.num_workers * self.seconds / 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spans:
+    """The three phases of a unit, each as (start, end) in seconds of work time.
+
+    Attributes:
+        lane: From 0; the workers of a run have lanes of their own, except that one that replaces
+            a dead one may take over its lane.
+    """
+
+    report: UnitReport
+    run_number: int
+    lane: int
+    read: tuple[float, float]
+    engine: tuple[float, float]
+    commit: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Activity:
+    """Speed over work time.
+
+    Attributes:
+        edges: Shape (num_bins + 1,), seconds of work time.
+        pairs_per_second: Shape (num_bins,); a unit's pairs are spread over its engine time.
+        prompt_tokens_per_second: Shape (num_bins,); likewise.
+        engine_busy_fraction: Shape (num_bins,); a worker counts from its first engine call to its
+            last.
+        run_starts: Where runs begin, seconds of work time.
+    """
+
+    edges: Values
+    pairs_per_second: Values
+    prompt_tokens_per_second: Values
+    engine_busy_fraction: Values
+    run_starts: tuple[float, ...]
+
+
+def read_records(store: Store) -> tuple[list[RunRecord], int]:
+    """Return the records of all runs, oldest first, and how many are not of this version."""
+    records, num_foreign = [], 0
+    for found in store.read_runs():
+        try:
+            records.append(RunRecord.model_validate(found))
+        except ValidationError:
+            num_foreign += 1
+    return sorted(records, key=lambda record: record.started_at), num_foreign
+
+
+def run_facts(number: int, record: RunRecord) -> RunFacts:
+    """Sum up one run."""
+    units = record.units
+    begin = min((unit.started_at for unit in units), default=record.started_at)
+    end = max((unit.finished_at for unit in units), default=begin)
+    problems: Sequence[str] = record.summary.get("problems", ())
+    return RunFacts(
+        number=number,
+        run_id=record.run_id,
+        state=record.state,
+        started_at=record.started_at,
+        seconds=record.seconds,
+        scoring_seconds=max(end - begin, _SHORTEST_SECONDS),
+        engine_seconds=sum(unit.engine_seconds for unit in units),
+        engine_busy_fraction=engine_busy_fraction(units),
+        num_workers=max(_lanes(units).values(), default=-1) + 1,
+        num_units=len(units),
+        num_rows=sum(unit.num_rows for unit in units),
+        num_prompts=sum(unit.num_rows - sum(unit.num_rejected.values()) for unit in units),
+        num_prompt_tokens=sum(unit.num_prompt_tokens for unit in units),
+        num_retried=sum(unit.num_attempts > 1 for unit in units),
+        num_duplicates=sum(not unit.committed for unit in units),
+        failures=record.failures,
+        cause=record.cause or " ".join(problems) or None,
+    )
+
+
+def spans(records: Sequence[RunRecord]) -> list[Spans]:
+    """Place all units in work time, in the order in which they began."""
+    found = []
+    for number, (record, start) in enumerate(zip(records, _run_starts(records), strict=True), 1):
+        lanes = _lanes(record.units)
+        shift = start - record.started_at
+        for unit in record.units:
+            begin, end = unit.started_at + shift, unit.finished_at + shift
+            scored = end - unit.commit_seconds
+            found.append(
+                Spans(
+                    report=unit,
+                    run_number=number,
+                    lane=lanes[unit.worker],
+                    read=(begin, begin + unit.read_seconds),
+                    engine=(scored - unit.engine_seconds, scored),
+                    commit=(scored, end),
+                )
+            )
+    return sorted(found, key=lambda span: (span.read, span.report.unit_id))
+
+
+def activity(records: Sequence[RunRecord], num_bins: int) -> Activity | None:
+    """Compute speed over work time; None where no run finished a unit.
+
+    Args:
+        records: Oldest first.
+        num_bins: About how many; no bin reaches from one run into the next.
+    """
+    units = spans(records)
+    if not units:
+        return None
+    starts = _run_starts(records)
+    total = max(starts[-1] + records[-1].seconds, _SHORTEST_SECONDS)
+    bounds = [*starts, total]
+    edges = np.concatenate(
+        [
+            np.linspace(low, high, max(1, round(num_bins * (high - low) / total)), endpoint=False)
+            for low, high in pairwise(bounds)
+            if high > low
+        ]
+        + [[total]]
+    )
+    engine = np.array([span.engine for span in units])
+    widths = np.diff(edges)
+
+    def rate(amounts: Sequence[float], intervals: Values) -> Values:
+        return np.diff(_accumulated(edges, intervals, np.asarray(amounts, np.float64))) / widths
+
+    lives = _engine_lives(units)
+    busy = rate([span.report.engine_seconds for span in units], engine)
+    alive = rate([high - low for low, high in lives], lives)
+    return Activity(
+        edges=edges,
+        pairs_per_second=rate([span.report.num_rows for span in units], engine),
+        prompt_tokens_per_second=rate([span.report.num_prompt_tokens for span in units], engine),
+        engine_busy_fraction=np.clip(busy / np.maximum(alive, 1e-9), 0, 1),
+        run_starts=tuple(starts),
+    )
+
+
+def _run_starts(records: Sequence[RunRecord]) -> list[float]:
+    seconds = [record.seconds for record in records]
+    return [0.0, *accumulate(seconds)][: len(records)]
+
+
+def _accumulated(times: Values, intervals: Values, amounts: Values) -> Values:
+    """Return what has come together by each time, if each amount comes evenly in its interval."""
+    low, high = intervals[:, 0], intervals[:, 1]
+    lengths = np.maximum(high - low, _SHORTEST_SECONDS)
+    return np.array([(amounts * np.clip((time - low) / lengths, 0, 1)).sum() for time in times])
+
+
+def _engine_lives(units: Sequence[Spans]) -> Values:
+    """Return every worker's first and last moment of engine time, shape (num_workers, 2)."""
+    lives: dict[tuple[int, str], tuple[float, float]] = {}
+    for span in units:
+        worker = span.run_number, span.report.worker
+        low, high = lives.get(worker, span.engine)
+        lives[worker] = min(low, span.engine[0]), max(high, span.engine[1])
+    return np.array(list(lives.values()))
+
+
+def _lanes(units: Sequence[UnitReport]) -> dict[str, int]:
+    """Give each worker the first lane that is free when it begins."""
+    lives: dict[str, tuple[float, float]] = {}
+    for unit in units:
+        low, high = lives.get(unit.worker, (unit.started_at, unit.finished_at))
+        lives[unit.worker] = min(low, unit.started_at), max(high, unit.finished_at)
+    lanes: dict[str, int] = {}
+    free_from: list[float] = []
+    for worker, (low, high) in sorted(lives.items(), key=lambda life: (life[1], life[0])):
+        lane = next((i for i, time in enumerate(free_from) if time <= low), len(free_from))
+        free_from[lane : lane + 1] = [high]
+        lanes[worker] = lane
+    return lanes
