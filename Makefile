@@ -26,7 +26,8 @@ check: setup  ## Lint, format check, types.
 test: model  ## Run all tests.
 	$(bin)/python -m pytest
 
-bench: model  ## Run the benchmarks of this machine; tables go to benchmarks/results/.
+bench: setup  ## Run the benchmarks of this machine; tables go to benchmarks/results/.
+	$(bin)/rgpt-batch bench --shape bloom-560m -o engine.kv_cache_bytes=1073741824 -o engine.gpu_memory_utilization=0.4 --to out/bench-bloom-560m.md
 	$(bin)/python benchmarks/memory.py
 
 lock:  ## Rewrite requirements/cpu.lock (needs uv).

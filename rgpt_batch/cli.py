@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from rgpt_batch import __version__
-from rgpt_batch.commands import importing, inspection, ranking, report, scoring
+from rgpt_batch.commands import bench, importing, inspection, ranking, report, scoring
 from rgpt_batch.errors import (
     ConfigError,
     Interrupted,
@@ -45,6 +45,7 @@ for _command in (
     ranking.evaluate,
     ranking.compare,
     report.report,
+    bench.bench,
 ):
     cli.add_command(_command)
 

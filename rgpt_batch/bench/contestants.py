@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -11,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rgpt_batch.bench.variants import CARD, EVAL, Variant
 from rgpt_batch.config import JobConfig
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import RgptBatchError
@@ -37,41 +40,63 @@ class _Scorer(Protocol):
 
 
 class Contestant:
-    """A loaded way to the score, in a process that waits between passes.
+    """A loaded way to the score, in processes that wait between passes.
 
     Args:
-        method: `card`, `eval` (transformers) or an engine method.
-        config: Model, dtype and engine options.
+        variant: Which; not the pipeline.
+        config: Model, dtype and engine options that all variants share.
 
     Raises:
         RgptBatchError: It does not start; the message is the cause.
     """
 
+    def __init__(self, variant: Variant, config: JobConfig) -> None:
+        self._processes: list[_Process] = []
+        try:
+            for _ in range(variant.num_engines):
+                self._processes.append(_Process(variant.method, variant.configure(config)))
+            # vLLM measures free memory while it starts, so one starts after the other.
+        except BaseException:
+            self.close()
+            raise
+
+    def score(self, pairs: Sequence[TokenizedPair]) -> Measurement:
+        """Score pairs once; the time leaves out sending them to the processes."""
+        shares = _shares(pairs, len(self._processes))
+        for process, share in zip(self._processes, shares, strict=True):
+            process.send(list(share))
+        started = time.perf_counter()
+        for process in self._processes:
+            process.send("go")
+        scores = [score for process in self._processes for score in process.receive()]
+        return Measurement(seconds=time.perf_counter() - started, scores=scores)
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes:
+            process.close()
+        self._processes = []
+
+
+def _shares(pairs: Sequence[TokenizedPair], num_shares: int) -> list[Sequence[TokenizedPair]]:
+    """Cut into runs of about the same length, so that pairs of a document mostly stay together."""
+    bounds = [len(pairs) * index // num_shares for index in range(num_shares + 1)]
+    return [pairs[low:high] for low, high in itertools.pairwise(bounds)]
+
+
+class _Process:
     def __init__(self, method: str, config: JobConfig) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, method, config.model_dump()), daemon=False
-        )
+        self._process = context.Process(target=_serve, args=(theirs, method, config.model_dump()))
         self._process.start()
         theirs.close()
-        self._receive()
+        self.receive()
 
-    def score(self, pairs: Sequence[TokenizedPair]) -> Measurement:
-        """Score pairs once; the time leaves out sending them to the process."""
-        self._connection.send(list(pairs))
-        measurement: Measurement = self._receive()
-        return measurement
+    def send(self, message: object) -> None:
+        self._connection.send(message)
 
-    def close(self) -> None:
-        """End the process."""
-        if self._process.is_alive():
-            self._connection.send(None)
-            self._process.join(timeout=30)
-        self._process.kill()
-        self._process.join()
-
-    def _receive(self) -> Any:
+    def receive(self) -> Any:
         try:
             answer = self._connection.recv()
         except EOFError as error:
@@ -81,25 +106,30 @@ class Contestant:
             raise RgptBatchError(str(answer)) from answer
         return answer
 
+    def close(self) -> None:
+        if self._process.is_alive():
+            with contextlib.suppress(OSError):
+                self._connection.send(None)
+            self._process.join(timeout=30)
+        self._process.kill()
+        self._process.join()
+
 
 def _serve(connection: Connection, method: str, settings: dict[str, Any]) -> None:
     try:
         scorer = _load(method, JobConfig.model_validate(settings))
         connection.send("ready")
         while (pairs := connection.recv()) is not None:
-            started = time.perf_counter()
-            scores = scorer(pairs)
-            connection.send(Measurement(seconds=time.perf_counter() - started, scores=scores))
+            if connection.recv() == "go":
+                connection.send(scorer(pairs))
     except Exception as error:
         connection.send(RgptBatchError(f"{type(error).__name__}: {error}"))
 
 
 def _load(method: str, config: JobConfig) -> _Scorer:
-    if method in ("card", "eval"):
-        return _TransformersScorer(config, batch_size=1 if method == "card" else _EVAL_BATCH_SIZE)
-    engine = create_engine(
-        config.model_copy(update={"engine": config.engine.model_copy(update={"method": method})})
-    )
+    if method in (CARD, EVAL):
+        return _TransformersScorer(config, batch_size=1 if method == CARD else _EVAL_BATCH_SIZE)
+    engine = create_engine(config)
 
     def score(pairs: Sequence[TokenizedPair]) -> list[float]:
         answers = engine.score(pairs)
@@ -116,10 +146,16 @@ class _TransformersScorer:
 
     def __init__(self, config: JobConfig, batch_size: int) -> None:
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(config.model.name, dtype=config.model.dtype)
+        dtype = getattr(torch, config.model.dtype)
+        with torch.device(self._device):
+            if config.engine.vllm_args.get("load_format") == "dummy":
+                shape = AutoConfig.from_pretrained(config.model.name)
+                model = AutoModelForCausalLM.from_config(shape, dtype=dtype)
+            else:
+                model = AutoModelForCausalLM.from_pretrained(config.model.name, dtype=dtype)
         self._model: Any = model.eval().to(self._device)
         self._batch_size = batch_size
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import shutil
+import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rgpt_batch.errors import ConfigError
+
+_ARCHITECTURES = {
+    "bloom": "BloomForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+}
+_NUM_WORDS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +38,19 @@ class ModelShape:
     vocab_size: int
     ffn_size: int
     num_ffn_matrices: int
+
+    def scaled_down(self) -> ModelShape:
+        """Return the same architecture in a size that any machine computes in no time."""
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}-tiny",
+            hidden_size=64,
+            num_layers=2,
+            num_heads=2,
+            num_kv_heads=2,
+            vocab_size=1024,
+            ffn_size=256,
+        )
 
     @property
     def num_layer_parameters(self) -> int:
@@ -99,13 +124,27 @@ SHAPES = {
 }
 
 
-def save_random_model(shape: ModelShape, folder: Path, tokenizer: Path) -> Path:
-    """Write a checkpoint of this shape with random bfloat16 weights, once.
+def find_shape(name: str) -> ModelShape:
+    """Look a shape up; `-tiny` at the end of a name scales it down.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
+    full_name = name.removesuffix("-tiny")
+    if full_name not in SHAPES:
+        raise ConfigError(f"no shape is called {name!r}; there are {', '.join(SHAPES)}.")
+    shape = SHAPES[full_name]
+    return shape if name == full_name else shape.scaled_down()
+
+
+def save_random_model(shape: ModelShape, folder: Path, *, weights: bool) -> Path:
+    """Write a checkpoint of this shape with a tokenizer of its own, once.
 
     Args:
         shape: Which sizes.
         folder: Where to; complete if it has a config.json.
-        tokenizer: Folder whose tokenizer is copied; its ids must lie below the shape's vocabulary.
+        weights: Random bfloat16 weights; without them vLLM has to make some up
+            (load_format=dummy), which spares the disk.
     """
     if (folder / "config.json").exists():
         return folder
@@ -116,7 +155,7 @@ def save_random_model(shape: ModelShape, folder: Path, tokenizer: Path) -> Path:
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
         "num_attention_heads": shape.num_heads,
-        "torch_dtype": "bfloat16",
+        "dtype": "bfloat16",
     }
     if shape.model_type == "bloom":
         settings |= {"n_layer": shape.num_layers, "n_head": shape.num_heads}
@@ -127,13 +166,30 @@ def save_random_model(shape: ModelShape, folder: Path, tokenizer: Path) -> Path:
             "intermediate_size": shape.ffn_size,
             "tie_word_embeddings": False,
         }
-    torch.manual_seed(0)
     config = AutoConfig.for_model(shape.model_type, **settings)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    config.architectures = [_ARCHITECTURES[shape.model_type]]
     staged = folder.with_name(folder.name + ".partial")
     shutil.rmtree(staged, ignore_errors=True)
-    model.save_pretrained(staged)
-    for file in tokenizer.glob("tokenizer*"):
-        shutil.copy(file, staged)
+    staged.mkdir(parents=True)
+    _save_word_tokenizer(staged, min(shape.vocab_size, _NUM_WORDS))
+    if weights:
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(staged)
+    config.save_pretrained(staged)
     staged.rename(folder)
     return folder
+
+
+def _save_word_tokenizer(folder: Path, num_words: int) -> None:
+    """Save a tokenizer to which every word is one token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = string.ascii_lowercase
+    words = ("".join(each) for each in itertools.product(letters, repeat=3))
+    vocabulary = {"<unk>": 0, "Document": 1, "Query": 2, ":": 3}
+    for word in itertools.islice(words, num_words - len(vocabulary)):
+        vocabulary[word] = len(vocabulary)
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)

@@ -1,12 +1,12 @@
-"""One benchmark run: load every contestant, take turns, report ratios.
+"""One benchmark run: load every variant, take turns, keep what each turn took.
 
-Contestants score the same pairs in turns, so that a slow minute of the machine hits all of them;
-the ratio to the baseline is taken within each turn; its median and range over the turns are shown.
+Variants score the same texts in turns, so that a slow minute of the machine hits all of them, and
+ratios are taken within a turn. Every turn has new texts, so that no prefix cache has seen them.
 """
 
 from __future__ import annotations
 
-import statistics
+import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,172 +15,233 @@ from pathlib import Path
 
 import numpy as np
 
-from rgpt_batch.bench.contestants import Contestant
+from rgpt_batch.bench.contestants import Contestant, Measurement
 from rgpt_batch.bench.shapes import ModelShape
-from rgpt_batch.bench.workload import Workload, make_pairs, write_pairs
+from rgpt_batch.bench.variants import PIPELINE, Variant
+from rgpt_batch.bench.workload import Workload, make_pairs, single_token_words, write_pairs
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import RgptBatchError
 from rgpt_batch.job import run_job
-from rgpt_batch.protocol import load_protocol
+from rgpt_batch.protocol import ScoringProtocol, load_protocol, load_tokenizer
 from rgpt_batch.records import ScorePair, TokenizedPair
 
 BASELINE = "prompt-logprobs"
-PIPELINE = "pipeline"
+# The first pass of a variant tells how many pairs it scores in the time of a pass.
+_NUM_WARM_UP_PAIRS = 16
+_WARM_UP_SEED = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One timed pass.
+
+    Attributes:
+        flops: That the scores need, nothing shared.
+    """
+
+    num_pairs: int
+    num_tokens: int
+    flops: float
+    seconds: float
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Speed."""
+        return self.num_pairs / self.seconds
 
 
 @dataclass(kw_only=True)
 class Result:
-    """What was measured of one method on one workload.
+    """What was measured of one variant on one workload.
 
     Attributes:
-        seconds: One value per turn.
-        flops: FLOPs that the scores of one turn need, nothing shared.
-        max_score_difference: Largest |mean logprob - the baseline's|, nats.
+        turns: None where a turn failed.
+        max_score_difference: Largest |mean logprob - the baseline's|, nats; None where unknown.
     """
 
-    method: str
+    variant: Variant
     workload: Workload
-    num_pairs: int
-    num_tokens: int
-    flops: float
-    seconds: list[float] = field(default_factory=list)
-    max_score_difference: float = 0.0
-
-    @property
-    def pairs_per_second(self) -> float:
-        """Median over the turns."""
-        return self.num_pairs / statistics.median(self.seconds)
+    turns: list[Turn] = field(default_factory=list)
+    max_score_difference: float | None = None
 
 
-def run_suite(
-    config: JobConfig,
-    shape: ModelShape,
-    methods: Sequence[str],
-    workloads: Sequence[Workload],
-    words: Sequence[str],
-    num_turns: int,
-    say: Callable[[str], None],
-) -> list[Result]:
-    """Measure methods on workloads, interleaved.
+@dataclass(kw_only=True)
+class Findings:
+    """All results so far.
 
-    Args:
-        config: Model and engine options that all methods share.
-        shape: For the FLOPs.
-        methods: Engine methods, `card`, `eval`, or `pipeline` (the whole job with config's engine).
-        workloads: What to score.
-        words: To make texts of.
-        num_turns: Timed passes per method and workload, after one that warms up.
-        say: Told what happens, line by line.
-
-    Raises:
-        ConfigError: The tokenizer cannot be loaded.
+    Attributes:
+        not_measured: Variant name → why.
     """
-    protocol = load_protocol(config.protocol, config.model)
-    contestants: dict[str, Contestant] = {}
-    for method in methods:
-        if method == PIPELINE:
-            continue
+
+    results: list[Result] = field(default_factory=list)
+    not_measured: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What to measure.
+
+    Attributes:
+        config: Model and engine options that all variants share.
+        shape: For the FLOPs; None where the model's sizes are not known.
+        num_turns: Timed passes per variant and workload.
+        seconds_per_pass: About how long a pass takes.
+        budget_seconds: No turn begins after this time.
+    """
+
+    config: JobConfig
+    shape: ModelShape | None
+    variants: Sequence[Variant]
+    workloads: Sequence[Workload]
+    num_turns: int
+    seconds_per_pass: float
+    budget_seconds: float
+
+    def run(self, say: Callable[[str], None], keep: Callable[[Findings], None]) -> Findings:
+        """Measure, interleaved.
+
+        Args:
+            say: Told what happens, line by line.
+            keep: Given everything after each turn, so that a run that is cut leaves its results.
+
+        Raises:
+            ConfigError: The tokenizer cannot be loaded.
+        """
+        started = time.monotonic()
+        findings = Findings()
+        loaded = _Loaded(self, findings, say)
         try:
-            started = time.perf_counter()
-            contestants[method] = Contestant(method, config)
-            say(f"{method}: ready after {time.perf_counter() - started:.0f} s")
-        except RgptBatchError as error:
-            say(f"{method}: not measured: {error}")
-    results: list[Result] = []
-    try:
-        for workload in workloads:
-            texts = make_pairs(workload, words)
-            pairs = [p for p in protocol.tokenize(texts) if isinstance(p, TokenizedPair)]
-            rows = {
-                method: Result(
-                    method=method,
-                    workload=workload,
-                    num_pairs=len(pairs),
-                    num_tokens=sum(len(pair.token_ids) for pair in pairs),
-                    flops=sum(
-                        shape.flops_per_score(len(pair.token_ids), pair.num_query_tokens)
-                        for pair in pairs
-                    ),
+            for workload in self.workloads:
+                results = loaded.results_for(workload)
+                for turn in range(1, self.num_turns + 1):
+                    if time.monotonic() - started > self.budget_seconds:
+                        say(f"{self.budget_seconds:.0f} s are over")
+                        return findings
+                    loaded.take_turn(workload, results, seed=turn)
+                    speeds = ", ".join(
+                        f"{r.variant.name} {r.turns[-1].pairs_per_second:,.1f}"
+                        for r in results
+                        if len(r.turns) == turn
+                    )
+                    say(f"{workload.label}, turn {turn}, pairs/s: {speeds}")
+                    keep(findings)
+        finally:
+            loaded.close()
+        return findings
+
+
+class _Loaded:
+    """The suite's variants, ready to score."""
+
+    def __init__(self, suite: Suite, findings: Findings, say: Callable[[str], None]) -> None:
+        self._suite = suite
+        self._findings = findings
+        config = suite.config
+        self._protocol: ScoringProtocol = load_protocol(config.protocol, config.model)
+        self._words = single_token_words(load_tokenizer(config.model))
+        self._contestants: dict[str, Contestant] = {}
+        for variant in suite.variants:
+            if variant.method == PIPELINE:
+                continue
+            started = time.monotonic()
+            try:
+                self._contestants[variant.name] = Contestant(variant, config)
+                say(f"{variant.name}: ready after {time.monotonic() - started:.0f} s")
+            except RgptBatchError as error:
+                findings.not_measured[variant.name] = str(error).splitlines()[0]
+                say(f"{variant.name}: not measured: {error}")
+
+    def results_for(self, workload: Workload) -> list[Result]:
+        """Begin a workload. What gains nothing from shared documents is measured once."""
+        is_shared = workload.queries_per_document > 1
+        results = [
+            Result(variant=variant, workload=workload)
+            for variant in self._suite.variants
+            if variant.name not in self._findings.not_measured
+            and (variant.shares_documents or variant.name == BASELINE or not is_shared)
+            and not (variant.method == PIPELINE and is_shared)
+        ]
+        self._findings.results += results
+        self._num_pairs = {
+            r.variant.name: self._calibrate(workload, r.variant)
+            for r in results
+            if r.variant.method != PIPELINE
+        }
+        return results
+
+    def _calibrate(self, workload: Workload, variant: Variant) -> int:
+        """Warm up, and return how many pairs fill a pass."""
+        num_pairs = workload.round_up(_NUM_WARM_UP_PAIRS)
+        seed = _WARM_UP_SEED
+        while True:
+            seed -= 1
+            pairs = self._tokenize(make_pairs(workload, num_pairs, self._words, seed))
+            seconds = self._contestants[variant.name].score(pairs).seconds
+            wanted = workload.round_up(int(num_pairs * self._suite.seconds_per_pass / seconds))
+            # Small batches are slow, so the estimate is low until the pass is nearly full.
+            if wanted < 4 * num_pairs:
+                return wanted
+            num_pairs = workload.round_up(wanted // 2)
+
+    def take_turn(self, workload: Workload, results: Sequence[Result], seed: int) -> None:
+        """Let every variant score its share of the turn's texts."""
+        texts = make_pairs(workload, max(self._num_pairs.values()), self._words, seed)
+        pairs = self._tokenize(texts)
+        scores: dict[str, list[float]] = {}
+        for result in results:
+            name = result.variant.name
+            if result.variant.method == PIPELINE:
+                count = self._num_pairs.get("query-rows", len(pairs))
+                seconds = _run_pipeline(result.variant.configure(self._suite.config), texts[:count])
+            else:
+                count = self._num_pairs[name]
+                measurement: Measurement = self._contestants[name].score(pairs[:count])
+                seconds, scores[name] = measurement.seconds, measurement.scores
+            result.turns.append(
+                Turn(
+                    num_pairs=count,
+                    num_tokens=sum(len(pair.token_ids) for pair in pairs[:count]),
+                    flops=self._flops(pairs[:count]),
+                    seconds=seconds,
                 )
-                for method in [*contestants, *([PIPELINE] if PIPELINE in methods else [])]
-            }
-            for contestant in contestants.values():
-                # Warms up.
-                contestant.score(pairs[:32])
-            for turn in range(1, num_turns + 1):
-                scores = {}
-                for method, contestant in contestants.items():
-                    measurement = contestant.score(pairs)
-                    rows[method].seconds.append(measurement.seconds)
-                    scores[method] = measurement.scores
-                if PIPELINE in methods:
-                    rows[PIPELINE].seconds.append(_run_pipeline(config, texts))
-                times = ", ".join(f"{name} {row.seconds[-1]:.1f} s" for name, row in rows.items())
-                say(f"{workload.label}, turn {turn}: {times}")
-            for method, values in scores.items():
-                if BASELINE in scores:
-                    differences = np.abs(np.subtract(values, scores[BASELINE]))
-                    rows[method].max_score_difference = float(np.max(differences))
-            results += rows.values()
-    finally:
-        for contestant in contestants.values():
+            )
+        for result in results:
+            name = result.variant.name
+            if BASELINE in scores and name in scores:
+                count = min(len(scores[name]), len(scores[BASELINE]))
+                gap = np.abs(np.subtract(scores[name][:count], scores[BASELINE][:count]))
+                result.max_score_difference = max(
+                    result.max_score_difference or 0.0, float(gap.max())
+                )
+
+    def close(self) -> None:
+        for contestant in self._contestants.values():
             contestant.close()
-    return results
+
+    def _tokenize(self, texts: Sequence[ScorePair]) -> list[TokenizedPair]:
+        return [p for p in self._protocol.tokenize(texts) if isinstance(p, TokenizedPair)]
+
+    def _flops(self, pairs: Sequence[TokenizedPair]) -> float:
+        shape = self._suite.shape
+        if shape is None:
+            return 0.0
+        return sum(shape.flops_per_score(len(p.token_ids), p.num_query_tokens) for p in pairs)
 
 
 def _run_pipeline(config: JobConfig, texts: Sequence[ScorePair]) -> float:
-    """Run the whole job, Parquet to Parquet; returns seconds from the first unit to the last."""
+    """Run the whole job, Parquet to Parquet.
+
+    Returns:
+        Seconds from the first unit's first byte to the last commit, as the record of the run tells;
+        without the start of Ray and of the engine.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "pairs.parquet"
         write_pairs(texts, source)
         summary = run_job(config, [str(source)], f"{folder}/scored", quiet=True)
-    return summary.num_rows / summary.pairs_per_second
-
-
-def matmul_flops_per_second(seconds: float = 2.0) -> float:
-    """Measure this machine's dense bfloat16 matrix products: the roof of any score."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = 8192 if device == "cuda" else 2048
-    left, right = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
-
-    def timed(count: int) -> float:
-        started = time.perf_counter()
-        for _ in range(count):
-            left @ right
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
-
-    timed(2)
-    count = max(1, round(seconds / timed(1)))
-    return 2.0 * size**3 * count / timed(count)
-
-
-def to_table(results: Sequence[Result], matmul_rate: float) -> str:
-    """Format results as Markdown: speed, ratio to the baseline with range, share of the roof."""
-    lines = [
-        f"| workload | method | pairs/s | over {BASELINE} (range) | tokens/s | GFLOP/s | MFU "
-        "| max score difference |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for result in results:
-        peers = [r for r in results if r.workload == result.workload and r.method == BASELINE]
-        ratios = [
-            theirs / mine
-            for peer in peers
-            for mine, theirs in zip(result.seconds, peer.seconds, strict=True)
-        ]
-        ratio = (
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            if ratios
-            else "-"
-        )
-        rate = result.pairs_per_second / result.num_pairs
-        lines.append(
-            f"| {result.workload.label} | {result.method} | {result.pairs_per_second:,.1f} "
-            f"| {ratio} | {result.num_tokens * rate:,.0f} | {result.flops * rate / 1e9:,.1f} "
-            f"| {result.flops * rate / matmul_rate:.0%} | {result.max_score_difference:.3f} |"
-        )
-    return "\n".join(lines)
+        if summary.exit_code:
+            raise RgptBatchError("; ".join(summary.problems))
+        (record,) = Path(folder, "scored", "_rgpt", "runs").glob("*.json")
+        units = json.loads(record.read_text())["units"]
+    begin = min(unit["started_at"] for unit in units)
+    return float(max(unit["finished_at"] for unit in units) - begin)

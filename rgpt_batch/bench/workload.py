@@ -1,4 +1,4 @@
-"""Pairs to measure with: real words of the demo, in the lengths that are asked for."""
+"""Pairs to measure with: random words, in the lengths that are asked for."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rgpt_batch.records import ScorePair
-
-# English words have about this many tokens in the vocabularies of today's models.
-_TOKENS_PER_WORD = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,30 +24,58 @@ class Workload:
         queries_per_document: How many pairs share a document.
     """
 
-    num_pairs: int
     document_tokens: int
-    query_tokens: int = 8
-    queries_per_document: int = 1
+    query_tokens: int
+    queries_per_document: int
 
     @property
     def label(self) -> str:
         """For tables."""
-        return f"{self.document_tokens}-token documents, {self.queries_per_document} queries each"
+        return f"{self.document_tokens} tokens, {self.queries_per_document} per document"
+
+    def round_up(self, num_pairs: int) -> int:
+        """Return the next number of pairs in which every document has all its queries."""
+        return -(-max(1, num_pairs) // self.queries_per_document) * self.queries_per_document
 
 
-def make_pairs(workload: Workload, words: Sequence[str], seed: int = 0) -> list[ScorePair]:
-    """Draw random texts; the same seed gives the same pairs."""
+def make_pairs(
+    workload: Workload, num_pairs: int, words: Sequence[str], seed: int
+) -> list[ScorePair]:
+    """Draw random texts. Other seeds give other documents, which no cache has seen."""
     chooser = random.Random(seed)
 
-    def text(num_tokens: int) -> str:
-        return " ".join(chooser.choices(words, k=max(1, round(num_tokens / _TOKENS_PER_WORD))))
+    def text(num_words: int) -> str:
+        return " ".join(chooser.choices(words, k=num_words))
 
     pairs: list[ScorePair] = []
-    while len(pairs) < workload.num_pairs:
+    while len(pairs) < num_pairs:
         document = text(workload.document_tokens)
-        for _ in range(min(workload.queries_per_document, workload.num_pairs - len(pairs))):
-            pairs.append(ScorePair(query=text(workload.query_tokens), document=document))
-    return pairs
+        pairs += [
+            ScorePair(query=text(workload.query_tokens), document=document)
+            for _ in range(workload.queries_per_document)
+        ]
+    return pairs[:num_pairs]
+
+
+def single_token_words(tokenizer: Any, num_words: int = 2000) -> list[str]:
+    """Find words that are one token each when they stand behind a blank.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        num_words: How many are enough.
+    """
+    words: list[str] = []
+    for token_id in range(tokenizer.vocab_size):
+        word = tokenizer.decode([token_id]).strip()
+        if (
+            len(word) > 2
+            and word.isalpha()
+            and len(tokenizer.encode(f" {word}", add_special_tokens=False)) == 1
+        ):
+            words.append(word)
+        if len(words) == num_words:
+            break
+    return words
 
 
 def write_pairs(pairs: Sequence[ScorePair], path: Path) -> None:

@@ -1,0 +1,69 @@
+"""What is measured against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rgpt_batch.config import JobConfig
+
+# One pair at a time, as the model card does; padded batches of 8, as eval.py does.
+CARD = "card"
+EVAL = "eval"
+# The whole job, Parquet to Parquet through Ray, with query-rows.
+PIPELINE = "pipeline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A way to the score.
+
+    Attributes:
+        method: CARD, EVAL, PIPELINE or a value of engine.method.
+        num_engines: Processes that share the device and the pairs.
+        engine: Options of the configuration's engine section.
+        shares_documents: Whether more queries per document can make it faster.
+    """
+
+    name: str
+    method: str
+    num_engines: int = 1
+    engine: dict[str, Any] = field(default_factory=dict)
+    shares_documents: bool = False
+
+    def configure(self, config: JobConfig) -> JobConfig:
+        """Return the configuration with this variant's engine options."""
+        settings = config.model_dump()
+        settings["engine"] |= self.engine
+        settings["engine"]["vllm_args"] = {
+            **config.engine.vllm_args,
+            **self.engine.get("vllm_args", {}),
+        }
+        settings["engine"]["gpu_memory_utilization"] /= self.num_engines
+        if self.method not in (CARD, EVAL):
+            settings["engine"]["method"] = "query-rows" if self.method == PIPELINE else self.method
+        return JobConfig.model_validate(settings)
+
+
+def _query_rows(name: str, **settings: Any) -> Variant:
+    return Variant(name=name, method="query-rows", shares_documents=True, **settings)
+
+
+STANDARD = (
+    Variant(name=CARD, method=CARD),
+    Variant(name=EVAL, method=EVAL),
+    Variant(name="prompt-logprobs", method="prompt-logprobs"),
+    Variant(name="token-ids", method="token-ids", shares_documents=True),
+    _query_rows("query-rows"),
+    Variant(name=PIPELINE, method=PIPELINE, shares_documents=True),
+)
+# What may matter on a GPU that one engine does not fill.
+TUNING = (
+    _query_rows("query-rows, no cache", engine={"prefix_caching": False}),
+    _query_rows("query-rows, async", engine={"vllm_args": {"async_scheduling": True}}),
+    _query_rows("query-rows, 2 engines", num_engines=2),
+    _query_rows("query-rows, 4 engines", num_engines=4),
+    _query_rows("query-rows, steps of 4096", engine={"max_num_batched_tokens": 4096}),
+    _query_rows("query-rows, steps of 16384", engine={"max_num_batched_tokens": 16384}),
+)
+VARIANTS = {variant.name: variant for variant in (*STANDARD, *TUNING)}

@@ -1,0 +1,210 @@
+"""The command that measures every way to the score on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rgpt_batch.bench.shapes import ModelShape
+    from rgpt_batch.bench.suite import Findings, Suite
+    from rgpt_batch.bench.variants import Variant
+    from rgpt_batch.config import JobConfig
+
+
+@click.command(
+    short_help="Measure every way to the score on this machine.",
+    epilog="Example: rgpt-batch bench --shape bloom-560m --documents 80 --to bench.md",
+)
+@click.option("--config", "-c", type=click.Path(), help="YAML configuration. [default: none]")
+@click.option("--model", help="Folder or hub id; same as -o model.name=…")
+@click.option(
+    "--shape",
+    help="Instead of a model, random weights in the size of bloom-560m, bloom-1b1, bloom-3b, "
+    "bloom-7b, llama2-7b, baichuan2-7b, qwen-7b or smollm2-135m; nothing is downloaded. With "
+    "`-tiny` at its end, two small layers of the same architecture.",
+)
+@click.option(
+    "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option; see score."
+)
+@click.option(
+    "--documents",
+    multiple=True,
+    type=click.IntRange(min=1),
+    default=(80, 400),
+    show_default=True,
+    help="Tokens per document; may be repeated.",
+)
+@click.option("--query-tokens", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option(
+    "--queries-per-document",
+    multiple=True,
+    type=click.IntRange(min=1),
+    default=(1, 4, 16),
+    show_default=True,
+    help="May be repeated.",
+)
+@click.option(
+    "--variant",
+    "names",
+    multiple=True,
+    help="What to measure; may be repeated. tuning adds settings that matter on GPUs. [default: "
+    "card, eval, prompt-logprobs, token-ids, query-rows, pipeline; with a GPU also tuning]",
+)
+@click.option("--turns", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=8,
+    show_default=True,
+    help="About how long a timed pass takes.",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3600,
+    show_default=True,
+    help="Seconds after which no turn begins.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".cache"),
+    show_default=True,
+    help="Where models of --shape are kept.",
+)
+@click.option(
+    "--to",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Markdown file; grows turn by turn. [default: only the terminal]",
+)
+def bench(
+    config: str | None,
+    model: str | None,
+    shape: str | None,
+    overrides: tuple[str, ...],
+    documents: tuple[int, ...],
+    query_tokens: int,
+    queries_per_document: tuple[int, ...],
+    names: tuple[str, ...],
+    turns: int,
+    seconds: float,
+    budget: float,
+    cache: Path,
+    to: Path | None,
+) -> int:
+    """Measure every way to the score on this machine, in turns, on the same random texts.
+
+    Each turn has new texts. Ratios are taken within turns. The pipeline's time runs from the first
+    unit's first byte to the last commit; engines are measured on prompts that are tokenised.
+    """
+    from rgpt_batch.bench.hardware import hardware_name, matmul_flops_per_second
+    from rgpt_batch.bench.suite import Suite
+    from rgpt_batch.bench.table import to_markdown
+    from rgpt_batch.bench.workload import Workload
+
+    model_shape, job_config = _load(config, model, shape, overrides, cache)
+    suite = Suite(
+        config=job_config,
+        shape=model_shape,
+        variants=_variants(names),
+        workloads=[
+            Workload(document_tokens=length, query_tokens=query_tokens, queries_per_document=number)
+            for length in documents
+            for number in queries_per_document
+        ],
+        num_turns=turns,
+        seconds_per_pass=seconds,
+        budget_seconds=budget,
+    )
+    matmul_rate = matmul_flops_per_second()
+    header = _header(hardware_name(), shape or job_config.model.name, suite, matmul_rate)
+
+    def keep(findings: Findings) -> None:
+        if to is not None:
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_text(f"{header}\n{to_markdown(findings, matmul_rate)}\n", encoding="utf-8")
+
+    findings = suite.run(say=lambda line: click.echo(line, err=True), keep=keep)
+    keep(findings)
+    click.echo(f"{header}\n{to_markdown(findings, matmul_rate)}")
+    return 0 if any(result.turns for result in findings.results) else 1
+
+
+def _load(
+    config: str | None,
+    model: str | None,
+    shape: str | None,
+    overrides: tuple[str, ...],
+    cache: Path,
+) -> tuple[ModelShape | None, JobConfig]:
+    from rgpt_batch.bench.shapes import find_shape, save_random_model
+    from rgpt_batch.config import load_config
+
+    given = list(overrides)
+    if shape is None:
+        if model is not None:
+            given.append(f"model.name={model}")
+        loaded = load_config(config, tuple(given))
+        if loaded.model.dtype == "auto":
+            loaded = load_config(config, (*given, "model.dtype=bfloat16"))
+        return None, loaded
+    if model is not None:
+        raise click.UsageError("--model and --shape exclude each other.")
+    import torch
+
+    found = find_shape(shape)
+    # On a GPU vLLM makes weights up faster than a disk gives them.
+    has_weights = not torch.cuda.is_available()
+    folder = cache / f"random-{shape}{'' if has_weights else '-dummy'}"
+    save_random_model(found, folder, weights=has_weights)
+    given = [f"model.name={folder}", "model.dtype=bfloat16", *given]
+    if not has_weights:
+        given.append("engine.vllm_args.load_format=dummy")
+    return found, load_config(config, tuple(given))
+
+
+def _variants(names: tuple[str, ...]) -> list[Variant]:
+    from rgpt_batch.bench.variants import STANDARD, TUNING, VARIANTS
+
+    if not names:
+        import torch
+
+        return [*STANDARD, *TUNING] if torch.cuda.is_available() else list(STANDARD)
+    chosen: list[Variant] = []
+    for name in names:
+        if name == "tuning":
+            chosen += TUNING
+        elif name in VARIANTS:
+            chosen.append(VARIANTS[name])
+        else:
+            raise click.BadParameter(
+                f"{name!r} is none of {', '.join(VARIANTS)}, tuning.", param_hint="--variant"
+            )
+    return chosen
+
+
+def _header(hardware: str, model: str, suite: Suite, matmul_rate: float) -> str:
+    import time
+
+    from rgpt_batch.manifest import installed_versions
+
+    versions = ", ".join(f"{name} {version}" for name, version in installed_versions().items())
+    return "\n".join(
+        [
+            f"# Throughput: {model}, {hardware}",
+            "",
+            f"{time.strftime('%Y-%m-%d')}; {suite.config.model.dtype}, queries of "
+            f"{suite.workloads[0].query_tokens} tokens, documents and queries of random words. "
+            f"Median of {suite.num_turns} interleaved turns of about "
+            f"{suite.seconds_per_pass:g} s each, every turn with new texts; ratios are within "
+            "turns. The pipeline's time leaves out the start of Ray and of the engine. MFU: FLOPs "
+            "that the scores need, with nothing shared, over the measured matrix-product rate of "
+            f"{matmul_rate / 1e12:.2f} TFLOP/s; more queries per document can exceed 100 %.",
+            "",
+            f"{versions}.",
+            "",
+        ]
+    )
