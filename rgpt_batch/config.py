@@ -102,6 +102,9 @@ class OutputConfig(_Section):
     pass_through: tuple[str, ...] = Field((), description="Input columns to copy.")
     query_token_logprobs: bool = Field(False, description="Add one logprob per query token.")
     source: bool = Field(False, description="Add the input file and the row's index in it.")
+    pair_hash: bool = Field(
+        True, description="Add 16 bytes per row by which `score --reuse` knows the pair again."
+    )
     max_rejected_fraction: float = Field(
         0.1, ge=0, le=1, description="Share of rejected rows above which the job exits with 3."
     )

@@ -32,6 +32,7 @@ from rgpt_batch.model_files import pinned
 from rgpt_batch.plan import inspect_shards, plan_units, resolve_inputs
 from rgpt_batch.progress import ProgressDisplay, Tally
 from rgpt_batch.records import WorkUnit
+from rgpt_batch.reuse import build_index, drop_indexes, find_earlier_scores
 from rgpt_batch.score_file import check_pass_through
 from rgpt_batch.store import Store, open_store
 from rgpt_batch.unit_runner import UnitRunner
@@ -76,6 +77,7 @@ def run_job(
     output: str,
     *,
     on_change: OnChange = "refuse",
+    reuse: str | None = None,
     quiet: bool = False,
 ) -> JobSummary:
     """Score every pair of the input; resume where an earlier run stopped.
@@ -85,16 +87,21 @@ def run_job(
         inputs: Files, folders or glob patterns.
         output: A folder; created if missing.
         on_change: What to do where the folder holds the work of a job with another fingerprint.
+        reuse: The output folder of an earlier job. Pairs with the same texts get its scores.
         quiet: Show no progress.
 
     Raises:
-        ConfigError, ShardError: See plan_job.
-        ManifestMismatch: The folder belongs to another job, and on_change is refuse.
+        ConfigError, ShardError: See plan_job and reuse.find_earlier_scores.
+        ManifestMismatch: The folder belongs to another job, and on_change is refuse; or the earlier
+            scores were made with other settings.
         EngineError: No engine starts.
         Interrupted: SIGINT or SIGTERM came. What is committed stays.
     """
     config, planned = plan_job(config, inputs, output)
     store = open_store(output)
+    earlier = None
+    if reuse is not None:
+        earlier = find_earlier_scores(reuse, store, planned.identity, config)
     manifest = _adopt(store, planned, on_change)
     committed = store.committed()
     remaining = [unit for unit in manifest.units if unit.unit_id not in committed]
@@ -104,8 +111,9 @@ def run_job(
         num_rows=manifest.num_rows,
         num_units_before=len(manifest.units) - len(remaining),
         num_rows_before=num_rows_before,
+        is_reusing=earlier is not None,
     )
-    run = Run(store, manifest, config, tally)
+    run = Run(store, manifest, config, tally, earlier)
     try:
         with _signals_raise():
             if remaining:
@@ -122,20 +130,31 @@ def run_job(
             run.close(state, {"cause": f"{type(error).__name__}: {error}"})
         raise
     state = "complete" if summary.exit_code == EXIT_COMPLETE else "incomplete"
+    if state == "complete":
+        drop_indexes(store)
     run.close(state, {"summary": asdict(summary)})
     return summary
 
 
 def _score(run: Run, units: Sequence[WorkUnit], quiet: bool) -> None:
-    make_worker = functools.partial(
-        UnitRunner, run.config, run.manifest.columns, run.manifest.fingerprint, run.store.location
-    )
     run.store.write_failures([])
     executor = create_executor(run.config)
-    with (
-        ProgressDisplay(run.tally, run.store, lambda: executor.activity, quiet=quiet) as display,
-        executor,
-    ):
+    is_indexing = run.earlier is not None
+
+    def activity() -> str:
+        return "sorting earlier scores" if is_indexing else executor.activity
+
+    with ProgressDisplay(run.tally, run.store, activity, quiet=quiet) as display, executor:
+        index = build_index(run.earlier, run.store) if run.earlier else None
+        is_indexing = False
+        make_worker = functools.partial(
+            UnitRunner,
+            run.config,
+            run.manifest.columns,
+            run.manifest.fingerprint,
+            run.store.location,
+            score_index=index,
+        )
         for outcome in executor.run(units, make_worker):
             run.add(outcome)
             display.add(outcome)

@@ -20,6 +20,7 @@ from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.model_files import model_identity
 from rgpt_batch.plan import Shard
 from rgpt_batch.records import WorkUnit
+from rgpt_batch.scoring import SCORING_VERSION
 
 _NUM_DIFFERENCES_SHOWN = 12
 _PACKAGES = (
@@ -103,9 +104,11 @@ def job_identity(config: JobConfig, shards: Sequence[Shard]) -> Identity:
         "output.pass_through": json.dumps(columns.pass_through),
         "output.query_token_logprobs": str(config.output.query_token_logprobs),
         "output.source": str(config.output.source),
+        "output.pair_hash": str(config.output.pair_hash),
         "engine.method": config.engine.method,
         "engine.vllm_args": json.dumps(config.engine.vllm_args, sort_keys=True),
         "engine.version": _engine_version(config),
+        "scoring.version": SCORING_VERSION,
     }
     for shard in shards:
         identity[f"input {shard.path}"] = f"{shard.version}, {len(shard.row_groups)} row groups"
@@ -115,6 +118,15 @@ def job_identity(config: JobConfig, shards: Sequence[Shard]) -> Identity:
 def fingerprint(identity: Identity) -> str:
     """Return 16 hexadecimal digits that two identities share only if they are equal."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def scoring_identity(identity: Identity) -> Identity:
+    """Return the part that decides which score a pair gets, whatever the input and the columns.
+
+    What is not known to leave scores alone counts as part of it.
+    """
+    others = ("input ", "columns", "output.")
+    return {key: value for key, value in identity.items() if not key.startswith(others)}
 
 
 def differences(old: Identity, new: Identity) -> str:

@@ -17,9 +17,10 @@ from rgpt_batch.config import JobConfig
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.manifest import Manifest
+from rgpt_batch.pair_hash import NUM_BYTES, pair_hashes
 from rgpt_batch.protocol import load_protocol
 from rgpt_batch.records import TokenizedPair, WorkUnit
-from rgpt_batch.score_file import SCORE_SCHEMA, read_footer
+from rgpt_batch.score_file import PAIR_HASH, SCORE_SCHEMA, read_footer
 from rgpt_batch.scoring import MAX_LOGPROB, to_score
 from rgpt_batch.shards import read_pairs
 from rgpt_batch.store import Store
@@ -143,16 +144,28 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
     if not np.isfinite(values).all() or (values > MAX_LOGPROB).any():
         yield f"{file.path}: a score is not finite, or above 0. {fix}"
     try:
-        if not _input_ids(unit, manifest.columns).equals(table.select(["query_id", "doc_id"])):
-            yield f"{file.path}: its ids are not those of the input, in the input's order. {fix}"
+        ids, hashes = _input_ids_and_hashes(unit, manifest.columns)
     except ShardError as error:
         yield f"{file.path}: its input cannot be read again: {error}"
+        return
+    if not ids.equals(table.select(["query_id", "doc_id"])):
+        yield f"{file.path}: its ids are not those of the input, in the input's order. {fix}"
+    if manifest.identity.get("output.pair_hash") == "True":
+        if PAIR_HASH not in table.column_names:
+            yield f"{file.path}: {PAIR_HASH} missing. {fix}"
+        elif pc.any(pc.not_equal(table[PAIR_HASH], hashes)).as_py():
+            yield f"{file.path}: a {PAIR_HASH} is not that of the input's texts. {fix}"
 
 
-def _input_ids(unit: WorkUnit, columns: Columns) -> pa.Table:
-    batches = [batch.columns for batch in read_pairs(unit, columns, source=False)]
+def _input_ids_and_hashes(unit: WorkUnit, columns: Columns) -> tuple[pa.Table, pa.Array]:
+    batches = []
+    hashes: list[bytes | None] = []
+    for batch in read_pairs(unit, columns, source=False):
+        batches.append(batch.columns)
+        hashes += pair_hashes(batch.pairs)
     ids = pa.Table.from_batches(batches).select(["query_id", "doc_id"])
-    return ids.cast(pa.schema([SCORE_SCHEMA.field(name) for name in ids.column_names]))
+    schema = pa.schema([SCORE_SCHEMA.field(name) for name in ids.column_names])
+    return ids.cast(schema), pa.array(hashes, pa.binary(NUM_BYTES))
 
 
 def _sample(

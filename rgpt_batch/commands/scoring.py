@@ -81,6 +81,13 @@ def _job_options(command: _Command) -> _Command:
     show_default=True,
     help="What to do if the output folder holds the scores of another job.",
 )
+@click.option(
+    "--reuse",
+    type=click.Path(),
+    metavar="OLD_OUTPUT",
+    help="Output folder of an earlier job with the same settings; pairs whose texts it has scored "
+    "get its scores. [default: score all]",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def score(
     config: str | None,
@@ -88,6 +95,7 @@ def score(
     output: str,
     executor: str | None,
     on_change: Any,
+    reuse: str | None,
     quiet: bool,
     **shortcuts: Any,
 ) -> int:
@@ -95,7 +103,7 @@ def score(
     from rgpt_batch.job import run_job
 
     job_config = _load(config, executor=executor, **shortcuts)
-    summary = run_job(job_config, inputs, output, on_change=on_change, quiet=quiet)
+    summary = run_job(job_config, inputs, output, on_change=on_change, reuse=reuse, quiet=quiet)
     _print_summary(summary)
     return summary.exit_code
 
@@ -221,6 +229,8 @@ def _print_summary(summary: JobSummary) -> None:
         f"{summary.num_rows_before:,} before",
         "rejected": format_rejected(summary.num_rejected),
     }
+    if summary.num_reused:
+        facts["reused"] = f"{summary.num_reused:,} of {summary.num_rows:,} rows"
     if summary.num_rows_scored:
         facts["truncated"] = f"{summary.num_truncated_rows:,} documents in this run"
         facts["speed"] = (
