@@ -166,6 +166,18 @@ class ExecutorConfig(_Section):
     max_attempts: PositiveInt = Field(3, description="Attempts before a unit counts as failed.")
 
 
+class ParityConfig(_Section):
+    """A check of the engine against the float32 reference before the job, on a sample of pairs."""
+
+    num_pairs: int = Field(0, ge=0, le=2000, description="Pairs to compare; 0 leaves it out.")
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="Largest difference of a score, nats; on average a quarter is allowed. "
+        "Default: 0.001 where the job computes in float32, else 0.6.",
+    )
+
+
 class JobConfig(_Section):
     """Everything that `rgpt-batch score` needs beside input and output.
 
@@ -179,6 +191,7 @@ class JobConfig(_Section):
     engine: EngineConfig = EngineConfig()
     units: UnitsConfig = UnitsConfig()
     executor: ExecutorConfig = ExecutorConfig()
+    parity: ParityConfig = ParityConfig()
 
     @model_validator(mode="before")
     @classmethod

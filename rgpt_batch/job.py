@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import signal
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -29,6 +31,7 @@ from rgpt_batch.manifest import (
     job_identity,
 )
 from rgpt_batch.model_files import pinned
+from rgpt_batch.parity import check_parity, require_parity
 from rgpt_batch.plan import inspect_shards, plan_units, resolve_inputs
 from rgpt_batch.progress import ProgressDisplay, Tally
 from rgpt_batch.records import WorkUnit
@@ -94,6 +97,7 @@ def run_job(
         ConfigError, ShardError: See plan_job and reuse.find_earlier_scores.
         ManifestMismatch: The folder belongs to another job, and on_change is refuse; or the earlier
             scores were made with other settings.
+        ParityError: config.parity asks for a check, and the engine fails it.
         EngineError: No engine starts.
         Interrupted: SIGINT or SIGTERM came. What is committed stays.
     """
@@ -117,6 +121,10 @@ def run_job(
     try:
         with _signals_raise():
             if remaining:
+                if config.parity.num_pairs:
+                    report = _say_nothing if quiet else _say
+                    run.parity = check_parity(config, manifest, store, report)
+                    require_parity(run.parity)
                 _score(run, remaining, quiet)
             summary = finish(run)
     except BaseException as error:
@@ -158,6 +166,14 @@ def _score(run: Run, units: Sequence[WorkUnit], quiet: bool) -> None:
         for outcome in executor.run(units, make_worker):
             run.add(outcome)
             display.add(outcome)
+
+
+def _say(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+def _say_nothing(message: str) -> None:
+    pass
 
 
 def _adopt(store: Store, planned: Manifest, on_change: OnChange) -> Manifest:

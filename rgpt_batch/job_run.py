@@ -15,6 +15,7 @@ from typing import Any
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import ManifestMismatch, ShardError
 from rgpt_batch.manifest import Manifest, installed_versions
+from rgpt_batch.parity import Parity
 from rgpt_batch.progress import Tally
 from rgpt_batch.records import RejectionReason, UnitFailure, UnitReport, WorkUnit
 from rgpt_batch.reuse import EarlierScores
@@ -36,6 +37,7 @@ class JobSummary:
         num_rows_scored: Rows that this run committed, rejected ones included.
         num_rejected: Rejected rows of the whole output, per reason.
         num_reused: Rows of the whole output whose score was copied from an earlier job.
+        parity: How far the engine is from the reference; None where that was not asked for.
         problems: Why exit_code is not 0, one sentence each.
         engine_busy_fraction: Share of the workers' time in which an engine was at work.
     """
@@ -53,6 +55,7 @@ class JobSummary:
     seconds: float
     pairs_per_second: float
     engine_busy_fraction: float
+    parity: Parity | None
     failures: tuple[UnitFailure, ...]
     problems: tuple[str, ...]
 
@@ -73,6 +76,7 @@ class Run:
         self.config = config
         self.tally = tally
         self.earlier = earlier
+        self.parity: Parity | None = None
         self.reports: list[UnitReport] = []
         self.failures: list[UnitFailure] = []
         self.started_at = time.time()
@@ -100,6 +104,7 @@ class Run:
                 "config": self.config.model_dump(mode="json"),
                 "versions": installed_versions(),
                 "reuse": None if self.earlier is None else self.earlier.record(),
+                "parity": None if self.parity is None else asdict(self.parity),
                 **ending,
                 "units": [asdict(report) for report in self.reports],
             },
@@ -146,6 +151,7 @@ def finish(run: Run) -> JobSummary:
         seconds=time.time() - run.started_at,
         pairs_per_second=pairs_per_second,
         engine_busy_fraction=_engine_busy_fraction(run.reports),
+        parity=run.parity,
         failures=tuple(run.failures),
         problems=tuple(problems),
     )

@@ -32,7 +32,7 @@ from rgpt_batch.store import Store, open_store
 _READ_ROWS = 2**16
 # Rows of a record batch of the index; all of them are in memory once, when it is written.
 _BATCH_ROWS = 2**20
-_MEMORY_GIB = 2.0
+_MEMORY_GIB = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,14 +21,14 @@ from rgpt_batch.score_file import TOKEN_LOGPROBS
 # The two halves of a hash, big-endian, so that they sort as its bytes do.
 HIGH, LOW = "hash_high", "hash_low"
 
-# Output column → attribute of Score.
-SCORE_COLUMNS = {
-    "score": "mean_logprob",
-    "sum_logprob": "sum_logprob",
-    "num_query_tokens": "num_query_tokens",
-    "num_document_tokens": "num_document_tokens",
-    "num_dropped_document_tokens": "num_dropped_document_tokens",
-}
+# The columns of scored files that make a Score.
+SCORE_COLUMNS = (
+    "score",
+    "sum_logprob",
+    "num_query_tokens",
+    "num_document_tokens",
+    "num_dropped_document_tokens",
+)
 
 
 def split_hashes(hashes: bytes) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
@@ -78,8 +78,14 @@ def _read_scores(batch: pa.RecordBatch, places: npt.NDArray[np.intp]) -> list[Re
     taken = batch.take(pa.array(places))
     columns = (taken[name].to_pylist() for name in SCORE_COLUMNS)
     scores = [
-        Score(**dict(zip(SCORE_COLUMNS.values(), row, strict=True)))
-        for row in zip(*columns, strict=True)
+        Score(
+            mean_logprob=mean,
+            sum_logprob=total,
+            num_query_tokens=num_query,
+            num_document_tokens=num_document,
+            num_dropped_document_tokens=num_dropped,
+        )
+        for mean, total, num_query, num_document, num_dropped in zip(*columns, strict=True)
     ]
     if TOKEN_LOGPROBS not in batch.schema.names:
         return [ReusedScore(score=score, logprobs=None) for score in scores]

@@ -20,16 +20,12 @@ from rgpt_batch.manifest import Manifest
 from rgpt_batch.pair_hash import NUM_BYTES, pair_hashes
 from rgpt_batch.protocol import load_protocol
 from rgpt_batch.records import TokenizedPair, WorkUnit
+from rgpt_batch.reference import default_tolerance, reference_config
 from rgpt_batch.score_file import PAIR_HASH, SCORE_SCHEMA, read_footer
 from rgpt_batch.scoring import MAX_LOGPROB, to_score
 from rgpt_batch.shards import read_pairs
 from rgpt_batch.store import Store
 from rgpt_batch.store.base import CommittedFile
-
-# |mean logprob - float32 reference|, nats. Reduced precision moves single scores a lot (0.44 was
-# the largest of 4,300 for SmolLM2-135M in bfloat16); the bound catches wrong scores, not rounding.
-_FLOAT32_TOLERANCE = 1e-3
-_REDUCED_PRECISION_TOLERANCE = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +75,7 @@ def verify_output(
     max_error, num_done = 0.0, 0
     if num_rescored and intact:
         config = _recorded_config(store)
-        limit = _tolerance(config) if tolerance is None else tolerance
+        limit = default_tolerance(config) if tolerance is None else tolerance
         sampled = _sample(intact, num_rescored, seed)
         max_error, num_done, found = _rescore(config, manifest, files, sampled, limit)
         problems += found
@@ -188,11 +184,8 @@ def _rescore(
     tolerance: float,
 ) -> tuple[float, int, list[str]]:
     """Score the sampled rows with the reference; returns the largest error, a count, problems."""
-    method = "fake" if config.engine.method == "fake" else "transformers"
-    reference = config.model_copy(
-        update={"engine": config.engine.model_copy(update={"method": method})}
-    )
-    protocol, engine = load_protocol(config.protocol, config.model), create_engine(reference)
+    protocol = load_protocol(config.protocol, config.model)
+    engine = create_engine(reference_config(config))
     max_error, num_done = 0.0, 0
     problems = []
     for unit_id, (unit, rows) in sampled.items():
@@ -219,12 +212,6 @@ def _rescore(
                 )
     engine.close()
     return max_error, num_done, problems
-
-
-def _tolerance(config: JobConfig) -> float:
-    # What the reference computes itself is float32, whatever `auto` means for other engines.
-    is_float32 = config.model.dtype == "float32" or config.engine.method in ("transformers", "fake")
-    return _FLOAT32_TOLERANCE if is_float32 else _REDUCED_PRECISION_TOLERANCE
 
 
 def _recorded_config(store: Store) -> JobConfig:

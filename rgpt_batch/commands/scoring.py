@@ -88,6 +88,13 @@ def _job_options(command: _Command) -> _Command:
     help="Output folder of an earlier job with the same settings; pairs whose texts it has scored "
     "get its scores. [default: score all]",
 )
+@click.option(
+    "--parity",
+    type=click.IntRange(2, 2000),
+    metavar="N",
+    help="First score N sampled pairs with the float32 transformers reference as well, and stop "
+    "with exit code 2 if they disagree; same as -o parity.num_pairs=N  [default: no check]",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def score(
     config: str | None,
@@ -96,13 +103,14 @@ def score(
     executor: str | None,
     on_change: Any,
     reuse: str | None,
+    parity: int | None,
     quiet: bool,
     **shortcuts: Any,
 ) -> int:
     """Score every pair of the input; resume where an earlier run stopped."""
     from rgpt_batch.job import run_job
 
-    job_config = _load(config, executor=executor, **shortcuts)
+    job_config = _load(config, executor=executor, parity=parity, **shortcuts)
     summary = run_job(job_config, inputs, output, on_change=on_change, reuse=reuse, quiet=quiet)
     _print_summary(summary)
     return summary.exit_code
@@ -204,6 +212,7 @@ def _load(
     max_length: int | None = None,
     pass_through: str | None = None,
     executor: str | None = None,
+    parity: int | None = None,
 ) -> JobConfig:
     """Read the configuration; the shortcuts win over -o, which wins over the file."""
     from rgpt_batch.config import load_config
@@ -215,6 +224,7 @@ def _load(
         "protocol.max_length": max_length,
         "output.pass_through": columns,
         "executor.kind": executor,
+        "parity.num_pairs": parity,
     }
     given = tuple(f"{key}={value}" for key, value in shortcuts.items() if value is not None)
     return load_config(config, (*overrides, *given))
@@ -229,6 +239,8 @@ def _print_summary(summary: JobSummary) -> None:
         f"{summary.num_rows_before:,} before",
         "rejected": format_rejected(summary.num_rejected),
     }
+    if summary.parity:
+        facts["parity"] = str(summary.parity)
     if summary.num_reused:
         facts["reused"] = f"{summary.num_reused:,} of {summary.num_rows:,} rows"
     if summary.num_rows_scored:
