@@ -94,6 +94,14 @@ class InputConfig(_Section):
     """How shards are read."""
 
     columns: ColumnNames = ColumnNames()
+    missing: Literal["error", "reject"] = Field(
+        "error",
+        description="Where texts come from tables of their own: what to do about pairs whose query "
+        "or document is unknown. error: score nothing; reject: NULL_QUERY or NULL_DOCUMENT.",
+    )
+    join_memory_gib: float = Field(
+        2.0, ge=0.25, description="Memory for joining such tables, GiB; more spills to disk."
+    )
 
 
 class OutputConfig(_Section):
@@ -174,7 +182,7 @@ class ParityConfig(_Section):
         None,
         gt=0,
         description="Largest difference of a score, nats; on average a quarter is allowed. "
-        "Default: 0.001 where the job computes in float32, else 0.6.",
+        "Default: 0.001 where the job computes in float32, 0.1 for float16, else 0.6.",
     )
 
 

@@ -85,14 +85,26 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def job_identity(config: JobConfig, shards: Sequence[Shard]) -> Identity:
+def shards_identity(shards: Sequence[Shard]) -> Identity:
+    """Collect what identifies the input files."""
+    return {
+        f"input {shard.path}": f"{shard.version}, {len(shard.row_groups)} row groups"
+        for shard in shards
+    }
+
+
+def job_identity(config: JobConfig, columns: Columns, inputs: Identity) -> Identity:
     """Collect everything that changes scores or rows.
+
+    Args:
+        config: The job's, with the model pinned.
+        columns: Of the pairs.
+        inputs: What identifies the input.
 
     Raises:
         ConfigError: The model or the tokenizer cannot be identified.
     """
-    columns = shards[0].columns
-    identity = {
+    return {
         "model": model_identity(config.model.name, config.model.revision),
         "tokenizer": model_identity(*config.model.tokenizer_source),
         "model.dtype": config.model.dtype,
@@ -109,10 +121,8 @@ def job_identity(config: JobConfig, shards: Sequence[Shard]) -> Identity:
         "engine.vllm_args": json.dumps(config.engine.vllm_args, sort_keys=True),
         "engine.version": _engine_version(config),
         "scoring.version": SCORING_VERSION,
+        **inputs,
     }
-    for shard in shards:
-        identity[f"input {shard.path}"] = f"{shard.version}, {len(shard.row_groups)} row groups"
-    return identity
 
 
 def fingerprint(identity: Identity) -> str:

@@ -75,6 +75,22 @@ def _job_options(command: _Command) -> _Command:
     help="Where engines run; same as -o executor.kind=…  [default: ray]",
 )
 @click.option(
+    "--queries",
+    help="Parquet with ids and texts of queries; --input then needs no query column. "
+    "[default: the texts in --input]",
+)
+@click.option(
+    "--documents",
+    help="Parquet with ids and texts of documents; --input then needs no document column. "
+    "[default: the texts in --input]",
+)
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "reject"]),
+    help="What to do about pairs whose query or document those tables lack: score nothing, or "
+    "reject the pairs; same as -o input.missing=…  [default: error]",
+)
+@click.option(
     "--on-change",
     type=click.Choice(["refuse", "overwrite"]),
     default="refuse",
@@ -101,6 +117,9 @@ def score(
     inputs: tuple[str, ...],
     output: str,
     executor: str | None,
+    queries: str | None,
+    documents: str | None,
+    missing: str | None,
     on_change: Any,
     reuse: str | None,
     parity: int | None,
@@ -109,9 +128,18 @@ def score(
 ) -> int:
     """Score every pair of the input; resume where an earlier run stopped."""
     from rgpt_batch.job import run_job
+    from rgpt_batch.joined_input import TextTables
 
-    job_config = _load(config, executor=executor, parity=parity, **shortcuts)
-    summary = run_job(job_config, inputs, output, on_change=on_change, reuse=reuse, quiet=quiet)
+    job_config = _load(config, executor=executor, parity=parity, missing=missing, **shortcuts)
+    summary = run_job(
+        job_config,
+        inputs,
+        output,
+        on_change=on_change,
+        tables=TextTables(queries=queries, documents=documents) if queries or documents else None,
+        reuse=reuse,
+        quiet=quiet,
+    )
     _print_summary(summary)
     return summary.exit_code
 
@@ -213,6 +241,7 @@ def _load(
     pass_through: str | None = None,
     executor: str | None = None,
     parity: int | None = None,
+    missing: str | None = None,
 ) -> JobConfig:
     """Read the configuration; the shortcuts win over -o, which wins over the file."""
     from rgpt_batch.config import load_config
@@ -225,6 +254,7 @@ def _load(
         "output.pass_through": columns,
         "executor.kind": executor,
         "parity.num_pairs": parity,
+        "input.missing": missing,
     }
     given = tuple(f"{key}={value}" for key, value in shortcuts.items() if value is not None)
     return load_config(config, (*overrides, *given))
