@@ -94,6 +94,14 @@ class InputConfig(_Section):
     """How shards are read."""
 
     columns: ColumnNames = ColumnNames()
+    missing: Literal["error", "reject"] = Field(
+        "error",
+        description="Where texts come from tables of their own: what to do about pairs whose query "
+        "or document is unknown. error: score nothing; reject: NULL_QUERY or NULL_DOCUMENT.",
+    )
+    join_memory_gib: float = Field(
+        2.0, ge=0.25, description="Memory for joining such tables, GiB; more spills to disk."
+    )
 
 
 class OutputConfig(_Section):
@@ -102,6 +110,9 @@ class OutputConfig(_Section):
     pass_through: tuple[str, ...] = Field((), description="Input columns to copy.")
     query_token_logprobs: bool = Field(False, description="Add one logprob per query token.")
     source: bool = Field(False, description="Add the input file and the row's index in it.")
+    pair_hash: bool = Field(
+        True, description="Add 16 bytes per row by which `score --reuse` knows the pair again."
+    )
     max_rejected_fraction: float = Field(
         0.1, ge=0, le=1, description="Share of rejected rows above which the job exits with 3."
     )
@@ -172,6 +183,18 @@ class ExecutorConfig(_Section):
     max_attempts: PositiveInt = Field(3, description="Attempts before a unit counts as failed.")
 
 
+class ParityConfig(_Section):
+    """A check of the engine against the float32 reference before the job, on a sample of pairs."""
+
+    num_pairs: int = Field(0, ge=0, le=2000, description="Pairs to compare; 0 leaves it out.")
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="Largest difference of a score, nats; on average a quarter is allowed. "
+        "Default: 0.001 where the job computes in float32, 0.1 for float16, else 0.6.",
+    )
+
+
 class JobConfig(_Section):
     """Everything that `rgpt-batch score` needs beside input and output.
 
@@ -185,6 +208,7 @@ class JobConfig(_Section):
     engine: EngineConfig = EngineConfig()
     units: UnitsConfig = UnitsConfig()
     executor: ExecutorConfig = ExecutorConfig()
+    parity: ParityConfig = ParityConfig()
 
     @model_validator(mode="before")
     @classmethod

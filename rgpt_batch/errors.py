@@ -2,6 +2,7 @@
 
 RgptBatchError
 ├── ConfigError             the caller: fix the configuration or the command line; no retry
+│   └── ParityError         the caller: the engine is not fit for the model; change one of them
 ├── ShardError              the owner of the input: a file cannot be used; retry after a repair
 ├── ManifestMismatch        the caller: the output folder belongs to a different job; no retry
 ├── EngineError             the operator: the engine failed
@@ -25,6 +26,10 @@ class RgptBatchError(Exception):
 
 class ConfigError(RgptBatchError):
     """The configuration or the command line is wrong."""
+
+
+class ParityError(ConfigError):
+    """The configured engine disagrees with the float32 reference; nothing was scored."""
 
 
 class ShardError(RgptBatchError):

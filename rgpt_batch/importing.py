@@ -2,7 +2,7 @@
 
 source   formats/*             files of one format → three relations
 check    joining.Join          duplicate ids, unknown ids
-join     joining.Join          one DuckDB query, out of core, ordered by query
+join     joining.Join          one DuckDB query, out of core, ordered by query or document
 shards   ShardWriter           zstd Parquet in a hidden folder
 publish  one rename            the output folder is there with all its rows, or not at all
 """
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.formats.relations import Relations, Source
 from rgpt_batch.formats.spool import Spool
-from rgpt_batch.joining import Join, MissingIds
+from rgpt_batch.joining import Join, MissingIds, Order
 from rgpt_batch.pair_tables import open_database
 
 # A row group ends where one of the two is reached.
@@ -37,6 +37,8 @@ class ImportOptions:
 
     Attributes:
         rows_per_shard: Rows of every output file but the last.
+        order: What rows are ordered by. By document, neighbours have the same document: the shards
+            are smaller, and an engine with a prefix cache reads it once.
         missing: What to do about candidates whose query or document is unknown: publish nothing, or
             keep their rows with null text, which `score` rejects with a reason.
         memory_gib: What DuckDB may hold in memory; above, it spills to disk.
@@ -45,6 +47,7 @@ class ImportOptions:
     """
 
     rows_per_shard: int = 100_000
+    order: Order = "query"
     missing: Literal["error", "null"] = "error"
     memory_gib: float = 2.0
     temp_folder: str | None = None
@@ -82,7 +85,7 @@ def import_pairs(
     """Write the pairs of a source as Parquet shards.
 
     Columns: query_id, query, doc_id, document, and where the source knows them first_stage_score
-    and first_stage_rank. Rows are ordered by query_id, then rank, score and doc_id.
+    and first_stage_rank. By default rows are ordered by query_id, then rank, score and doc_id.
 
     Args:
         source: What to import.
@@ -111,7 +114,7 @@ def import_pairs(
         num_shards = 0
         if options.missing == "null" or not num_missing:
             report(f"joining {num_pairs:,} pairs with their texts")
-            num_shards = write_shards(join.batches(), shards, options.rows_per_shard)
+            num_shards = write_shards(join.batches(options.order), shards, options.rows_per_shard)
             _publish(shards, Path(output).resolve())
     return ImportSummary(
         relations=relations,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import signal
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config import InputConfig, JobConfig
 from rgpt_batch.errors import (
     CommitError,
     ConfigError,
@@ -21,19 +23,30 @@ from rgpt_batch.errors import (
     ShardError,
 )
 from rgpt_batch.executors import create_executor
+from rgpt_batch.formats.relations import Relations
 from rgpt_batch.job_run import EXIT_COMPLETE, Run, finish
 from rgpt_batch.job_run import JobSummary as JobSummary
+from rgpt_batch.joined_input import (
+    TextTables,
+    join_tables,
+    joined_columns,
+    open_tables,
+    tables_identity,
+)
 from rgpt_batch.manifest import (
     Manifest,
     differences,
     fingerprint,
     job_identity,
+    shards_identity,
 )
 from rgpt_batch.model_files import pinned
+from rgpt_batch.parity import check_parity, require_parity
 from rgpt_batch.plan import inspect_shards, plan_units, resolve_inputs
 from rgpt_batch.prefix_caching import decide_prefix_caching
 from rgpt_batch.progress import ProgressDisplay, Tally
 from rgpt_batch.records import WorkUnit
+from rgpt_batch.reuse import build_index, drop_indexes, find_earlier_scores
 from rgpt_batch.score_file import check_pass_through
 from rgpt_batch.store import Store, open_store
 from rgpt_batch.unit_runner import UnitRunner
@@ -53,16 +66,10 @@ def plan_job(config: JobConfig, inputs: Sequence[str], output: str) -> tuple[Job
     """
     check_pass_through(config.output.pass_through)
     paths = resolve_inputs(inputs)
-    target = Path(output).resolve()
-    if inside := [path for path in paths if target in Path(path).resolve().parents]:
-        raise ConfigError(f"{inside[0]}: an input file lies in the output folder {target}.")
-    # A resumed job would find its own output among its input.
-    folders = [Path(argument).resolve() for argument in inputs if Path(argument).is_dir()]
-    if around := [folder for folder in folders if folder in target.parents]:
-        raise ConfigError(f"{target}: the output folder lies in the input folder {around[0]}.")
+    _check_apart(paths, inputs, output)
     shards = inspect_shards(paths, config.input, config.output.pass_through)
     config = config.model_copy(update={"model": pinned(config.model)})
-    identity = job_identity(config, shards)
+    identity = job_identity(config, shards[0].columns, shards_identity(shards))
     manifest = Manifest(
         fingerprint=fingerprint(identity),
         identity=identity,
@@ -72,32 +79,81 @@ def plan_job(config: JobConfig, inputs: Sequence[str], output: str) -> tuple[Job
     return config, manifest
 
 
+def _plan_joined(
+    config: JobConfig, inputs: Sequence[str], tables: TextTables, output: str
+) -> tuple[JobConfig, Manifest, Relations]:
+    """Do the same for an input whose texts stand elsewhere; its units are known after the join."""
+    check_pass_through(config.output.pass_through)
+    relations = open_tables(inputs, tables, config)
+    found = [t for t in (relations.candidates, relations.queries, relations.documents) if t]
+    _check_apart([path for t in found for path in t.paths], [t.origin for t in found], output)
+    config = config.model_copy(update={"model": pinned(config.model)})
+    columns = joined_columns(config)
+    identity = job_identity(config, columns, tables_identity(relations))
+    planned = Manifest(
+        fingerprint=fingerprint(identity), identity=identity, columns=columns, units=()
+    )
+    return config, planned, relations
+
+
+def _check_apart(paths: Sequence[str], inputs: Sequence[str], output: str) -> None:
+    """Raise ConfigError where input and output are in each other's way."""
+    target = Path(output).resolve()
+    if inside := [path for path in paths if target in Path(path).resolve().parents]:
+        raise ConfigError(f"{inside[0]}: an input file lies in the output folder {target}.")
+    # A resumed job would find its own output among its input.
+    folders = [Path(argument).resolve() for argument in inputs if Path(argument).is_dir()]
+    if around := [folder for folder in folders if folder in target.parents]:
+        raise ConfigError(f"{target}: the output folder lies in the input folder {around[0]}.")
+
+
 def run_job(
     config: JobConfig,
     inputs: Sequence[str],
     output: str,
     *,
     on_change: OnChange = "refuse",
+    tables: TextTables | None = None,
+    reuse: str | None = None,
     quiet: bool = False,
 ) -> JobSummary:
     """Score every pair of the input; resume where an earlier run stopped.
 
     Args:
         config: What to score with; see load_config.
-        inputs: Files, folders or glob patterns.
+        inputs: Files, folders or glob patterns. With tables, the one table of candidates.
         output: A folder; created if missing.
         on_change: What to do where the folder holds the work of a job with another fingerprint.
+        tables: Where the texts are, if the input has ids alone; see joined_input.
+        reuse: The output folder of an earlier job. Pairs with the same texts get its scores.
         quiet: Show no progress.
 
     Raises:
-        ConfigError, ShardError: See plan_job.
-        ManifestMismatch: The folder belongs to another job, and on_change is refuse.
+        ConfigError, ShardError: See plan_job and reuse.find_earlier_scores.
+        ManifestMismatch: The folder belongs to another job, and on_change is refuse; or the earlier
+            scores were made with other settings.
+        ParityError: config.parity asks for a check, and the engine fails it.
         EngineError: No engine starts.
         Interrupted: SIGINT or SIGTERM came. What is committed stays.
     """
-    config, planned = plan_job(config, inputs, output)
+    report = _say_nothing if quiet else _say
+    relations = None
+    if tables is None:
+        config, planned = plan_job(config, inputs, output)
+    else:
+        config, planned, relations = _plan_joined(config, inputs, tables, output)
     store = open_store(output)
-    manifest = _adopt(store, planned, on_change)
+    earlier = None
+    if reuse is not None:
+        earlier = find_earlier_scores(reuse, store, planned.identity, config)
+    with _signals_raise():
+        manifest = _find_plan(store, planned, on_change)
+        if manifest is None:
+            if relations is not None:
+                report("joining candidates with their texts")
+                planned = _with_units(planned, relations, store, config)
+            store.save_manifest(planned)
+            manifest = store.load_manifest() or planned
     committed = store.committed()
     remaining = [unit for unit in manifest.units if unit.unit_id not in committed]
     num_rows_before = manifest.num_rows - sum(unit.num_rows for unit in remaining)
@@ -106,14 +162,18 @@ def run_job(
         num_rows=manifest.num_rows,
         num_units_before=len(manifest.units) - len(remaining),
         num_rows_before=num_rows_before,
+        is_reusing=earlier is not None,
     )
     if remaining:
         with suppress(ShardError):  # The unit's worker will report it.
             config = decide_prefix_caching(config, manifest.columns, remaining)
-    run = Run(store, manifest, config, tally)
+    run = Run(store, manifest, config, tally, earlier)
     try:
         with _signals_raise():
             if remaining:
+                if config.parity.num_pairs:
+                    run.parity = check_parity(config, manifest, store, report)
+                    require_parity(run.parity)
                 _score(run, remaining, quiet)
             summary = finish(run)
     except BaseException as error:
@@ -127,27 +187,55 @@ def run_job(
             run.close(state, {"cause": f"{type(error).__name__}: {error}"})
         raise
     state = "complete" if summary.exit_code == EXIT_COMPLETE else "incomplete"
+    if state == "complete":
+        drop_indexes(store)
     run.close(state, {"summary": asdict(summary)})
     return summary
 
 
 def _score(run: Run, units: Sequence[WorkUnit], quiet: bool) -> None:
-    make_worker = functools.partial(
-        UnitRunner, run.config, run.manifest.columns, run.manifest.fingerprint, run.store.location
-    )
     run.store.write_failures([])
     executor = create_executor(run.config)
-    with (
-        ProgressDisplay(run.tally, run.store, lambda: executor.activity, quiet=quiet) as display,
-        executor,
-    ):
+    is_indexing = run.earlier is not None
+
+    def activity() -> str:
+        return "sorting earlier scores" if is_indexing else executor.activity
+
+    with ProgressDisplay(run.tally, run.store, activity, quiet=quiet) as display, executor:
+        index = build_index(run.earlier, run.store) if run.earlier else None
+        is_indexing = False
+        make_worker = functools.partial(
+            UnitRunner,
+            run.config,
+            run.manifest.columns,
+            run.manifest.fingerprint,
+            run.store.location,
+            score_index=index,
+        )
         for outcome in executor.run(units, make_worker):
             run.add(outcome)
             display.add(outcome)
 
 
-def _adopt(store: Store, planned: Manifest, on_change: OnChange) -> Manifest:
-    """Return the plan that is in force in the folder; freeze the new one if there is none."""
+def _say(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+def _say_nothing(message: str) -> None:
+    pass
+
+
+def _with_units(
+    planned: Manifest, relations: Relations, store: Store, config: JobConfig
+) -> Manifest:
+    """Join the tables and cut the pairs into units."""
+    folder = join_tables(relations, planned.fingerprint, store.location, config)
+    shards = inspect_shards(resolve_inputs([folder]), InputConfig(), config.output.pass_through)
+    return replace(planned, units=tuple(plan_units(shards, config.units)))
+
+
+def _find_plan(store: Store, planned: Manifest, on_change: OnChange) -> Manifest | None:
+    """Return the plan that is in force in the folder, if there is one."""
     try:
         found = store.load_manifest()
         if found is not None and found.fingerprint != planned.fingerprint:
@@ -160,10 +248,7 @@ def _adopt(store: Store, planned: Manifest, on_change: OnChange) -> Manifest:
         if on_change == "refuse" or not store.has_manifest():
             raise
         store.clear()
-        found = None
-    if found is None:
-        store.save_manifest(planned)
-        found = store.load_manifest() or planned
+        return None
     return found
 
 

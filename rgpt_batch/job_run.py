@@ -15,8 +15,10 @@ from typing import Any
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import ManifestMismatch, ShardError
 from rgpt_batch.manifest import Manifest, installed_versions
+from rgpt_batch.parity import Parity
 from rgpt_batch.progress import Tally
 from rgpt_batch.records import RejectionReason, UnitFailure, UnitReport, WorkUnit
+from rgpt_batch.reuse import EarlierScores
 from rgpt_batch.score_file import read_footer
 from rgpt_batch.store import Store
 from rgpt_batch.store.base import CommittedFile
@@ -34,6 +36,8 @@ class JobSummary:
         num_rows_before: Rows that earlier runs had committed.
         num_rows_scored: Rows that this run committed, rejected ones included.
         num_rejected: Rejected rows of the whole output, per reason.
+        num_reused: Rows of the whole output whose score was copied from an earlier job.
+        parity: How far the engine is from the reference; None where that was not asked for.
         problems: Why exit_code is not 0, one sentence each.
         engine_busy_fraction: Share of the workers' time in which an engine was at work.
         engines: Methods that scored in this run.
@@ -47,6 +51,7 @@ class JobSummary:
     num_rows_before: int
     num_rows_scored: int
     num_rejected: dict[str, int]
+    num_reused: int
     num_truncated_rows: int
     num_prompt_tokens: int
     seconds: float
@@ -54,6 +59,7 @@ class JobSummary:
     engine_busy_fraction: float
     engines: tuple[str, ...]
     passed_over: tuple[str, ...]
+    parity: Parity | None
     failures: tuple[UnitFailure, ...]
     problems: tuple[str, ...]
 
@@ -61,11 +67,20 @@ class JobSummary:
 class Run:
     """One run of the command, and the record that it leaves."""
 
-    def __init__(self, store: Store, manifest: Manifest, config: JobConfig, tally: Tally) -> None:
+    def __init__(
+        self,
+        store: Store,
+        manifest: Manifest,
+        config: JobConfig,
+        tally: Tally,
+        earlier: EarlierScores | None = None,
+    ) -> None:
         self.store = store
         self.manifest = manifest
         self.config = config
         self.tally = tally
+        self.earlier = earlier
+        self.parity: Parity | None = None
         self.reports: list[UnitReport] = []
         self.failures: list[UnitFailure] = []
         self.started_at = time.time()
@@ -92,6 +107,8 @@ class Run:
                 "finished_at": time.time(),
                 "config": self.config.model_dump(mode="json"),
                 "versions": installed_versions(),
+                "reuse": None if self.earlier is None else self.earlier.record(),
+                "parity": None if self.parity is None else asdict(self.parity),
                 **ending,
                 "units": [asdict(report) for report in self.reports],
             },
@@ -110,6 +127,7 @@ def finish(run: Run) -> JobSummary:
     # From here on the tally speaks of the whole output, earlier runs included.
     tally.num_rejected = num_rejected
     missing = [unit for unit in run.manifest.units if unit.unit_id not in files]
+    num_reused = sum(file["num_reused"] for file in files.values())
     problems = _problems(run, files, missing, num_rejected)
     if not problems:
         run.store.write_success(
@@ -118,6 +136,7 @@ def finish(run: Run) -> JobSummary:
                 "num_units": len(files),
                 "num_rows": run.manifest.num_rows,
                 "num_rejected": dict(num_rejected),
+                "num_reused": num_reused,
                 "files": files,
             }
         )
@@ -130,6 +149,7 @@ def finish(run: Run) -> JobSummary:
         num_rows_before=tally.num_rows_before,
         num_rows_scored=tally.num_rows_done,
         num_rejected=dict(num_rejected),
+        num_reused=num_reused,
         num_truncated_rows=sum(report.num_truncated_rows for report in run.reports),
         num_prompt_tokens=tally.num_prompt_tokens,
         seconds=time.time() - run.started_at,
@@ -137,6 +157,7 @@ def finish(run: Run) -> JobSummary:
         engine_busy_fraction=engine_busy_fraction(run.reports),
         engines=tuple(sorted({report.engine for report in run.reports})),
         passed_over=tuple(dict.fromkeys(why for r in run.reports for why in r.passed_over)),
+        parity=run.parity,
         failures=tuple(run.failures),
         problems=tuple(problems),
     )
@@ -190,6 +211,7 @@ def _describe_file(file: CommittedFile) -> dict[str, Any]:
         "sha256": checksum,
         "num_rows": footer.num_rows,
         "num_rejected": footer.num_rejected,
+        "num_reused": footer.num_reused,
         "fingerprint": footer.fingerprint,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -18,6 +19,8 @@ _BATCH_ROWS = 2048
 _WHITE_SPACE = "".join(
     map(chr, (*range(9, 14), *range(28, 33), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)))
 ) + "".join(map(chr, (0x2028, 0x2029, 0x202F, 0x205F, 0x3000)))
+
+Order = Literal["query", "document"]
 
 _TYPES = {LINE: "BIGINT", SCORE: "DOUBLE", RANK: "INTEGER"}
 
@@ -78,19 +81,26 @@ class Join:
         """Find the candidates whose document is unknown."""
         return self._missing("documents", "doc_id") if self._relations.documents else _NONE
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the joined rows in small batches: by query_id, then rank, score, doc_id.
+    def batches(self, order: Order = "query") -> Iterator[pa.RecordBatch]:
+        """Yield the joined rows in small batches.
 
         The order does not depend on the number of threads, as no pair is there twice.
+
+        Args:
+            order: By query_id, then rank, score and doc_id; or by doc_id, then query_id.
         """
         own = self._relations.candidates.columns
         query = "queries.query" if self._relations.queries else "candidates.query"
         document = "documents.document" if self._relations.documents else "candidates.document"
         first_stage = [role for role in (SCORE, RANK) if role in own]
-        order = [
+        ranks = [
             *(["candidates.first_stage_rank NULLS LAST"] if RANK in own else []),
             *(["candidates.first_stage_score DESC NULLS LAST"] if SCORE in own else []),
         ]
+        keys = {
+            "query": ["candidates.query_id", *ranks, "candidates.doc_id"],
+            "document": ["candidates.doc_id", "candidates.query_id"],
+        }
         joins = ""
         if self._relations.queries:
             joins += " LEFT JOIN queries ON candidates.query_id = queries.query_id"
@@ -101,7 +111,7 @@ class Join:
             f"{document} AS document"
             + "".join(f", candidates.{role}" for role in first_stage)
             + f" FROM candidates{joins} ORDER BY "
-            + ", ".join(["candidates.query_id", *order, "candidates.doc_id"])
+            + ", ".join(keys[order])
         )
         yield from result.to_arrow_reader(_BATCH_ROWS)
 

@@ -20,6 +20,7 @@ from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.model_files import model_identity
 from rgpt_batch.plan import Shard
 from rgpt_batch.records import WorkUnit
+from rgpt_batch.scoring import SCORING_VERSION
 
 _NUM_DIFFERENCES_SHOWN = 12
 _PACKAGES = (
@@ -84,14 +85,26 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def job_identity(config: JobConfig, shards: Sequence[Shard]) -> Identity:
+def shards_identity(shards: Sequence[Shard]) -> Identity:
+    """Collect what identifies the input files."""
+    return {
+        f"input {shard.path}": f"{shard.version}, {len(shard.row_groups)} row groups"
+        for shard in shards
+    }
+
+
+def job_identity(config: JobConfig, columns: Columns, inputs: Identity) -> Identity:
     """Collect everything that changes scores or rows.
+
+    Args:
+        config: The job's, with the model pinned.
+        columns: Of the pairs.
+        inputs: What identifies the input.
 
     Raises:
         ConfigError: The model or the tokenizer cannot be identified.
     """
-    columns = shards[0].columns
-    identity = {
+    return {
         "model": model_identity(config.model.name, config.model.revision),
         "tokenizer": model_identity(*config.model.tokenizer_source),
         "model.dtype": config.model.dtype,
@@ -103,18 +116,27 @@ def job_identity(config: JobConfig, shards: Sequence[Shard]) -> Identity:
         "output.pass_through": json.dumps(columns.pass_through),
         "output.query_token_logprobs": str(config.output.query_token_logprobs),
         "output.source": str(config.output.source),
+        "output.pair_hash": str(config.output.pair_hash),
         "engine.method": config.engine.method,
         "engine.vllm_args": json.dumps(config.engine.vllm_args, sort_keys=True),
         "engine.version": _engine_version(config),
+        "scoring.version": SCORING_VERSION,
+        **inputs,
     }
-    for shard in shards:
-        identity[f"input {shard.path}"] = f"{shard.version}, {len(shard.row_groups)} row groups"
-    return identity
 
 
 def fingerprint(identity: Identity) -> str:
     """Return 16 hexadecimal digits that two identities share only if they are equal."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def scoring_identity(identity: Identity) -> Identity:
+    """Return the part that decides which score a pair gets, whatever the input and the columns.
+
+    What is not known to leave scores alone counts as part of it.
+    """
+    others = ("input ", "columns", "output.")
+    return {key: value for key, value in identity.items() if not key.startswith(others)}
 
 
 def differences(old: Identity, new: Identity) -> str:

@@ -38,13 +38,17 @@ _FETCH_ROWS = 100_000
 
 @contextmanager
 def open_database(
-    memory_gib: float = DEFAULT_MEMORY_GIB, temp_folder: str | None = None
+    memory_gib: float = DEFAULT_MEMORY_GIB,
+    temp_folder: str | None = None,
+    *,
+    remedy: str = "Raise --memory-gib, or set --temp-folder.",
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an empty database that spills to disk and leaves nothing behind.
 
     Args:
         memory_gib: What DuckDB may hold in memory.
         temp_folder: Where it spills to; by default the system's folder for temporary files.
+        remedy: What an error says about a lack of memory or disk.
 
     Raises:
         ConfigError: The memory or the disk is too small.
@@ -75,7 +79,7 @@ def open_database(
         raise ConfigError(
             f"{memory_gib:g} GiB of memory are too few, or the disk of "
             f"{temp_folder or tempfile.gettempdir()} is full: {_first_line(error)}. "
-            "Raise --memory-gib, or set --temp-folder."
+            f"{remedy}"
         ) from error
     except duckdb.Error as error:
         raise ShardError(

@@ -25,14 +25,20 @@ _STATUS_SECONDS = 2.0
 
 @dataclass
 class Tally:
-    """Running totals of a job; those of earlier runs are in the `num_*_before` fields."""
+    """Running totals of a job; those of earlier runs are in the `num_*_before` fields.
+
+    Attributes:
+        is_reusing: Whether scores of an earlier job are copied where texts are the same.
+    """
 
     num_units: int
     num_rows: int
     num_units_before: int = 0
     num_rows_before: int = 0
+    is_reusing: bool = False
     num_units_done: int = 0
     num_rows_done: int = 0
+    num_reused: int = 0
     num_prompt_tokens: int = 0
     num_units_failed: int = 0
     num_rows_failed: int = 0
@@ -48,20 +54,24 @@ class Tally:
             return
         self.num_units_done += 1
         self.num_rows_done += outcome.num_rows
+        self.num_reused += outcome.num_reused
         self.num_prompt_tokens += outcome.num_prompt_tokens
         self.num_rejected.update(outcome.num_rejected)
         self.first_started_at = min(self.first_started_at or time.time(), outcome.started_at)
         self.last_finished_at = time.time()
 
     def rates(self) -> tuple[float, float, float | None]:
-        """Return pairs per second, prompt tokens per second, and seconds to go if known."""
+        """Return pairs per second, prompt tokens per second, and seconds to go if known.
+
+        Pairs with a copied score do not count as speed, but shorten what is left.
+        """
         if self.first_started_at is None or self.last_finished_at is None:
             return 0.0, 0.0, None
         num_left = self.num_rows - self.num_rows_before - self.num_rows_done - self.num_rows_failed
         end = time.time() if num_left else self.last_finished_at
         seconds = max(end - self.first_started_at, 1e-6)
-        pairs_per_second = self.num_rows_done / seconds
-        eta = num_left / pairs_per_second if pairs_per_second else None
+        eta = num_left * seconds / self.num_rows_done if self.num_rows_done else None
+        pairs_per_second = (self.num_rows_done - self.num_reused) / seconds
         return pairs_per_second, self.num_prompt_tokens / seconds, eta
 
     def status(self, state: str) -> dict[str, Any]:
@@ -76,6 +86,7 @@ class Tally:
             "num_rows": self.num_rows,
             "num_rows_committed": self.num_rows_before + self.num_rows_done,
             "num_rejected": dict(self.num_rejected),
+            "num_reused": self.num_reused,
             "pairs_per_second": round(pairs_per_second, 2),
             "prompt_tokens_per_second": round(tokens_per_second, 1),
             "eta_seconds": None if eta is None else round(eta),
@@ -179,6 +190,8 @@ class ProgressDisplay:
             f"{tokens_per_second:,.0f} tokens/s",
             f"{self._tally.num_rejected.total():,} rejected",
         ]
+        if self._tally.is_reusing:
+            parts.insert(0, f"reused {self._tally.num_reused:,} of {self._tally.num_rows_done:,}")
         if self._tally.num_units_failed:
             parts.append(f"{self._tally.num_units_failed:,} units failed")
         if eta:

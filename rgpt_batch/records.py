@@ -89,6 +89,18 @@ class Score:
     num_dropped_document_tokens: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReusedScore:
+    """What an earlier job with the same scoring settings found for the same texts.
+
+    Attributes:
+        logprobs: None where they are not wanted.
+    """
+
+    score: Score
+    logprobs: QueryLogprobs | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """A run of consecutive rows of one shard.
@@ -135,6 +147,7 @@ class UnitReport:
         engine: The method that scored.
         passed_over: Why faster methods did not, a sentence each.
         num_rejected: Rejected rows per reason.
+        num_reused: Rows whose score was copied from an earlier job.
         num_prompt_tokens: Tokens that the engine was given.
         read_seconds: Reading and tokenising.
         engine_seconds: Scoring, without the wait for the engine.
@@ -151,6 +164,7 @@ class UnitReport:
     engine: str
     passed_over: tuple[str, ...]
     num_rejected: dict[str, int] = field(default_factory=dict)
+    num_reused: int = 0
     num_prompt_tokens: int
     num_dropped_document_tokens: int
     num_truncated_rows: int

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.pair_hash import NUM_BYTES
 from rgpt_batch.records import QueryLogprobs, Rejection, Score
 from rgpt_batch.shards import SOURCE_FILE, SOURCE_ROW
 
 TOKEN_LOGPROBS = "query_token_logprobs"
+PAIR_HASH = "pair_hash"
 
 SCORE_SCHEMA = pa.schema(
     [
@@ -40,6 +42,7 @@ class Footer(BaseModel):
     Attributes:
         attempt: Differs between two attempts at the same unit.
         num_rejected: Rejected rows per reason.
+        num_reused: Rows whose score was copied from an earlier job.
         versions: Package name → version, of the worker that wrote the file.
     """
 
@@ -50,6 +53,7 @@ class Footer(BaseModel):
     attempt: str
     num_rows: int
     num_rejected: dict[str, int]
+    num_reused: int = 0
     model: str
     protocol: str
     engine: str
@@ -58,7 +62,7 @@ class Footer(BaseModel):
 
 def check_pass_through(names: Sequence[str]) -> None:
     """Raise ConfigError where a passed-through column would hide one of ours."""
-    taken = {*SCORE_SCHEMA.names, TOKEN_LOGPROBS, SOURCE_FILE, SOURCE_ROW}
+    taken = {*SCORE_SCHEMA.names, TOKEN_LOGPROBS, PAIR_HASH, SOURCE_FILE, SOURCE_ROW}
     if clash := sorted(taken.intersection(names)):
         raise ConfigError(
             f"output.pass_through: {', '.join(clash)} would collide with an output column. "
@@ -72,6 +76,7 @@ def to_table(
     columns: Sequence[pa.RecordBatch],
     outcomes: Sequence[Score | Rejection],
     logprobs: Sequence[QueryLogprobs | None] | None = None,
+    hashes: Sequence[bytes | None] | None = None,
 ) -> pa.Table:
     """Build the output rows of a unit: one for every input row, in input order.
 
@@ -79,6 +84,7 @@ def to_table(
         columns: Ids and passed-through columns, at least one batch.
         outcomes: One per row.
         logprobs: One per row; adds the column query_token_logprobs.
+        hashes: One per row; adds the column pair_hash, null where the row has no score.
     """
     kept = pa.Table.from_batches(columns)
     if kept.num_rows != len(outcomes):
@@ -109,6 +115,11 @@ def to_table(
     if logprobs is not None:
         lists = [None if item is None else item.values for item in logprobs]
         table = table.append_column(TOKEN_LOGPROBS, pa.array(lists, pa.list_(pa.float32())))
+    if hashes is not None:
+        kept_hashes = [
+            None if score is None else value for value, score in zip(hashes, scores, strict=True)
+        ]
+        table = table.append_column(PAIR_HASH, pa.array(kept_hashes, pa.binary(NUM_BYTES)))
     for name in kept.column_names:
         if name not in SCORE_SCHEMA.names:
             table = table.append_column(kept.schema.field(name), kept[name])

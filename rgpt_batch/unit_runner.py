@@ -19,19 +19,25 @@ from rgpt_batch.config import JobConfig
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import EngineOutputError
 from rgpt_batch.manifest import installed_versions
+from rgpt_batch.pair_hash import pair_hashes
 from rgpt_batch.protocol import load_protocol
 from rgpt_batch.records import (
     QueryLogprobs,
     Rejection,
+    ReusedScore,
     Score,
     TokenizedPair,
     UnitReport,
     WorkUnit,
 )
 from rgpt_batch.score_file import Footer, to_table, with_footer
+from rgpt_batch.score_index import ScoreIndex
 from rgpt_batch.scoring import to_score
 from rgpt_batch.shards import read_pairs
 from rgpt_batch.store import open_store
+
+# What reading makes of a row.
+_Prepared = TokenizedPair | Rejection | ReusedScore
 
 
 class UnitRunner:
@@ -39,6 +45,7 @@ class UnitRunner:
 
     Args:
         worker: The runner's name in reports.
+        score_index: The file that holds the scores of an earlier job, where these are reused.
 
     Raises:
         ConfigError: The tokenizer cannot be used.
@@ -46,7 +53,14 @@ class UnitRunner:
     """
 
     def __init__(
-        self, config: JobConfig, columns: Columns, fingerprint: str, output: str, worker: str
+        self,
+        config: JobConfig,
+        columns: Columns,
+        fingerprint: str,
+        output: str,
+        worker: str,
+        *,
+        score_index: str | None = None,
     ) -> None:
         self._config = config
         self._columns = columns
@@ -55,6 +69,7 @@ class UnitRunner:
         self._store = open_store(output)
         self._versions = installed_versions()
         self._protocol = load_protocol(config.protocol, config.model)
+        self._score_index = ScoreIndex(score_index) if score_index else None
         self._engine = create_engine(config)
         self._engine_lock = threading.Lock()
 
@@ -68,7 +83,7 @@ class UnitRunner:
         """
         started_at = time.time()
         started = time.perf_counter()
-        columns, pairs = self._read(unit)
+        columns, pairs, hashes = self._read(unit)
         prompts = [pair for pair in pairs if isinstance(pair, TokenizedPair)]
         read = time.perf_counter()
 
@@ -81,7 +96,8 @@ class UnitRunner:
                 f"unit {unit.unit_id}: the engine answered {len(logprobs)} of {len(prompts)} pairs."
             )
 
-        table, rejected = self._to_table(columns, pairs, logprobs)
+        table, rejected = self._to_table(columns, pairs, logprobs, hashes)
+        num_reused = sum(isinstance(pair, ReusedScore) for pair in pairs)
         attempt = uuid.uuid4().hex
         footer = Footer(
             fingerprint=self._fingerprint,
@@ -89,6 +105,7 @@ class UnitRunner:
             attempt=attempt,
             num_rows=table.num_rows,
             num_rejected=rejected,
+            num_reused=num_reused,
             model=self._config.model.name,
             protocol=self._config.protocol.name,
             engine=self._engine.method,
@@ -103,6 +120,7 @@ class UnitRunner:
             engine=self._engine.method,
             passed_over=self._engine.passed_over,
             num_rejected=rejected,
+            num_reused=num_reused,
             num_prompt_tokens=sum(len(prompt.token_ids) for prompt in prompts),
             num_dropped_document_tokens=sum(p.num_dropped_document_tokens for p in prompts),
             num_truncated_rows=sum(p.num_dropped_document_tokens > 0 for p in prompts),
@@ -117,20 +135,33 @@ class UnitRunner:
         """Free the engine."""
         self._engine.close()
 
-    def _read(self, unit: WorkUnit) -> tuple[list[pa.RecordBatch], list[TokenizedPair | Rejection]]:
-        """Read and tokenise; texts are dropped batch by batch."""
+    def _read(
+        self, unit: WorkUnit
+    ) -> tuple[list[pa.RecordBatch], list[_Prepared], list[bytes | None] | None]:
+        """Read and tokenise; texts are dropped batch by batch, their hashes stay where wanted."""
         columns: list[pa.RecordBatch] = []
-        pairs: list[TokenizedPair | Rejection] = []
+        pairs: list[_Prepared] = []
+        hashes: list[bytes | None] = []
+        wants_hashes = self._config.output.pair_hash
         for batch in read_pairs(unit, self._columns, source=self._config.output.source):
             columns.append(batch.columns)
-            pairs += self._protocol.tokenize(batch.pairs)
-        return columns, pairs
+            if wants_hashes or self._score_index:
+                hashes += pair_hashes(batch.pairs)
+            if self._score_index:
+                reused = self._score_index.find(hashes[-len(batch.pairs) :])
+            else:
+                reused = [None] * len(batch.pairs)
+            fresh = [pair for pair, known in zip(batch.pairs, reused, strict=True) if not known]
+            tokenized = iter(self._protocol.tokenize(fresh))
+            pairs += [known or next(tokenized) for known in reused]
+        return columns, pairs, hashes if wants_hashes else None
 
     def _to_table(
         self,
         columns: Sequence[pa.RecordBatch],
-        pairs: Sequence[TokenizedPair | Rejection],
+        pairs: Sequence[_Prepared],
         logprobs: Sequence[QueryLogprobs],
+        hashes: Sequence[bytes | None] | None,
     ) -> tuple[pa.Table, dict[str, int]]:
         """Give every row its score or its rejection; also count rejections by reason."""
         answers = iter(logprobs)
@@ -140,10 +171,13 @@ class UnitRunner:
             if isinstance(pair, Rejection):
                 outcomes.append(pair)
                 row_logprobs.append(None)
+            elif isinstance(pair, ReusedScore):
+                outcomes.append(pair.score)
+                row_logprobs.append(pair.logprobs)
             else:
                 answer = next(answers)
                 outcomes.append(to_score(pair, answer))
                 row_logprobs.append(answer)
         rejected = Counter(str(o.reason) for o in outcomes if isinstance(o, Rejection))
         wanted = row_logprobs if self._config.output.query_token_logprobs else None
-        return to_table(columns, outcomes, wanted), dict(rejected)
+        return to_table(columns, outcomes, wanted, hashes), dict(rejected)

@@ -17,18 +17,15 @@ from rgpt_batch.config import JobConfig
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.manifest import Manifest
+from rgpt_batch.pair_hash import NUM_BYTES, pair_hashes
 from rgpt_batch.protocol import load_protocol
 from rgpt_batch.records import TokenizedPair, WorkUnit
-from rgpt_batch.score_file import SCORE_SCHEMA, read_footer
+from rgpt_batch.reference import default_tolerance, reference_config
+from rgpt_batch.score_file import PAIR_HASH, SCORE_SCHEMA, read_footer
 from rgpt_batch.scoring import MAX_LOGPROB, to_score
 from rgpt_batch.shards import read_pairs
 from rgpt_batch.store import Store
 from rgpt_batch.store.base import CommittedFile
-
-# |mean logprob - float32 reference|, nats. Reduced precision moves single scores a lot (0.44 was
-# the largest of 4,300 for SmolLM2-135M in bfloat16); the bound catches wrong scores, not rounding.
-_FLOAT32_TOLERANCE = 1e-3
-_REDUCED_PRECISION_TOLERANCE = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +75,7 @@ def verify_output(
     max_error, num_done = 0.0, 0
     if num_rescored and intact:
         config = _recorded_config(store)
-        limit = _tolerance(config) if tolerance is None else tolerance
+        limit = default_tolerance(config) if tolerance is None else tolerance
         sampled = _sample(intact, num_rescored, seed)
         max_error, num_done, found = _rescore(config, manifest, files, sampled, limit)
         problems += found
@@ -143,16 +140,28 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
     if not np.isfinite(values).all() or (values > MAX_LOGPROB).any():
         yield f"{file.path}: a score is not finite, or above 0. {fix}"
     try:
-        if not _input_ids(unit, manifest.columns).equals(table.select(["query_id", "doc_id"])):
-            yield f"{file.path}: its ids are not those of the input, in the input's order. {fix}"
+        ids, hashes = _input_ids_and_hashes(unit, manifest.columns)
     except ShardError as error:
         yield f"{file.path}: its input cannot be read again: {error}"
+        return
+    if not ids.equals(table.select(["query_id", "doc_id"])):
+        yield f"{file.path}: its ids are not those of the input, in the input's order. {fix}"
+    if manifest.identity.get("output.pair_hash") == "True":
+        if PAIR_HASH not in table.column_names:
+            yield f"{file.path}: {PAIR_HASH} missing. {fix}"
+        elif pc.any(pc.not_equal(table[PAIR_HASH], hashes)).as_py():
+            yield f"{file.path}: a {PAIR_HASH} is not that of the input's texts. {fix}"
 
 
-def _input_ids(unit: WorkUnit, columns: Columns) -> pa.Table:
-    batches = [batch.columns for batch in read_pairs(unit, columns, source=False)]
+def _input_ids_and_hashes(unit: WorkUnit, columns: Columns) -> tuple[pa.Table, pa.Array]:
+    batches = []
+    hashes: list[bytes | None] = []
+    for batch in read_pairs(unit, columns, source=False):
+        batches.append(batch.columns)
+        hashes += pair_hashes(batch.pairs)
     ids = pa.Table.from_batches(batches).select(["query_id", "doc_id"])
-    return ids.cast(pa.schema([SCORE_SCHEMA.field(name) for name in ids.column_names]))
+    schema = pa.schema([SCORE_SCHEMA.field(name) for name in ids.column_names])
+    return ids.cast(schema), pa.array(hashes, pa.binary(NUM_BYTES))
 
 
 def _sample(
@@ -175,11 +184,8 @@ def _rescore(
     tolerance: float,
 ) -> tuple[float, int, list[str]]:
     """Score the sampled rows with the reference; returns the largest error, a count, problems."""
-    method = "fake" if config.engine.method == "fake" else "transformers"
-    reference = config.model_copy(
-        update={"engine": config.engine.model_copy(update={"method": method})}
-    )
-    protocol, engine = load_protocol(config.protocol, config.model), create_engine(reference)
+    protocol = load_protocol(config.protocol, config.model)
+    engine = create_engine(reference_config(config))
     max_error, num_done = 0.0, 0
     problems = []
     for unit_id, (unit, rows) in sampled.items():
@@ -206,12 +212,6 @@ def _rescore(
                 )
     engine.close()
     return max_error, num_done, problems
-
-
-def _tolerance(config: JobConfig) -> float:
-    # What the reference computes itself is float32, whatever `auto` means for other engines.
-    is_float32 = config.model.dtype == "float32" or config.engine.method in ("transformers", "fake")
-    return _FLOAT32_TOLERANCE if is_float32 else _REDUCED_PRECISION_TOLERANCE
 
 
 def _recorded_config(store: Store) -> JobConfig:

@@ -87,3 +87,14 @@ def save_tiny_bloom(folder: Path, *, own_head: bool) -> Path:
     model = BloomForCausalLM(config).to(torch.float32)
     model.save_pretrained(folder)
     return save_tiny_tokenizer(folder)
+
+
+def fill_head(model: Path, value: float) -> None:
+    """Give all weights of a tiny Llama's head one value, which spoils every score."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    file = model / "model.safetensors"
+    tensors = load_file(file)
+    tensors["lm_head.weight"] = torch.full_like(tensors["lm_head.weight"], value)
+    save_file(tensors, file, metadata={"format": "pt"})

@@ -23,7 +23,8 @@ _TABLES = "Parquet (file, folder, pattern), a folder of datasets.save_to_disk, .
 _RULES = """\b
 What all sources have in common:
   output   Parquet shards, zstd: query_id, query, doc_id, document, and first_stage_score and
-           first_stage_rank where the source knows them; ordered by query_id, rank, score, doc_id
+           first_stage_rank where the source knows them; ordered by query_id, rank, score, doc_id,
+           or with --order document by doc_id, query_id
   texts    title + ' ' + text, stripped, where a corpus has a title column, as BEIR does; all else
            is left as it is; no quoting in .tsv
   ids      strings, byte for byte: 007 is not 7; each text must be there once, and each pair
@@ -50,6 +51,14 @@ def _output_options(command: _Command) -> _Command:
                 show_default=True,
                 help="What to do about pairs whose query or document is unknown: write nothing, or "
                 "keep them with null text, which `score` rejects with a reason.",
+            ),
+            click.option(
+                "--order",
+                type=click.Choice(["query", "document"]),
+                default="query",
+                show_default=True,
+                help="What rows are ordered by. By document, shards are smaller where documents "
+                "have several queries, and an engine with a prefix cache reads each one once.",
             ),
             click.option(
                 "--rows-per-shard",

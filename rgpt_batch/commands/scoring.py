@@ -75,11 +75,41 @@ def _job_options(command: _Command) -> _Command:
     help="Where engines run; same as -o executor.kind=…  [default: ray]",
 )
 @click.option(
+    "--queries",
+    help="Parquet with ids and texts of queries; --input then needs no query column. "
+    "[default: the texts in --input]",
+)
+@click.option(
+    "--documents",
+    help="Parquet with ids and texts of documents; --input then needs no document column. "
+    "[default: the texts in --input]",
+)
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "reject"]),
+    help="What to do about pairs whose query or document those tables lack: score nothing, or "
+    "reject the pairs; same as -o input.missing=…  [default: error]",
+)
+@click.option(
     "--on-change",
     type=click.Choice(["refuse", "overwrite"]),
     default="refuse",
     show_default=True,
     help="What to do if the output folder holds the scores of another job.",
+)
+@click.option(
+    "--reuse",
+    type=click.Path(),
+    metavar="OLD_OUTPUT",
+    help="Output folder of an earlier job with the same settings; pairs whose texts it has scored "
+    "get its scores. [default: score all]",
+)
+@click.option(
+    "--parity",
+    type=click.IntRange(2, 2000),
+    metavar="N",
+    help="First score N sampled pairs with the float32 transformers reference as well, and stop "
+    "with exit code 2 if they disagree; same as -o parity.num_pairs=N  [default: no check]",
 )
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def score(
@@ -87,15 +117,29 @@ def score(
     inputs: tuple[str, ...],
     output: str,
     executor: str | None,
+    queries: str | None,
+    documents: str | None,
+    missing: str | None,
     on_change: Any,
+    reuse: str | None,
+    parity: int | None,
     quiet: bool,
     **shortcuts: Any,
 ) -> int:
     """Score every pair of the input; resume where an earlier run stopped."""
     from rgpt_batch.job import run_job
+    from rgpt_batch.joined_input import TextTables
 
-    job_config = _load(config, executor=executor, **shortcuts)
-    summary = run_job(job_config, inputs, output, on_change=on_change, quiet=quiet)
+    job_config = _load(config, executor=executor, parity=parity, missing=missing, **shortcuts)
+    summary = run_job(
+        job_config,
+        inputs,
+        output,
+        on_change=on_change,
+        tables=TextTables(queries=queries, documents=documents) if queries or documents else None,
+        reuse=reuse,
+        quiet=quiet,
+    )
     _print_summary(summary)
     return summary.exit_code
 
@@ -196,6 +240,8 @@ def _load(
     max_length: int | None = None,
     pass_through: str | None = None,
     executor: str | None = None,
+    parity: int | None = None,
+    missing: str | None = None,
 ) -> JobConfig:
     """Read the configuration; the shortcuts win over -o, which wins over the file."""
     from rgpt_batch.config import load_config
@@ -207,6 +253,8 @@ def _load(
         "protocol.max_length": max_length,
         "output.pass_through": columns,
         "executor.kind": executor,
+        "parity.num_pairs": parity,
+        "input.missing": missing,
     }
     given = tuple(f"{key}={value}" for key, value in shortcuts.items() if value is not None)
     return load_config(config, (*overrides, *given))
@@ -221,6 +269,10 @@ def _print_summary(summary: JobSummary) -> None:
         f"{summary.num_rows_before:,} before",
         "rejected": format_rejected(summary.num_rejected),
     }
+    if summary.parity:
+        facts["parity"] = str(summary.parity)
+    if summary.num_reused:
+        facts["reused"] = f"{summary.num_reused:,} of {summary.num_rows:,} rows"
     if summary.num_rows_scored:
         facts["truncated"] = f"{summary.num_truncated_rows:,} documents in this run"
         facts["speed"] = (

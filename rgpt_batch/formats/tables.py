@@ -36,10 +36,10 @@ def open_table(path: str, kind: Kind, spool: Spool) -> Table:
     if Path(path).is_dir() and (files := find_arrow_files(Path(path))):
         return open_arrow(path, files, kind, spool)
     if not Path(path).is_file():
-        return _open_parquet(path, kind)
+        return open_parquet(path, kind)
     suffix = Path(path.removesuffix(".gz")).suffix.lower()
     if suffix == ".parquet":
-        return _open_parquet(path, kind)
+        return open_parquet(path, kind)
     if suffix == ".arrow":
         return open_arrow(path, [path], kind, spool)
     if suffix in _JSON_LINES:
@@ -53,7 +53,13 @@ def open_table(path: str, kind: Kind, spool: Spool) -> Table:
     )
 
 
-def _open_parquet(path: str, kind: Kind) -> Table:
+def open_parquet(path: str, kind: Kind) -> Table:
+    """Find the columns of a Parquet file, folder or glob pattern by their usual names.
+
+    Raises:
+        ConfigError: The path names nothing.
+        ShardError: A file is unreadable, or lacks a column.
+    """
     paths = resolve_inputs([path])
     first = _read_schema(paths[0])
     columns = find_columns(first.names, kind, paths[0])

@@ -10,6 +10,7 @@ from rgpt_batch.score_file import read_footer
 from tests.e2e.conftest import write_job, write_shard
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import parts, rgpt_batch
+from tests.models import fill_head, save_tiny_llama
 
 
 @pytest.fixture
@@ -211,3 +212,15 @@ def test_a_cluster_that_is_not_there_exits_1_and_names_the_address(job, finish, 
     assert code == 1
     assert "cannot start or join a Ray cluster" in said
     assert "RAY_ADDRESS (nonsense)" in said
+
+
+def test_a_failed_parity_check_exits_2_with_its_numbers(job, finish, tmp_path):
+    model = save_tiny_llama(tmp_path / "model")
+    fill_head(model, 0.0)
+    options = ("--model", model, "-o", "engine.method=transformers", "--parity", "5")
+    command = job.score(tmp_path / "scored", *options)
+    code, said = finish(command, without_torch=False)
+    assert code == 2
+    assert "disagrees with the float32 reference, so nothing was scored" in said
+    assert "5 of 5 pairs scored, differences to the float32 reference at most 0 nats" in said
+    assert parts(tmp_path / "scored") == []

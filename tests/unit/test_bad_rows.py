@@ -56,6 +56,7 @@ def test_row_without_a_score_says_why_and_its_neighbours_are_scored(
         "num_document_tokens": None,
         "num_dropped_document_tokens": None,
         "rejection": reason,
+        "pair_hash": None,
     }
     assert scored.rows[2] == clean.rows[2]
     assert scored.summary.num_rejected == {reason: 1}

@@ -43,6 +43,7 @@ def _plan(path: Path, tokenizer: Path, *overrides: str) -> Manifest:
         ("output.pass_through=[note]", "output.pass_through"),
         ("output.query_token_logprobs=true", "output.query_token_logprobs"),
         ("output.source=true", "output.source"),
+        ("output.pair_hash=false", "output.pair_hash"),
         ("engine.method=transformers", "engine.method"),
         ("engine.method=prompt-logprobs", "engine.method"),
         ("engine.vllm_args={seed: 3}", "engine.vllm_args"),
