@@ -25,6 +25,8 @@ EXIT_COMPLETE = 0
 EXIT_USAGE = 2
 EXIT_INCOMPLETE = 3
 
+_NUM_FILES_SHOWN = 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSummary:
@@ -163,7 +165,23 @@ def _problems(
             f"{num_unreadable:,} rows stand on damaged pages of their input file and have no score "
             "and no ids. Repair the file and score it again."
         )
+    if num_rejected[RejectionReason.ENGINE_CRASH]:
+        problems.append(_crash_problem(files))
     return problems
+
+
+def _crash_problem(files: dict[str, Any]) -> str:
+    crashes = {
+        file["name"]: file["num_rejected"][RejectionReason.ENGINE_CRASH]
+        for file in files.values()
+        if RejectionReason.ENGINE_CRASH in file["num_rejected"]
+    }
+    names = ", ".join(list(crashes)[:_NUM_FILES_SHOWN])
+    more = f" and {len(crashes) - _NUM_FILES_SHOWN} more" if len(crashes) > _NUM_FILES_SHOWN else ""
+    return (
+        f"{sum(crashes.values()):,} rows have no score because they kill the engine, in "
+        f"{names}{more}. To try them once more, delete these files and run the same command again."
+    )
 
 
 def _describe_file(file: CommittedFile) -> dict[str, Any]:
