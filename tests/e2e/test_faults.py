@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.e2e.conftest import write_job
@@ -54,11 +53,11 @@ def test_a_worker_that_sleeps_too_long_is_replaced_and_does_no_harm_when_it_wake
     options = ("-o", "engine.fake_seconds_per_pair=0.1", "-o", "executor.unit_timeout_seconds=5")
     process = start([*job.score(output, *RAY), *options])
     process.wait_until(lambda: len(parts(output)) >= 4 and len(actors(process)) == 2)
-    sleeper = psutil.Process(actors(process)[0])
-    sleeper.send_signal(signal.SIGSTOP)
+    sleeper = actors(process)[0]
+    os.kill(sleeper, signal.SIGSTOP)
     process.wait_until(lambda: "scoring on 1 of 2 workers" in process.output)
-    with contextlib.suppress(psutil.NoSuchProcess):
-        sleeper.send_signal(signal.SIGCONT)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(sleeper, signal.SIGCONT)
     assert process.wait() == 0, process.output
     assert row_differences(clean_rows, read_output(output)) == []
     process.wait_until_all_gone()
