@@ -53,8 +53,8 @@ class Findings:
     jobs_completed: int = 0
     rows_compared: int = 0
     files_read: int = 0
-    units_scored_again: int = 0
-    most_units_lost_by_a_kill: int = 0
+    units_scored_again: int | None = None
+    most_units_lost_by_a_kill: int | None = None
     rows_lost: int = field(default=0, metadata={"bad": True})
     rows_doubled: int = field(default=0, metadata={"bad": True})
     rows_changed: int = field(default=0, metadata={"bad": True})
@@ -67,7 +67,7 @@ class Findings:
     def is_clean(self) -> bool:
         """Whether nothing happened that must not."""
         bad = sum(getattr(self, item.name) for item in fields(self) if item.metadata.get("bad"))
-        return bad == 0 and self.most_units_lost_by_a_kill <= _UNITS_IN_FLIGHT
+        return bad == 0 and (self.most_units_lost_by_a_kill or 0) <= _UNITS_IN_FLIGHT
 
 
 def write_input(folder: Path) -> Path:
@@ -98,11 +98,13 @@ def read_rows(output: Path) -> dict[tuple[str, int], list[str]]:
 
 
 def run_job_in_child(
-    config: JobConfig, pairs: str, output: str, journal: str, writer: str, stderr: str
+    config: JobConfig, pairs: str, output: str, journal: str, writer: str, log_path: str
 ) -> None:
     """Be the process that is killed: run the job, and note each unit that is begun."""
     os.setsid()
-    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(log, stream)
     from rgpt_batch import job
 
     if config.executor.kind == "local":
@@ -236,11 +238,9 @@ class Chaos:
             code = self._end(process, clean_seconds)
             if code is None:
                 self.findings.kills += 1
-                num_lost = self._num_begun() - num_begun - (self._num_parts(output) - num_there)
                 if self._config.executor.kind == "local":
-                    self.findings.units_scored_again += num_lost
-                    most = max(self.findings.most_units_lost_by_a_kill, num_lost)
-                    self.findings.most_units_lost_by_a_kill = most
+                    num_lost = self._num_begun() - num_begun - self._num_parts(output) + num_there
+                    self._note_waste(num_lost)
                 is_early = (output / "_SUCCESS").exists() and read_rows(output) != expected
                 self.findings.false_successes += is_early
         if code != 0:
@@ -254,6 +254,11 @@ class Chaos:
         self._compare(expected, read_rows(output))
         for part in output.glob("part-*.parquet"):
             read_footer(str(part))
+
+    def _note_waste(self, num_units: int) -> None:
+        findings = self.findings
+        findings.units_scored_again = (findings.units_scored_again or 0) + num_units
+        findings.most_units_lost_by_a_kill = max(findings.most_units_lost_by_a_kill or 0, num_units)
 
     def _compare(
         self, expected: dict[tuple[str, int], list[str]], there: dict[tuple[str, int], list[str]]
@@ -359,11 +364,8 @@ def format_findings(findings: Findings) -> str:
     """Write the findings as the rows of a Markdown table."""
     lines = ["| | |", "|---|---|"]
     for name, value in asdict(findings).items():
-        lines.append(
-            f"| {name.replace('_', ' ')} | {value:,.4g} |"
-            if name == "seconds"
-            else f"| {name.replace('_', ' ')} | {value:,} |"
-        )
+        shown = "not measured" if value is None else f"{round(value):,}"
+        lines.append(f"| {name.replace('_', ' ')} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
