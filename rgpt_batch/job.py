@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ from rgpt_batch.errors import (
     ManifestMismatch,
 )
 from rgpt_batch.executors import create_executor
-from rgpt_batch.job_run import EXIT_COMPLETE, Run, finish
+from rgpt_batch.job_run import EXIT_COMPLETE, Run, finish, recorded_config
 from rgpt_batch.job_run import JobSummary as JobSummary
 from rgpt_batch.manifest import (
     Manifest,
@@ -77,6 +77,7 @@ def run_job(
     *,
     on_change: OnChange = "refuse",
     quiet: bool = False,
+    only: Collection[str] | None = None,
 ) -> JobSummary:
     """Score every pair of the input; resume where an earlier run stopped.
 
@@ -86,6 +87,7 @@ def run_job(
         output: A folder; created if missing.
         on_change: What to do where the folder holds the work of a job with another fingerprint.
         quiet: Show no progress.
+        only: Ids of the units to run; None runs all that remain.
 
     Raises:
         ConfigError, ShardError: See plan_job.
@@ -97,16 +99,17 @@ def run_job(
     store = open_store(output)
     manifest = _adopt(store, planned, on_change)
     committed = store.committed()
-    remaining = [unit for unit in manifest.units if unit.unit_id not in committed]
-    num_rows_before = manifest.num_rows - sum(unit.num_rows for unit in remaining)
+    missing = [unit for unit in manifest.units if unit.unit_id not in committed]
+    remaining = [unit for unit in missing if only is None or unit.unit_id in only]
     tally = Tally(
         num_units=len(manifest.units),
         num_rows=manifest.num_rows,
-        num_units_before=len(manifest.units) - len(remaining),
-        num_rows_before=num_rows_before,
+        num_units_before=len(manifest.units) - len(missing),
+        num_rows_before=manifest.num_rows - sum(unit.num_rows for unit in missing),
     )
     run = Run(store, manifest, config, tally)
     try:
+        run.open()
         with _signals_raise():
             if remaining:
                 _score(run, remaining, quiet)
@@ -126,11 +129,24 @@ def run_job(
     return summary
 
 
+def retry_failed(output: str, *, quiet: bool = False) -> JobSummary:
+    """Run the failed units of a job again, with the input and the configuration of its last run.
+
+    Raises:
+        ConfigError: The folder holds no job, or no record of a run; and see run_job.
+    """
+    store = open_store(output)
+    manifest = store.load_manifest() if store.has_manifest() else None
+    if manifest is None:
+        raise ConfigError(f"{output}: no job was planned here; nothing to retry.")
+    failed = {failure.unit_id for failure in store.read_failures()}
+    return run_job(recorded_config(store), manifest.inputs, output, quiet=quiet, only=failed)
+
+
 def _score(run: Run, units: Sequence[WorkUnit], quiet: bool) -> None:
     make_worker = functools.partial(
         UnitRunner, run.config, run.manifest.columns, run.manifest.fingerprint, run.store.location
     )
-    run.store.write_failures([])
     executor = create_executor(run.config)
     with (
         ProgressDisplay(run.tally, run.store, lambda: executor.activity, quiet=quiet) as display,

@@ -22,6 +22,7 @@ from rgpt_batch.plan import Shard
 from rgpt_batch.records import WorkUnit
 
 _NUM_DIFFERENCES_SHOWN = 12
+_INPUT = "input "
 _PACKAGES = (
     "rgpt-batch",
     "vllm",
@@ -53,6 +54,12 @@ class Manifest:
     def num_rows(self) -> int:
         """Input rows of the whole job."""
         return sum(unit.num_rows for unit in self.units)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Paths of all shards, in their order; those without rows stand in no unit."""
+        keys = (key for key in self.identity if key.startswith(_INPUT))
+        return [key.removeprefix(_INPUT) for key in keys]
 
     def to_json(self) -> bytes:
         """Serialise."""
@@ -108,7 +115,7 @@ def job_identity(config: JobConfig, shards: Sequence[Shard]) -> Identity:
         "engine.version": _engine_version(config),
     }
     for shard in shards:
-        identity[f"input {shard.path}"] = f"{shard.version}, {len(shard.row_groups)} row groups"
+        identity[f"{_INPUT}{shard.path}"] = f"{shard.version}, {len(shard.row_groups)} row groups"
     return identity
 
 

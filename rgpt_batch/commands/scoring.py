@@ -81,6 +81,12 @@ def _job_options(command: _Command) -> _Command:
     show_default=True,
     help="What to do if the output folder holds the scores of another job.",
 )
+@click.option(
+    "--max-rejected-fraction",
+    type=click.FloatRange(min=0, max=1),
+    help="Share of rejected rows above which the job exits with 3; same as "
+    "-o output.max_rejected_fraction=…  [default: 0.1]",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def score(
     config: str | None,
@@ -96,6 +102,22 @@ def score(
 
     job_config = _load(config, executor=executor, **shortcuts)
     summary = run_job(job_config, inputs, output, on_change=on_change, quiet=quiet)
+    _print_summary(summary)
+    return summary.exit_code
+
+
+@click.command(
+    "retry-failed",
+    short_help="Score the failed units of a job once more.",
+    epilog="Example: rgpt-batch retry-failed scored/",
+)
+@click.argument("output", type=click.Path(exists=True, file_okay=False))
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def retry_failed(output: str, quiet: bool) -> int:
+    """Score the failed units of an output folder with the input and options of its last run."""
+    from rgpt_batch import job
+
+    summary = job.retry_failed(output, quiet=quiet)
     _print_summary(summary)
     return summary.exit_code
 
@@ -196,6 +218,7 @@ def _load(
     max_length: int | None = None,
     pass_through: str | None = None,
     executor: str | None = None,
+    max_rejected_fraction: float | None = None,
 ) -> JobConfig:
     """Read the configuration; the shortcuts win over -o, which wins over the file."""
     from rgpt_batch.config import load_config
@@ -206,6 +229,7 @@ def _load(
         "protocol.name": protocol,
         "protocol.max_length": max_length,
         "output.pass_through": columns,
+        "output.max_rejected_fraction": max_rejected_fraction,
         "executor.kind": executor,
     }
     given = tuple(f"{key}={value}" for key, value in shortcuts.items() if value is not None)
