@@ -3,7 +3,7 @@ export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 bin := .venv/bin
 
-.PHONY: help setup model demo check test bench lock clean
+.PHONY: help setup model demo check test bench chaos lock clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
@@ -29,6 +29,9 @@ test: model  ## Run all tests.
 bench: setup  ## Run the benchmarks of this machine; tables go to benchmarks/results/.
 	$(bin)/rgpt-batch bench --shape bloom-560m -o engine.kv_cache_bytes=1073741824 -o engine.gpu_memory_utilization=0.4 --to out/bench-bloom-560m.md
 	$(bin)/python benchmarks/memory.py
+
+chaos: model  ## Kill 1,000 jobs at random moments and compare what comes out.
+	@$(bin)/python benchmarks/chaos.py --kills 1000 --write
 
 lock:  ## Rewrite requirements/cpu.lock (needs uv).
 	scripts/lock.sh

@@ -37,6 +37,7 @@ def cli() -> None:
 
 for _command in (
     scoring.score,
+    scoring.retry_failed,
     scoring.plan,
     inspection.status,
     inspection.verify,

@@ -181,6 +181,12 @@ class ExecutorConfig(_Section):
         3, description="Units per worker at once: one is read, one scored, one committed."
     )
     max_attempts: PositiveInt = Field(3, description="Attempts before a unit counts as failed.")
+    unit_timeout_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds without a finished unit after which a worker counts as hung. "
+        "Default: 10 times what the finished units let expect, at least 600.",
+    )
 
 
 class ParityConfig(_Section):

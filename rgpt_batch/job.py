@@ -6,7 +6,7 @@ import functools
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,10 +24,11 @@ from rgpt_batch.errors import (
 )
 from rgpt_batch.executors import create_executor
 from rgpt_batch.formats.relations import Relations
-from rgpt_batch.job_run import EXIT_COMPLETE, Run, finish
+from rgpt_batch.job_run import EXIT_COMPLETE, Run, finish, recorded_config
 from rgpt_batch.job_run import JobSummary as JobSummary
 from rgpt_batch.joined_input import (
     TextTables,
+    is_joined,
     join_tables,
     joined_columns,
     open_tables,
@@ -116,6 +117,7 @@ def run_job(
     tables: TextTables | None = None,
     reuse: str | None = None,
     quiet: bool = False,
+    only: Collection[str] | None = None,
 ) -> JobSummary:
     """Score every pair of the input; resume where an earlier run stopped.
 
@@ -127,6 +129,7 @@ def run_job(
         tables: Where the texts are, if the input has ids alone; see joined_input.
         reuse: The output folder of an earlier job. Pairs with the same texts get its scores.
         quiet: Show no progress.
+        only: Ids of the units to run; None runs all that remain.
 
     Raises:
         ConfigError, ShardError: See plan_job and reuse.find_earlier_scores.
@@ -155,13 +158,13 @@ def run_job(
             store.save_manifest(planned)
             manifest = store.load_manifest() or planned
     committed = store.committed()
-    remaining = [unit for unit in manifest.units if unit.unit_id not in committed]
-    num_rows_before = manifest.num_rows - sum(unit.num_rows for unit in remaining)
+    missing = [unit for unit in manifest.units if unit.unit_id not in committed]
+    remaining = [unit for unit in missing if only is None or unit.unit_id in only]
     tally = Tally(
         num_units=len(manifest.units),
         num_rows=manifest.num_rows,
-        num_units_before=len(manifest.units) - len(remaining),
-        num_rows_before=num_rows_before,
+        num_units_before=len(manifest.units) - len(missing),
+        num_rows_before=manifest.num_rows - sum(unit.num_rows for unit in missing),
         is_reusing=earlier is not None,
     )
     if remaining:
@@ -169,6 +172,7 @@ def run_job(
             config = decide_prefix_caching(config, manifest.columns, remaining)
     run = Run(store, manifest, config, tally, earlier)
     try:
+        run.open()
         with _signals_raise():
             if remaining:
                 if config.parity.num_pairs:
@@ -193,8 +197,26 @@ def run_job(
     return summary
 
 
+def retry_failed(output: str, *, quiet: bool = False) -> JobSummary:
+    """Run the failed units of a job again, with the input and the configuration of its last run.
+
+    Raises:
+        ConfigError: The folder holds no job, or no record of a run; and see run_job.
+    """
+    store = open_store(output)
+    manifest = store.load_manifest() if store.has_manifest() else None
+    if manifest is None:
+        raise ConfigError(f"{output}: no job was planned here; nothing to retry.")
+    if is_joined(manifest.identity):
+        raise ConfigError(
+            f"{output}: this job joined three tables. Run the same score command again; it tries "
+            "failed units as well."
+        )
+    failed = {failure.unit_id for failure in store.read_failures()}
+    return run_job(recorded_config(store), manifest.inputs, output, quiet=quiet, only=failed)
+
+
 def _score(run: Run, units: Sequence[WorkUnit], quiet: bool) -> None:
-    run.store.write_failures([])
     executor = create_executor(run.config)
     is_indexing = run.earlier is not None
 

@@ -7,13 +7,13 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rgpt_batch.config import JobConfig
-from rgpt_batch.errors import ManifestMismatch, ShardError
+from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
 from rgpt_batch.manifest import Manifest, installed_versions
 from rgpt_batch.parity import Parity
 from rgpt_batch.progress import Tally
@@ -26,6 +26,8 @@ from rgpt_batch.store.base import CommittedFile
 EXIT_COMPLETE = 0
 EXIT_USAGE = 2
 EXIT_INCOMPLETE = 3
+
+_NUM_FILES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,42 +85,74 @@ class Run:
         self.parity: Parity | None = None
         self.reports: list[UnitReport] = []
         self.failures: list[UnitFailure] = []
-        self.started_at = time.time()
+        self.started = time.monotonic()
+        self._started_at = time.time()
+        # Failed units that this run has not tried yet: they stay on record, whatever happens to it.
+        self._failed_before = {failure.unit_id: failure for failure in store.read_failures()}
         self._run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
+
+    def open(self) -> None:
+        """Write a record for the case that this process has no time to write another one."""
+        self._write("running", {"units": []})
 
     def add(self, outcome: UnitReport | UnitFailure) -> None:
         """Note the outcome of one unit."""
+        self._failed_before.pop(outcome.unit_id, None)
         if isinstance(outcome, UnitReport):
             self.reports.append(outcome)
         else:
             self.failures.append(outcome)
-            self.store.write_failures(self.failures)
+            self._write_failures()
+
+    def note_committed(self, unit_ids: Iterable[str]) -> None:
+        """Note what is published, whoever did it: no such unit is a failed one."""
+        for unit_id in unit_ids:
+            self._failed_before.pop(unit_id, None)
+        self._write_failures()
 
     def close(self, state: str, ending: dict[str, Any]) -> None:
         """Write the final status and the record of the run."""
         self.store.write_status(self.tally.status(state))
+        units = [asdict(report) for report in self.reports]
+        self._write(state, {"finished_at": time.time(), **ending, "units": units})
+
+    def _write_failures(self) -> None:
+        self.store.write_failures([*self._failed_before.values(), *self.failures])
+
+    def _write(self, state: str, facts: dict[str, Any]) -> None:
         self.store.write_run(
             self._run_id,
             {
                 "run_id": self._run_id,
                 "state": state,
                 "fingerprint": self.manifest.fingerprint,
-                "started_at": self.started_at,
-                "finished_at": time.time(),
+                "started_at": self._started_at,
                 "config": self.config.model_dump(mode="json"),
                 "versions": installed_versions(),
                 "reuse": None if self.earlier is None else self.earlier.record(),
                 "parity": None if self.parity is None else asdict(self.parity),
-                **ending,
-                "units": [asdict(report) for report in self.reports],
+                **facts,
             },
         )
+
+
+def recorded_config(store: Store) -> JobConfig:
+    """Return the configuration of the last run.
+
+    Raises:
+        ConfigError: There was none.
+    """
+    runs = store.read_runs()
+    if not runs:
+        raise ConfigError(f"{store.location}: no record of a run, so no configuration to score by.")
+    return JobConfig.model_validate(runs[-1]["config"])
 
 
 def finish(run: Run) -> JobSummary:
     """Compare what is published with the plan; declare success if nothing is missing."""
     tally = run.tally
     committed = run.store.committed()
+    run.note_committed(committed)
     with ThreadPoolExecutor(max_workers=8) as pool:
         files = dict(zip(committed, pool.map(_describe_file, committed.values()), strict=True))
     num_rejected: Counter[str] = Counter()
@@ -152,7 +186,7 @@ def finish(run: Run) -> JobSummary:
         num_reused=num_reused,
         num_truncated_rows=sum(report.num_truncated_rows for report in run.reports),
         num_prompt_tokens=tally.num_prompt_tokens,
-        seconds=time.time() - run.started_at,
+        seconds=time.monotonic() - run.started,
         pairs_per_second=pairs_per_second,
         engine_busy_fraction=engine_busy_fraction(run.reports),
         engines=tuple(sorted({report.engine for report in run.reports})),
@@ -190,7 +224,23 @@ def _problems(
             f"{num_unreadable:,} rows stand on damaged pages of their input file and have no score "
             "and no ids. Repair the file and score it again."
         )
+    if num_rejected[RejectionReason.ENGINE_CRASH]:
+        problems.append(_crash_problem(files))
     return problems
+
+
+def _crash_problem(files: dict[str, Any]) -> str:
+    crashes = {
+        file["name"]: file["num_rejected"][RejectionReason.ENGINE_CRASH]
+        for file in files.values()
+        if RejectionReason.ENGINE_CRASH in file["num_rejected"]
+    }
+    names = ", ".join(list(crashes)[:_NUM_FILES_SHOWN])
+    more = f" and {len(crashes) - _NUM_FILES_SHOWN} more" if len(crashes) > _NUM_FILES_SHOWN else ""
+    return (
+        f"{sum(crashes.values()):,} rows have no score because they kill the engine, in "
+        f"{names}{more}. To try them once more, delete these files and run the same command again."
+    )
 
 
 def _describe_file(file: CommittedFile) -> dict[str, Any]:

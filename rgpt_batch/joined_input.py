@@ -43,6 +43,9 @@ from rgpt_batch.plan import shard_version
 _ROWS_PER_SHARD = 100_000
 
 
+_ORDER = "input order"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTables:
     """Where the texts of an input of ids stand: Parquet files, folders or glob patterns.
@@ -109,13 +112,18 @@ def joined_columns(config: JobConfig) -> Columns:
     )
 
 
+def is_joined(identity: Identity) -> bool:
+    """Whether a job's pairs were joined from tables."""
+    return _ORDER in identity
+
+
 def tables_identity(relations: Relations) -> Identity:
     """Collect what the joined rows depend on.
 
     Raises:
         ShardError: A file is gone.
     """
-    identity = {"input order": "doc_id, query_id"}
+    identity = {_ORDER: "doc_id, query_id"}
     for name, table in _tables(relations):
         identity[f"input columns of {name}"] = json.dumps(dict(table.columns))
         for path in table.paths:

@@ -23,6 +23,7 @@ from rgpt_batch.records import WorkUnit
 from rgpt_batch.scoring import SCORING_VERSION
 
 _NUM_DIFFERENCES_SHOWN = 12
+_INPUT = "input "
 _PACKAGES = (
     "rgpt-batch",
     "vllm",
@@ -54,6 +55,12 @@ class Manifest:
     def num_rows(self) -> int:
         """Input rows of the whole job."""
         return sum(unit.num_rows for unit in self.units)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Paths of all shards, in their order; those without rows stand in no unit."""
+        keys = (key for key in self.identity if key.startswith(_INPUT))
+        return [key.removeprefix(_INPUT) for key in keys]
 
     def to_json(self) -> bytes:
         """Serialise."""
@@ -88,7 +95,7 @@ def installed_versions() -> dict[str, str]:
 def shards_identity(shards: Sequence[Shard]) -> Identity:
     """Collect what identifies the input files."""
     return {
-        f"input {shard.path}": f"{shard.version}, {len(shard.row_groups)} row groups"
+        f"{_INPUT}{shard.path}": f"{shard.version}, {len(shard.row_groups)} row groups"
         for shard in shards
     }
 

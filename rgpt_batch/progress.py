@@ -43,8 +43,9 @@ class Tally:
     num_units_failed: int = 0
     num_rows_failed: int = 0
     num_rejected: Counter[str] = field(default_factory=Counter)
-    first_started_at: float | None = None
-    last_finished_at: float | None = None
+    # By the monotonic clock of this process: others may be set while the job runs.
+    first_started: float | None = None
+    last_finished: float | None = None
 
     def add(self, outcome: UnitReport | UnitFailure) -> None:
         """Count one finished unit."""
@@ -57,19 +58,20 @@ class Tally:
         self.num_reused += outcome.num_reused
         self.num_prompt_tokens += outcome.num_prompt_tokens
         self.num_rejected.update(outcome.num_rejected)
-        self.first_started_at = min(self.first_started_at or time.time(), outcome.started_at)
-        self.last_finished_at = time.time()
+        self.last_finished = time.monotonic()
+        started = self.last_finished - (outcome.finished_at - outcome.started_at)
+        self.first_started = min(self.first_started or started, started)
 
     def rates(self) -> tuple[float, float, float | None]:
         """Return pairs per second, prompt tokens per second, and seconds to go if known.
 
         Pairs with a copied score do not count as speed, but shorten what is left.
         """
-        if self.first_started_at is None or self.last_finished_at is None:
+        if self.first_started is None or self.last_finished is None:
             return 0.0, 0.0, None
         num_left = self.num_rows - self.num_rows_before - self.num_rows_done - self.num_rows_failed
-        end = time.time() if num_left else self.last_finished_at
-        seconds = max(end - self.first_started_at, 1e-6)
+        end = time.monotonic() if num_left else self.last_finished
+        seconds = max(end - self.first_started, 1e-6)
         eta = num_left * seconds / self.num_rows_done if self.num_rows_done else None
         pairs_per_second = (self.num_rows_done - self.num_reused) / seconds
         return pairs_per_second, self.num_prompt_tokens / seconds, eta

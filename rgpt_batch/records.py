@@ -8,7 +8,7 @@ A shard is one input file, a unit is the range of rows that is retried and commi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -25,6 +25,7 @@ class RejectionReason(StrEnum):
     NO_CONTEXT = "NO_CONTEXT"
     INVALID_TEXT = "INVALID_TEXT"
     UNREADABLE = "UNREADABLE"
+    ENGINE_CRASH = "ENGINE_CRASH"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +137,22 @@ class WorkUnit:
     def num_rows(self) -> int:
         """How many rows the unit covers."""
         return sum(segment.num_rows for segment in self.segments)
+
+    def part(self, rows: range) -> WorkUnit:
+        """Return a unit of some of the rows, counted from 0; its segments are where they lie."""
+        segments = []
+        first = 0
+        for segment in self.segments:
+            low, high = max(rows.start, first), min(rows.stop, first + segment.num_rows)
+            if low < high:
+                first_row = segment.first_row + low - first
+                segments.append(replace(segment, first_row=first_row, num_rows=high - low))
+            first += segment.num_rows
+        return replace(
+            self,
+            segments=tuple(segments),
+            num_bytes=self.num_bytes * len(rows) // max(1, self.num_rows),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,8 @@ def _read_segment(
             if low < high:
                 yield from _read_group(file, group, group_start, low, high, schema, segment.path)
             group_start = group_end
+    # Overwritten in place, the open file gives other rows.
+    _check_version(segment)
 
 
 def _read_group(
@@ -120,21 +122,32 @@ class _Unreadable:
 
 
 def _open(segment: Segment) -> pq.ParquetFile:
+    _check_version(segment)
     try:
-        version = shard_version(segment.path)
-        if version != segment.version:
-            raise ShardError(
-                f"{segment.path}: the file changed after the job was planned. Run the job again "
-                "with --on-change overwrite, or bring the old file back."
-            )
         return pq.ParquetFile(
             segment.path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
         )
     except (OSError, pa.ArrowException) as error:
+        raise _cannot_be_opened(segment, error) from error
+
+
+def _check_version(segment: Segment) -> None:
+    try:
+        version = shard_version(segment.path)
+    except OSError as error:
+        raise _cannot_be_opened(segment, error) from error
+    if version != segment.version:
         raise ShardError(
-            f"{segment.path}: cannot be opened: {error}. Bring the file back, then run the same "
-            "command again."
-        ) from error
+            f"{segment.path}: the file changed after the job was planned. Run the job again "
+            "with --on-change overwrite, or bring the old file back."
+        )
+
+
+def _cannot_be_opened(segment: Segment, error: Exception) -> ShardError:
+    return ShardError(
+        f"{segment.path}: cannot be opened: {error}. Bring the file back, then run the same "
+        "command again."
+    )
 
 
 def _to_pair_batch(

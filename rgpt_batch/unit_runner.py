@@ -24,6 +24,7 @@ from rgpt_batch.protocol import load_protocol
 from rgpt_batch.records import (
     QueryLogprobs,
     Rejection,
+    RejectionReason,
     ReusedScore,
     Score,
     TokenizedPair,
@@ -73,17 +74,20 @@ class UnitRunner:
         self._engine = create_engine(config)
         self._engine_lock = threading.Lock()
 
-    def run(self, unit: WorkUnit) -> UnitReport:
+    def run(self, unit: WorkUnit, crashing_rows: frozenset[int] = frozenset()) -> UnitReport:
         """Read, tokenise, score and commit one unit.
+
+        Args:
+            unit: What to score.
+            crashing_rows: Rows of the unit, counted from 0, that the engine must not see.
 
         Raises:
             ShardError: The rows cannot be read.
             EngineError: They cannot be scored.
             CommitError: The scores cannot be published.
         """
-        started_at = time.time()
         started = time.perf_counter()
-        columns, pairs, hashes = self._read(unit)
+        columns, pairs, hashes = self._read(unit, crashing_rows)
         prompts = [pair for pair in pairs if isinstance(pair, TokenizedPair)]
         read = time.perf_counter()
 
@@ -112,6 +116,7 @@ class UnitRunner:
             versions=self._versions,
         )
         committed = self._store.commit(unit.unit_id, attempt, with_footer(table, footer))
+        finished, finished_at = time.perf_counter(), time.time()
         return UnitReport(
             unit_id=unit.unit_id,
             worker=self._worker,
@@ -126,17 +131,25 @@ class UnitRunner:
             num_truncated_rows=sum(p.num_dropped_document_tokens > 0 for p in prompts),
             read_seconds=read - started,
             engine_seconds=engine_finished - engine_started,
-            commit_seconds=time.perf_counter() - engine_finished,
-            started_at=started_at,
-            finished_at=time.time(),
+            commit_seconds=finished - engine_finished,
+            # Not read from the clock, which may have been set in between.
+            started_at=finished_at - (finished - started),
+            finished_at=finished_at,
         )
+
+    def probe(self, unit: WorkUnit) -> None:
+        """Read, tokenise and score a unit, to see whether the engine survives; see run."""
+        _, pairs, _ = self._read(unit, frozenset())
+        prompts = [pair for pair in pairs if isinstance(pair, TokenizedPair)]
+        with self._engine_lock:
+            self._engine.score(prompts)
 
     def close(self) -> None:
         """Free the engine."""
         self._engine.close()
 
     def _read(
-        self, unit: WorkUnit
+        self, unit: WorkUnit, crashing_rows: frozenset[int]
     ) -> tuple[list[pa.RecordBatch], list[_Prepared], list[bytes | None] | None]:
         """Read and tokenise; texts are dropped batch by batch, their hashes stay where wanted."""
         columns: list[pa.RecordBatch] = []
@@ -145,13 +158,18 @@ class UnitRunner:
         wants_hashes = self._config.output.pair_hash
         for batch in read_pairs(unit, self._columns, source=self._config.output.source):
             columns.append(batch.columns)
+            # Not even the tokenizer sees a crashing row: it may be what dies.
+            readable = [
+                Rejection(reason=RejectionReason.ENGINE_CRASH) if row in crashing_rows else pair
+                for row, pair in enumerate(batch.pairs, start=len(pairs))
+            ]
             if wants_hashes or self._score_index:
                 hashes += pair_hashes(batch.pairs)
             if self._score_index:
                 reused = self._score_index.find(hashes[-len(batch.pairs) :])
             else:
                 reused = [None] * len(batch.pairs)
-            fresh = [pair for pair, known in zip(batch.pairs, reused, strict=True) if not known]
+            fresh = [pair for pair, known in zip(readable, reused, strict=True) if not known]
             tokenized = iter(self._protocol.tokenize(fresh))
             pairs += [known or next(tokenized) for known in reused]
         return columns, pairs, hashes if wants_hashes else None

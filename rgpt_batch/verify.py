@@ -16,6 +16,7 @@ from rgpt_batch.columns import Columns
 from rgpt_batch.config import JobConfig
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.job_run import recorded_config
 from rgpt_batch.manifest import Manifest
 from rgpt_batch.pair_hash import NUM_BYTES, pair_hashes
 from rgpt_batch.protocol import load_protocol
@@ -74,7 +75,7 @@ def verify_output(
             num_rows += unit.num_rows
     max_error, num_done = 0.0, 0
     if num_rescored and intact:
-        config = _recorded_config(store)
+        config = recorded_config(store)
         limit = default_tolerance(config) if tolerance is None else tolerance
         sampled = _sample(intact, num_rescored, seed)
         max_error, num_done, found = _rescore(config, manifest, files, sampled, limit)
@@ -212,13 +213,6 @@ def _rescore(
                 )
     engine.close()
     return max_error, num_done, problems
-
-
-def _recorded_config(store: Store) -> JobConfig:
-    runs = store.read_runs()
-    if not runs:
-        raise ConfigError(f"{store.location}: no record of a run, so no configuration to score by.")
-    return JobConfig.model_validate(runs[-1]["config"])
 
 
 def _checksum(path: str) -> str:

@@ -37,7 +37,11 @@ def status(output: str, as_json: bool) -> int:
         "num_rows": manifest.num_rows,
         "num_rows_committed": num_rows,
         "complete": store.read_success() is not None,
-        "failed_units": {failure.unit_id: failure.cause for failure in store.read_failures()},
+        "failed_units": {
+            failure.unit_id: failure.cause
+            for failure in store.read_failures()
+            if failure.unit_id not in committed
+        },
     }
     if as_json:
         click.echo(json.dumps(facts))

@@ -145,6 +145,22 @@ def score(
 
 
 @click.command(
+    "retry-failed",
+    short_help="Score the failed units of a job once more.",
+    epilog="Example: rgpt-batch retry-failed scored/",
+)
+@click.argument("output", type=click.Path(exists=True, file_okay=False))
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def retry_failed(output: str, quiet: bool) -> int:
+    """Score the failed units of an output folder with the input and options of its last run."""
+    from rgpt_batch import job
+
+    summary = job.retry_failed(output, quiet=quiet)
+    _print_summary(summary)
+    return summary.exit_code
+
+
+@click.command(
     short_help="Show units, tokens, time and cost of a job.",
     epilog="Example: rgpt-batch plan -c configs/bloom-7b.yaml -i pairs/ --output scored/ "
     "--pairs-per-second 700 --workers 8 --price-per-hour 2.50",
@@ -242,6 +258,7 @@ def _load(
     executor: str | None = None,
     parity: int | None = None,
     missing: str | None = None,
+    max_rejected_fraction: float | None = None,
 ) -> JobConfig:
     """Read the configuration; the shortcuts win over -o, which wins over the file."""
     from rgpt_batch.config import load_config
@@ -252,6 +269,7 @@ def _load(
         "protocol.name": protocol,
         "protocol.max_length": max_length,
         "output.pass_through": columns,
+        "output.max_rejected_fraction": max_rejected_fraction,
         "executor.kind": executor,
         "parity.num_pairs": parity,
         "input.missing": missing,

@@ -11,11 +11,19 @@ from typing import Self
 
 from rgpt_batch.config import ExecutorConfig
 from rgpt_batch.errors import ConfigError, EngineDead
-from rgpt_batch.executors.base import MakeWorker, UnitQueue, Worker, run_unit, start_worker
+from rgpt_batch.executors.base import MakeWorker, Task, Worker, run_task, start_worker
+from rgpt_batch.executors.patience import Patience
+from rgpt_batch.executors.queue import UnitQueue
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 
-_Work = queue.SimpleQueue[WorkUnit | None]
-_Outcomes = queue.SimpleQueue[tuple[WorkUnit, UnitReport | Exception]]
+_Work = queue.SimpleQueue[Task | None]
+_Outcomes = queue.SimpleQueue[tuple[Task, UnitReport | Exception | None]]
+
+
+_NO_SECOND_ENGINE = (
+    "The local executor cannot start another engine; --executor ray does, and leaves out the rows "
+    "that kill it."
+)
 
 
 class LocalExecutor:
@@ -56,39 +64,53 @@ class LocalExecutor:
         outcomes: _Outcomes = queue.SimpleQueue()
         # Daemons: an interrupted job does not wait for a step that may take a minute.
         self._threads = [
-            threading.Thread(target=self._run_units, args=(worker, outcomes), daemon=True)
+            threading.Thread(target=self._run_tasks, args=(worker, outcomes), daemon=True)
             for _ in range(self._config.units_in_flight)
         ]
         for thread in self._threads:
             thread.start()
-        num_in_flight = 0
-        while len(waiting) or num_in_flight:
-            while num_in_flight < self._config.units_in_flight:
-                unit = waiting.take(alone=num_in_flight == 0)
-                if unit is None:
+        patience = Patience(self._config.unit_timeout_seconds)
+        in_flight: list[Task] = []
+        while len(waiting) or in_flight:
+            while len(in_flight) < self._config.units_in_flight:
+                task = waiting.take(alone=not in_flight)
+                if task is None:
                     break
-                self._work.put(unit)
-                num_in_flight += 1
-            unit, outcome = outcomes.get()
-            num_in_flight -= 1
+                self._work.put(task)
+                in_flight.append(task)
+            task, outcome = self._next_outcome(outcomes, in_flight, patience)
+            in_flight.remove(task)
             if isinstance(outcome, UnitReport):
-                waiting.done()
+                waiting.done(task)
+                patience.learn(task.unit, outcome)
                 yield waiting.with_attempts(outcome)
             elif isinstance(outcome, EngineDead):
                 raise EngineDead(
-                    f"{outcome} (unit {unit.unit_id}). The local executor cannot start another "
-                    "engine; --executor ray does, and leaves out a unit that kills it."
+                    f"{outcome} (unit {task.unit.unit_id}). {_NO_SECOND_ENGINE}"
                 ) from outcome
-            elif failure := waiting.failed(unit, outcome):
+            elif outcome is not None and (failure := waiting.failed(task, outcome)):
                 yield failure
         worker.close()
 
-    def _run_units(self, worker: Worker, outcomes: _Outcomes) -> None:
-        while (unit := self._work.get()) is not None and not self._stopping.is_set():
+    def _next_outcome(
+        self, outcomes: _Outcomes, in_flight: Sequence[Task], patience: Patience
+    ) -> tuple[Task, UnitReport | Exception | None]:
+        seconds = patience.seconds(task.unit for task in in_flight)
+        try:
+            return outcomes.get(timeout=seconds)
+        except queue.Empty:
+            unit_ids = ", ".join(task.unit.unit_id for task in in_flight)
+            raise EngineDead(
+                f"the engine hangs: none of the units in flight ({unit_ids}) was done within "
+                f"{seconds:.0f} s, see executor.unit_timeout_seconds. {_NO_SECOND_ENGINE}"
+            ) from None
+
+    def _run_tasks(self, worker: Worker, outcomes: _Outcomes) -> None:
+        while (task := self._work.get()) is not None and not self._stopping.is_set():
             try:
-                outcomes.put((unit, run_unit(worker, unit)))
+                outcomes.put((task, run_task(worker, task)))
             except Exception as error:
-                outcomes.put((unit, error))
+                outcomes.put((task, error))
             except BaseException as error:
                 # In a thread, SystemExit would end the thread alone, and the job would wait on.
-                outcomes.put((unit, EngineDead(f"{type(error).__name__}: {error}")))
+                outcomes.put((task, EngineDead(f"{type(error).__name__}: {error}")))

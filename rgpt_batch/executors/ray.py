@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -20,13 +21,15 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import (
-    ConfigError,
     EngineDead,
     EngineStartError,
     Interrupted,
     RgptBatchError,
 )
-from rgpt_batch.executors.base import MakeWorker, UnitQueue, Worker, run_unit, start_worker
+from rgpt_batch.executors.base import MakeWorker, Task, Worker, run_task, start_worker
+from rgpt_batch.executors.patience import Patience
+from rgpt_batch.executors.queue import UnitQueue
+from rgpt_batch.executors.resources import WorkerResources, fit_workers
 from rgpt_batch.progress import format_count
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 
@@ -46,10 +49,10 @@ class _Actor:
         name = f"{ray.util.get_node_ip_address()}-{os.getpid()}"
         self._worker = start_worker(make_worker, name)
 
-    def run(self, unit: WorkUnit) -> UnitReport:
-        """Bring one unit from reading to commit."""
+    def run(self, task: Task) -> UnitReport | None:
+        """Run one task."""
         assert self._worker is not None, "start() comes first"
-        return run_unit(self._worker, unit)
+        return run_task(self._worker, task)
 
 
 @dataclass
@@ -59,24 +62,15 @@ class _Slot:
     Attributes:
         placed: Done as soon as Ray has found a place for the actor.
         starting: Done when the engine is loaded.
+        silent_since: When the worker finished a task, or was handed one while it had none.
     """
 
     actor: Any
     placed: Any
     starting: Any
-    in_flight: dict[Any, WorkUnit] = field(default_factory=dict)
+    in_flight: dict[Any, Task] = field(default_factory=dict)
     is_ready: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Resources:
-    num_workers: int
-    gpus: float
-    cpus: float
-
-    def __str__(self) -> str:
-        cpus = format_count(self.cpus, "CPU")
-        return f"{format_count(self.gpus, 'GPU')} and {cpus}" if self.gpus else cpus
+    silent_since: float = 0.0
 
 
 class RayExecutor:
@@ -84,11 +78,11 @@ class RayExecutor:
 
     def __init__(self, config: JobConfig) -> None:
         self.activity = "starting or joining Ray"
+        self._job_config = config
         self._config = config.executor
-        self._tensor_parallel_size = config.engine.tensor_parallel_size
-        self._is_fake = config.engine.method == "fake"
         self._slots: list[_Slot] = []
         self._num_start_failures = 0
+        self._patience = Patience(config.executor.unit_timeout_seconds)
         self._owns_ray = False
 
     def __enter__(self) -> Self:
@@ -134,7 +128,7 @@ class RayExecutor:
     ) -> Iterator[UnitReport | UnitFailure]:
         """See Executor."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        resources = self._resources(nodes, len(units))
+        resources = fit_workers(self._job_config, nodes, len(units))
         actor_class = ray.remote(_Actor).options(
             num_cpus=resources.cpus,
             num_gpus=resources.gpus,
@@ -156,38 +150,8 @@ class RayExecutor:
                 if ref == slot.starting:
                     self._after_start(slot, start)
                 else:
-                    yield from self._after_unit(slot, ref, waiting, start)
-
-    def _resources(self, nodes: Sequence[dict[str, float]], num_units: int) -> _Resources:
-        """Decide the number of workers, and GPUs and CPUs per worker."""
-        gpus = self._config.gpus_per_worker
-        if gpus is None:
-            has_gpus = any(node.get("GPU") for node in nodes)
-            gpus = self._tensor_parallel_size if has_gpus and not self._is_fake else 0
-        if gpus > 1 and gpus != int(gpus):
-            raise ConfigError(
-                f"executor.gpus_per_worker is {gpus:g}: above 1, Ray takes whole numbers only."
-            )
-        cpus = self._config.cpus_per_worker
-        num_workers = self._config.num_workers
-        if num_workers is None:
-            num_workers = _num_fitting(nodes, gpus, 1 if cpus is None else cpus) if gpus else 1
-        num_workers = max(1, min(num_workers, num_units))
-        if cpus is None:
-            cpus = 1 if gpus or self._is_fake else _even_share(nodes, num_workers)
-        resources = _Resources(num_workers=num_workers, gpus=gpus, cpus=cpus)
-        if not _num_fitting(nodes, gpus, cpus):
-            sizes = {(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes}
-            found = ", ".join(
-                f"{format_count(g, 'GPU')} and {format_count(c, 'CPU')}"
-                for g, c in sorted(sizes, reverse=True)
-            )
-            raise ConfigError(
-                f"a worker needs {resources} on one node, but the cluster's nodes have {found}. "
-                "Set executor.cpus_per_worker, executor.gpus_per_worker or "
-                "engine.tensor_parallel_size."
-            )
-        return resources
+                    yield from self._after_task(slot, ref, waiting, start)
+            yield from self._end_hung_workers(waiting, start)
 
     def _fill(self, waiting: UnitQueue) -> None:
         """Hand out units, to each worker no more than its share of what is left."""
@@ -195,14 +159,16 @@ class RayExecutor:
         share = math.ceil(num_left / len(self._slots))
         for slot in self._slots:
             while slot.is_ready and len(slot.in_flight) < min(share, self._config.units_in_flight):
-                if any(waiting.is_suspect(unit) for unit in slot.in_flight.values()):
+                if any(waiting.is_suspect(task.unit) for task in slot.in_flight.values()):
                     break
-                unit = waiting.take(alone=not slot.in_flight)
-                if unit is None:
+                task = waiting.take(alone=not slot.in_flight)
+                if task is None:
                     break
-                slot.in_flight[slot.actor.run.remote(unit)] = unit
+                if not slot.in_flight:
+                    slot.silent_since = time.monotonic()
+                slot.in_flight[slot.actor.run.remote(task)] = task
 
-    def _describe_activity(self, resources: _Resources) -> str:
+    def _describe_activity(self, resources: WorkerResources) -> str:
         num_ready = sum(slot.is_ready for slot in self._slots)
         workers = format_count(len(self._slots), "worker")
         if num_ready == len(self._slots):
@@ -241,7 +207,7 @@ class RayExecutor:
             slot.is_ready = True
             self._num_start_failures = 0
 
-    def _after_unit(
+    def _after_task(
         self, slot: _Slot, ref: Any, waiting: UnitQueue, start: Callable[[], _Slot]
     ) -> Iterator[UnitReport | UnitFailure]:
         try:
@@ -249,21 +215,48 @@ class RayExecutor:
         except RayError as error:
             cause = _cause(error)
             if isinstance(cause, EngineDead):
-                lost = list(slot.in_flight.values())
                 blame = not (isinstance(error, RayActorError) and error.preempted)
-                slot.in_flight.clear()
-                failures = waiting.crashed(lost, cause, blame=blame)
-                if len(waiting):
-                    self._replace(slot, start)
-                else:
-                    self._remove(slot)
-                yield from failures
-            elif failure := waiting.failed(slot.in_flight.pop(ref), cause):
+                yield from self._after_crash(slot, cause, waiting, start, blame=blame)
+                return
+            task = slot.in_flight.pop(ref)
+            if failure := waiting.failed(task, cause):
                 yield failure
         else:
-            del slot.in_flight[ref]
-            waiting.done()
-            yield waiting.with_attempts(report)
+            task = slot.in_flight.pop(ref)
+            waiting.done(task)
+            if report is not None:
+                self._patience.learn(task.unit, report)
+                yield waiting.with_attempts(report)
+        slot.silent_since = time.monotonic()
+
+    def _end_hung_workers(
+        self, waiting: UnitQueue, start: Callable[[], _Slot]
+    ) -> Iterator[UnitFailure]:
+        for slot in [slot for slot in self._slots if slot.in_flight]:
+            limit = self._patience.seconds(task.unit for task in slot.in_flight.values())
+            if time.monotonic() - slot.silent_since > limit:
+                cause = EngineDead(
+                    f"the worker hung: no unit was done within {limit:.0f} s, see "
+                    "executor.unit_timeout_seconds"
+                )
+                yield from self._after_crash(slot, cause, waiting, start)
+
+    def _after_crash(
+        self,
+        slot: _Slot,
+        cause: EngineDead,
+        waiting: UnitQueue,
+        start: Callable[[], _Slot],
+        *,
+        blame: bool = True,
+    ) -> list[UnitFailure]:
+        failures = waiting.crashed(list(slot.in_flight.values()), cause, blame=blame)
+        slot.in_flight.clear()
+        if len(waiting):
+            self._replace(slot, start)
+        else:
+            self._remove(slot)
+        return failures
 
     def _replace(self, slot: _Slot, start: Callable[[], _Slot]) -> None:
         ray.kill(slot.actor)
@@ -282,21 +275,3 @@ def _cause(error: RayError) -> RgptBatchError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     detail = lines[-1].rpartition("Worker exit detail: ")[2]
     return EngineDead(f"the worker's process died: {detail}")
-
-
-def _num_fitting(nodes: Sequence[dict[str, float]], gpus: float, cpus: float) -> int:
-    """Count the workers for which the nodes have room when nothing else runs."""
-    wanted = {name: amount for name, amount in (("GPU", gpus), ("CPU", cpus)) if amount}
-    if not wanted:
-        return len(nodes) * 1000
-    return sum(
-        min(math.floor(node.get(name, 0) / amount) for name, amount in wanted.items())
-        for node in nodes
-    )
-
-
-def _even_share(nodes: Sequence[dict[str, float]], num_workers: int) -> int:
-    """Return the largest number of CPUs that so many workers can have at once; at least 1."""
-    most = math.floor(max(node.get("CPU", 0) for node in nodes))
-    shares = (cpus for cpus in range(most, 1, -1) if _num_fitting(nodes, 0, cpus) >= num_workers)
-    return next(shares, 1)

@@ -34,14 +34,18 @@ def test_the_last_units_are_spread_over_the_workers(ray_executor, tmp_path, jour
 @pytest.mark.parametrize("fault", ["exit", "kill", "dead"])
 def test_a_unit_that_kills_its_worker_fails_alone(ray_executor, fault, tmp_path, journal):
     script = Script(faults={"000001": fault})
+    units = make_units(8, num_rows=1)
     done, failures = run(
-        ray_executor(num_workers=2), make_units(8), partial(ScriptedWorker, tmp_path, script)
+        ray_executor(num_workers=2), units, partial(ScriptedWorker, tmp_path, script)
     )
     assert sorted(done) == [f"{i:06d}" for i in range(8) if i != 1]
     assert list(failures) == ["000001"]
-    assert failures["000001"].num_attempts == journal.units("begin").count("000001") == 3
-    # Two at first, and one for each of the next two attempts.
-    assert len(journal.events("start")) == 4
+    # Three times the unit, twice its only row, and once the unit without that row.
+    assert journal.units("begin").count("000001") == 4
+    assert journal.units("probe") == ["000001"] * 2
+    assert failures["000001"].num_attempts == 6
+    # Two at first, and at most one for each of the next five attempts.
+    assert len(journal.events("start")) <= 7
     expected = "scripted with unit 000001" if fault == "dead" else "the worker's process died"
     assert expected in failures["000001"].cause
     assert "\n" not in failures["000001"].cause
@@ -50,7 +54,9 @@ def test_a_unit_that_kills_its_worker_fails_alone(ray_executor, fault, tmp_path,
 def test_innocent_units_survive_a_crash_even_without_retries(ray_executor, tmp_path):
     script = Script(faults={"000001": "kill"})
     done, failures = run(
-        ray_executor(max_attempts=1), make_units(5), partial(ScriptedWorker, tmp_path, script)
+        ray_executor(max_attempts=1),
+        make_units(5, num_rows=1),
+        partial(ScriptedWorker, tmp_path, script),
     )
     assert len(done) == 4
     assert list(failures) == ["000001"]

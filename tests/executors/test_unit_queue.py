@@ -1,26 +1,32 @@
 import pytest
 
 from rgpt_batch.errors import CommitError, EngineDead, EngineError, ShardError
-from rgpt_batch.executors.base import UnitQueue
+from rgpt_batch.executors.base import Task
+from rgpt_batch.executors.queue import UnitQueue
+from rgpt_batch.records import Segment, WorkUnit
 from tests.executors.workers import make_units
 
 BOOM = EngineError("boom")
 DEAD = EngineDead("the process died")
 
 
+def task(unit):
+    return Task(unit=unit)
+
+
 def test_largest_units_come_first():
     units = make_units(3)
     waiting = UnitQueue(reversed(units), max_attempts=3)
-    assert [waiting.take(alone=False) for _ in range(4)] == [*units, None]
+    assert [waiting.take(alone=False) for _ in range(4)] == [*map(task, units), None]
 
 
 def test_a_unit_that_raises_is_tried_again_after_the_others_and_then_given_up():
     first, second = make_units(2)
     waiting = UnitQueue([first, second], max_attempts=2)
     assert waiting.failed(waiting.take(alone=True), BOOM) is None
-    assert waiting.take(alone=True) == second
-    assert waiting.take(alone=True) == first
-    failure = waiting.failed(first, BOOM)
+    assert waiting.take(alone=True).unit == second
+    assert waiting.take(alone=True).unit == first
+    failure = waiting.failed(task(first), BOOM)
     assert (failure.unit_id, failure.num_rows, failure.num_attempts) == ("000000", 5, 2)
     assert failure.cause == "EngineError: boom"
     assert len(waiting) == 0
@@ -31,37 +37,117 @@ def test_suspects_of_a_crash_wait_for_a_worker_without_other_units():
     waiting = UnitQueue(units, max_attempts=3)
     lost = [waiting.take(alone=False), waiting.take(alone=False)]
     assert waiting.crashed(lost, DEAD) == []
-    assert waiting.take(alone=False) == units[2]
+    assert waiting.take(alone=False).unit == units[2]
     assert waiting.take(alone=False) is None
     assert len(waiting) == 2
-    assert waiting.take(alone=True) == units[0]
+    assert waiting.take(alone=True).unit == units[0]
     assert waiting.is_suspect(units[0]) and not waiting.is_suspect(units[2])
 
 
-def test_the_unit_that_kills_every_worker_collects_the_crashes_and_innocents_do_not():
+def run_with_poison(waiting, poison):
+    """Run alone what waits; a task that touches a row of `poison` crashes. Returns what happened.
+
+    Args:
+        waiting: The queue.
+        poison: Unit id → rows that kill a worker.
+    """
+    num_crashes, committed, failures = 0, {}, {}
+    while todo := waiting.take(alone=True):
+        unit_id = todo.unit.unit_id
+        rows = set(range(todo.unit.num_rows) if todo.probe is None else todo.probe)
+        if poison.get(unit_id, set()) & (rows - todo.crashing_rows):
+            num_crashes += 1
+            failures |= {f.unit_id: f for f in waiting.crashed([todo], DEAD)}
+        else:
+            waiting.done(todo)
+            if todo.probe is None:
+                committed[unit_id] = todo.crashing_rows
+    return num_crashes, committed, failures
+
+
+def test_the_row_that_kills_every_worker_is_found_and_innocent_units_have_none():
     guilty, *innocents = make_units(3)
     waiting = UnitQueue([guilty, *innocents], max_attempts=3)
     lost = [waiting.take(alone=False) for _ in range(3)]
     assert waiting.crashed(lost, DEAD) == []
-    crashes = 1
-    given_up = []
-    while unit := waiting.take(alone=True):
-        if unit == guilty:
-            crashes += 1
-            given_up += waiting.crashed([unit], DEAD)
+    num_crashes, committed, failures = run_with_poison(waiting, {guilty.unit_id: {3}})
+    assert committed == {"000000": {3}, "000001": frozenset(), "000002": frozenset()}
+    assert not failures
+    # Two more with the whole unit, and two with the row alone.
+    assert num_crashes == 4
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "poison", "most_crashes"),
+    [(1, {0}, 5), (32, {31}, 5), (1000, {500}, 6), (20_000, {0}, 7), (20_000, {7, 19_999}, 11)],
+)
+def test_few_crashes_find_the_rows_of_a_large_unit(num_rows, poison, most_crashes):
+    segment = Segment(path="/none", version="", first_row=0, num_rows=num_rows)
+    unit = WorkUnit(unit_id="000000", segments=(segment,), num_bytes=1)
+    waiting = UnitQueue([unit], max_attempts=3)
+    num_crashes, committed, _ = run_with_poison(waiting, {"000000": poison})
+    assert committed == {"000000": poison}
+    assert num_crashes <= most_crashes
+
+
+def test_a_unit_full_of_rows_that_kill_is_given_up_and_the_others_are_done():
+    first, second = make_units(2, num_rows=100)
+    waiting = UnitQueue([first, second], max_attempts=3)
+    num_crashes, committed, failures = run_with_poison(waiting, {"000000": set(range(100))})
+    assert committed == {"000001": frozenset()}
+    assert list(failures) == ["000000"]
+    assert "the process died" in failures["000000"].cause
+    assert failures["000000"].num_attempts == num_crashes < 20
+
+
+def test_rows_are_not_blamed_where_no_row_can_be_scored():
+    (unit,) = make_units(1)
+    waiting = UnitQueue([unit], max_attempts=3)
+    num_crashes, committed, failures = run_with_poison(waiting, {"000000": set(range(5))})
+    assert not committed
+    assert failures["000000"].num_attempts == num_crashes == 3 + 5 * 2
+
+
+def test_a_unit_that_dies_as_a_whole_but_not_in_parts_is_given_up():
+    (unit,) = make_units(1)
+    waiting = UnitQueue([unit], max_attempts=2)
+    failures = []
+    while todo := waiting.take(alone=True):
+        if todo.probe is None:
+            failures += waiting.crashed([todo], DEAD)
         else:
-            waiting.done()
-    assert [failure.unit_id for failure in given_up] == [guilty.unit_id]
-    assert (crashes, given_up[0].num_attempts) == (3, 3)
+            waiting.done(todo)
+    assert [failure.num_attempts for failure in failures] == [3]
+
+
+def test_a_row_that_was_alone_with_one_crash_only_is_not_guilty():
+    (unit,) = make_units(1)
+    waiting = UnitQueue([unit], max_attempts=1)
+    waiting.crashed([waiting.take(alone=True)], DEAD)
+    todo = waiting.take(alone=True)
+    assert todo.probe == range(1)
+    # A machine is lost.
+    assert waiting.crashed([todo], DEAD) == []
+    assert run_with_poison(waiting, {}) == (0, {"000000": frozenset()}, {})
+
+
+def test_a_probe_that_raises_gives_the_unit_up():
+    (unit,) = make_units(1)
+    waiting = UnitQueue([unit], max_attempts=1)
+    waiting.crashed([waiting.take(alone=True)], DEAD)
+    assert waiting.failed(waiting.take(alone=True), BOOM).cause == "EngineError: boom"
+    assert len(waiting) == 0
 
 
 @pytest.mark.parametrize("num_crashes", [1, 5])
-def test_no_unit_is_given_up_for_a_crash_that_others_may_have_caused(num_crashes):
-    units = make_units(2)
-    waiting = UnitQueue(units, max_attempts=1)
+def test_no_unit_is_searched_for_a_crash_that_others_may_have_caused(num_crashes):
+    tasks = [*map(task, make_units(2))]
+    waiting = UnitQueue([], max_attempts=1)
     for _ in range(num_crashes):
-        assert waiting.crashed(units, DEAD) == []
-    assert waiting.crashed(units[:1], DEAD)[0].num_attempts == 1
+        assert waiting.crashed(tasks, DEAD) == []
+        assert [waiting.take(alone=True).probe for _ in tasks] == [None, None]
+    waiting.crashed(tasks[:1], DEAD)
+    assert waiting.take(alone=True).probe is not None
 
 
 def test_a_preempted_worker_costs_its_units_no_attempt():
@@ -72,13 +158,22 @@ def test_a_preempted_worker_costs_its_units_no_attempt():
     assert not waiting.is_suspect(unit)
 
 
+def test_a_preempted_worker_does_not_disturb_a_search():
+    (unit,) = make_units(1)
+    waiting = UnitQueue([unit], max_attempts=1)
+    waiting.crashed([waiting.take(alone=True)], DEAD)
+    for _ in range(5):
+        assert waiting.crashed([waiting.take(alone=True)], DEAD, blame=False) == []
+    assert run_with_poison(waiting, {"000000": {4}})[1] == {"000000": {4}}
+
+
 def test_a_suspect_that_raises_stays_a_suspect():
     units = make_units(2)
     waiting = UnitQueue(units, max_attempts=3)
     waiting.crashed([waiting.take(alone=False)], DEAD)
     waiting.failed(waiting.take(alone=True), BOOM)
-    assert waiting.take(alone=False) == units[1]
-    assert waiting.take(alone=True) == units[0]
+    assert waiting.take(alone=False).unit == units[1]
+    assert waiting.take(alone=True).unit == units[0]
 
 
 def test_when_unit_after_unit_fails_the_job_stops_with_the_cause():
@@ -92,14 +187,14 @@ def test_failures_with_successes_in_between_do_not_stop_the_job():
     waiting = UnitQueue(make_units(100), max_attempts=3)
     for _ in range(40):
         waiting.failed(waiting.take(alone=True), BOOM)
-        waiting.done()
+        waiting.done(waiting.take(alone=True))
 
 
 def test_second_attempts_of_bad_units_at_the_end_do_not_stop_the_job():
     waiting = UnitQueue(make_units(19), max_attempts=3)
     failures = []
-    while unit := waiting.take(alone=True):
-        if failure := waiting.failed(unit, BOOM):
+    while todo := waiting.take(alone=True):
+        if failure := waiting.failed(todo, BOOM):
             failures.append(failure)
     assert len(failures) == 19
 

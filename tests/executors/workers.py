@@ -106,7 +106,7 @@ class ScriptedWorker:
         if fault:
             _fail(fault, f"at start {num_starts}")
 
-    def run(self, unit: WorkUnit) -> UnitReport:
+    def run(self, unit: WorkUnit, crashing_rows: frozenset[int] = frozenset()) -> UnitReport:
         is_first = unit.unit_id not in self._journal.units("begin")
         self._journal.note("begin", unit.unit_id, self._name)
         self._journal.wait_for_workers("begin", self._script.num_workers_that_meet)
@@ -116,6 +116,11 @@ class ScriptedWorker:
             _fail(fault, f"with unit {unit.unit_id}")
         self._journal.note("end", unit.unit_id, self._name)
         return report(unit, self._name)
+
+    def probe(self, unit: WorkUnit) -> None:
+        self._journal.note("probe", unit.unit_id, self._name)
+        if fault := (self._script.faults or {}).get(unit.unit_id):
+            _fail(fault, f"with unit {unit.unit_id}")
 
     def close(self) -> None:
         self._journal.note("close", worker=self._name)
@@ -135,7 +140,7 @@ class OverlappingWorker:
         self._engine = threading.Condition()
         self._num_scored = 0
 
-    def run(self, unit: WorkUnit) -> UnitReport:
+    def run(self, unit: WorkUnit, crashing_rows: frozenset[int] = frozenset()) -> UnitReport:
         number = int(unit.unit_id)
         self._meet(number - 2)
         with self._engine:
@@ -150,6 +155,9 @@ class OverlappingWorker:
     def _meet(self, number: int) -> None:
         if 0 <= number < len(self._meetings):
             self._meetings[number].wait(DEADLINE_SECONDS)
+
+    def probe(self, unit: WorkUnit) -> None:
+        raise NotImplementedError("no worker crashes here")
 
     def close(self) -> None:
         pass
@@ -198,9 +206,9 @@ def report(unit: WorkUnit, worker: str) -> UnitReport:
     )
 
 
-def make_units(number: int) -> list[WorkUnit]:
-    """Make units of five rows each; executors hand them out in the order of their ids."""
-    segment = Segment(path="/none", version="", first_row=0, num_rows=5)
+def make_units(number: int, *, num_rows: int = 5) -> list[WorkUnit]:
+    """Make units of equal size; executors hand them out in the order of their ids."""
+    segment = Segment(path="/none", version="", first_row=0, num_rows=num_rows)
     return [
         WorkUnit(unit_id=f"{i:06d}", segments=(segment,), num_bytes=number - i)
         for i in range(number)

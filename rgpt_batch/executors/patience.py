@@ -1,0 +1,42 @@
+"""How long a worker may be silent before it counts as hung."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rgpt_batch.records import UnitReport, WorkUnit
+
+_LEAST_SECONDS = 600.0
+# Units differ in speed by what their bytes do not tell; none is ten times slower than the rest.
+_FACTOR = 10.0
+# Until the first unit is done nothing is known of the engine but that this is slow for any.
+_FIRST_SECONDS_PER_ROW = 1.0
+
+
+class Patience:
+    """Learns from finished units how long the next one may take.
+
+    Args:
+        timeout_seconds: The limit, where the user knows better.
+    """
+
+    def __init__(self, timeout_seconds: float | None) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._seconds = 0.0
+        self._num_bytes = 0
+
+    def learn(self, unit: WorkUnit, report: UnitReport) -> None:
+        """Note how long a unit took."""
+        self._seconds += report.read_seconds + report.engine_seconds + report.commit_seconds
+        self._num_bytes += unit.num_bytes
+
+    def seconds(self, units: Iterable[WorkUnit]) -> float:
+        """Return the seconds in which a worker with these units in flight has to finish one."""
+        if self._timeout_seconds is not None:
+            return self._timeout_seconds
+        if not self._num_bytes:
+            expected = max(unit.num_rows for unit in units) * _FIRST_SECONDS_PER_ROW
+        else:
+            largest = max(unit.num_bytes for unit in units)
+            expected = _FACTOR * largest * self._seconds / self._num_bytes
+        return max(_LEAST_SECONDS, expected)

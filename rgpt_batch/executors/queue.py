@@ -1,0 +1,137 @@
+"""Units that wait for a worker, and what becomes of those whose attempt failed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rgpt_batch.errors import EngineError, RgptBatchError, ShardError
+from rgpt_batch.executors.base import Task, describe
+from rgpt_batch.executors.crash_search import CrashSearch
+from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
+
+# After this many failures without anything done in between, the cause is not in the units.
+_MAX_FAILURES_IN_A_ROW = 20
+
+
+class UnitQueue:
+    """Units that wait, largest first, and how often each was tried.
+
+    A unit that was in flight when a worker crashed is a suspect: it waits apart and should run
+    alone, so that only the unit that causes the crashes collects them. When it has caused
+    max_attempts of them, its rows are searched for those that are guilty.
+    """
+
+    def __init__(self, units: Sequence[WorkUnit], max_attempts: int) -> None:
+        self._fresh = deque(sorted(units, key=lambda unit: -unit.num_bytes))
+        self._suspects: deque[WorkUnit] = deque()
+        self._suspect_ids: set[str] = set()
+        self._searches: dict[str, CrashSearch] = {}
+        self._num_attempts: Counter[str] = Counter()
+        self._max_attempts = max_attempts
+        self._num_failures_in_a_row = 0
+
+    def __len__(self) -> int:
+        return len(self._fresh) + len(self._suspects)
+
+    def take(self, *, alone: bool) -> Task | None:
+        """Hand out the next task; suspects only to a worker that has nothing else in flight."""
+        if self._suspects and alone:
+            unit = self._suspects.popleft()
+            if search := self._searches.get(unit.unit_id):
+                rows = frozenset(search.crashing_rows)
+                return Task(unit=unit, crashing_rows=rows, probe=search.next_rows)
+            return Task(unit=unit)
+        return Task(unit=self._fresh.popleft()) if self._fresh else None
+
+    def is_suspect(self, unit: WorkUnit) -> bool:
+        """Whether the unit has been in flight at a crash."""
+        return unit.unit_id in self._suspect_ids
+
+    def done(self, task: Task) -> None:
+        """Note that a task succeeded, so that the engine works."""
+        self._num_failures_in_a_row = 0
+        if task.probe is not None:
+            self._searches[task.unit.unit_id].survived()
+            self._suspects.appendleft(task.unit)
+
+    def with_attempts(self, report: UnitReport) -> UnitReport:
+        """Add to a report what its worker cannot know: the attempts that failed before."""
+        return replace(report, num_attempts=1 + self._num_attempts[report.unit_id])
+
+    def failed(self, task: Task, error: Exception) -> UnitFailure | None:
+        """Take a unit back whose attempt raised; a UnitFailure means that it was the last one.
+
+        Raises:
+            RgptBatchError: Unit after unit fails.
+        """
+        unit = task.unit
+        # Second attempts come late, when only bad units are left: they say nothing of the others.
+        # Nor does a damaged shard.
+        if not self._num_attempts[unit.unit_id] and not isinstance(error, ShardError):
+            self._note_failure(error)
+        self._num_attempts[unit.unit_id] += 1
+        if self._num_attempts[unit.unit_id] >= self._max_attempts:
+            return self._give_up(unit, error)
+        (self._suspects if self.is_suspect(unit) else self._fresh).append(unit)
+        return None
+
+    def crashed(
+        self, tasks: Sequence[Task], error: Exception, *, blame: bool = True
+    ) -> list[UnitFailure]:
+        """Take back what a dead worker had in flight; return the units that are given up.
+
+        Args:
+            tasks: What was in flight.
+            error: How the worker died.
+            blame: Whether one of the tasks may have caused it.
+
+        Raises:
+            RgptBatchError: Worker after worker dies.
+        """
+        self._note_failure(error)
+        if not blame:
+            for task in tasks:
+                waiting = self._suspects if self.is_suspect(task.unit) else self._fresh
+                waiting.append(task.unit)
+            return []
+        failures = (self._blame(task, error, alone=len(tasks) == 1) for task in tasks)
+        return [failure for failure in failures if failure]
+
+    def _blame(self, task: Task, error: Exception, *, alone: bool) -> UnitFailure | None:
+        unit_id = task.unit.unit_id
+        search = self._searches.get(unit_id)
+        if search is None:
+            # With others in flight nobody knows which unit did it: the last attempt is a lone one.
+            limit = self._max_attempts if alone else self._max_attempts - 1
+            if self._num_attempts[unit_id] < limit:
+                self._num_attempts[unit_id] += 1
+            self._suspect_ids.add(unit_id)
+            if self._num_attempts[unit_id] >= self._max_attempts:
+                self._searches[unit_id] = CrashSearch(task.unit.num_rows)
+        else:
+            self._num_attempts[unit_id] += 1
+            if task.probe is None or not search.crashed():
+                return self._give_up(task.unit, error)
+        self._suspects.append(task.unit)
+        return None
+
+    def _give_up(self, unit: WorkUnit, error: Exception) -> UnitFailure:
+        return UnitFailure(
+            unit_id=unit.unit_id,
+            num_rows=unit.num_rows,
+            num_attempts=self._num_attempts[unit.unit_id],
+            cause=describe(error),
+            failed_at=time.time(),
+        )
+
+    def _note_failure(self, error: Exception) -> None:
+        self._num_failures_in_a_row += 1
+        if self._num_failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
+            kind = type(error) if isinstance(error, RgptBatchError) else EngineError
+            raise kind(
+                f"{self._num_failures_in_a_row} failures in a row and nothing done in between; "
+                f"the last one: {error}"
+            ) from error

@@ -1,0 +1,29 @@
+"""A hundred kills at random moments, and the proof that a worse writer would not pass."""
+
+import pytest
+
+from benchmarks.chaos import Chaos, chaos_config
+
+
+@pytest.fixture
+def campaign(tiny_tokenizer, tmp_path):
+    def run(num_kills, **options):
+        config = chaos_config(tiny_tokenizer, "local", "fake")
+        return Chaos(config, tmp_path, seed=1, **options).run(num_kills)
+
+    return run
+
+
+def test_a_hundred_kills_lose_double_and_change_no_row_and_show_no_partial_file(campaign):
+    findings = campaign(100)
+    assert findings.is_clean, findings
+    assert findings.kills >= 100
+    assert findings.jobs_completed >= 1
+    assert findings.files_read > 30
+    assert findings.most_units_lost_by_a_kill <= 3
+
+
+def test_a_writer_that_streams_to_the_final_name_is_caught(campaign):
+    findings = campaign(10, writer="naive")
+    assert not findings.is_clean
+    assert findings.unreadable_files > 0

@@ -1,0 +1,207 @@
+"""Things that break while a job runs: workers, machines, disks, input. What they cost is little."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import write_job
+from tests.e2e.outputs import identities, read_output, row_differences
+from tests.e2e.processes import parts, rgpt_batch
+from tests.executors.cluster import WITHOUT_TORCH
+
+RAY = ("--executor", "ray", "-o", "executor.num_workers=2")
+
+
+@pytest.fixture
+def own_job(tmp_path, tiny_tokenizer):
+    """A job whose input the test may change."""
+    return write_job(tmp_path / "job", tiny_tokenizer)
+
+
+def actors(process):
+    """Process ids of the workers of a command that has started its own Ray."""
+    return [pid for pid, name in process.relatives().items() if name.startswith("ray::_Actor")]
+
+
+# Workers
+
+
+@pytest.mark.ray
+def test_workers_killed_at_random_are_replaced_and_the_job_completes(
+    job, start, clean_rows, tmp_path
+):
+    output = tmp_path / "scored"
+    process = start([*job.score(output, *RAY), "-o", "engine.fake_seconds_per_pair=0.1"])
+    for num_parts in (2, 8, 14):
+        process.wait_until(lambda n=num_parts: len(parts(output)) >= n and len(actors(process)))
+        os.kill(actors(process)[0], signal.SIGKILL)
+    assert process.wait() == 0, process.output
+    assert row_differences(clean_rows, read_output(output)) == []
+    assert (output / "_SUCCESS").exists()
+
+
+@pytest.mark.ray
+def test_a_worker_that_sleeps_too_long_is_replaced_and_does_no_harm_when_it_wakes(
+    job, start, clean_rows, tmp_path
+):
+    output = tmp_path / "scored"
+    options = ("-o", "engine.fake_seconds_per_pair=0.1", "-o", "executor.unit_timeout_seconds=5")
+    process = start([*job.score(output, *RAY), *options])
+    process.wait_until(lambda: len(parts(output)) >= 4 and len(actors(process)) == 2)
+    sleeper = actors(process)[0]
+    os.kill(sleeper, signal.SIGSTOP)
+    process.wait_until(lambda: "scoring on 1 of 2 workers" in process.output)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(sleeper, signal.SIGCONT)
+    assert process.wait() == 0, process.output
+    assert row_differences(clean_rows, read_output(output)) == []
+    process.wait_until_all_gone()
+
+
+@pytest.mark.ray
+def test_a_job_goes_on_when_a_machine_is_lost(job, start, clean_rows, tmp_path, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", WITHOUT_TORCH)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        output = tmp_path / "scored"
+        process = start(
+            [*job.score(output, *RAY), "-o", "engine.fake_seconds_per_pair=0.2"],
+            environment={"RAY_ADDRESS": cluster.address},
+        )
+        process.wait_until(lambda: "scoring on 2 workers" in process.output)
+        process.wait_until(lambda: len(parts(output)) >= 4)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        assert len(parts(output)) < job.num_units
+        assert process.wait() == 0, process.output
+    finally:
+        cluster.shutdown()
+    assert row_differences(clean_rows, read_output(output)) == []
+
+
+# The driver
+
+
+def test_a_driver_that_sleeps_while_another_finishes_does_no_harm_when_it_wakes(
+    job, start, finish, clean_rows, tmp_path
+):
+    output = tmp_path / "scored"
+    sleeper = start([*job.score(output), *job.slow])
+    sleeper.wait_until(lambda: len(parts(output)) >= 2)
+    sleeper.send(signal.SIGSTOP)
+    code, said = finish(job.score(output))
+    assert code == 0, said
+    before = identities(output)
+    sleeper.send(signal.SIGCONT)
+    assert sleeper.wait() == 0, sleeper.output
+    assert identities(output) == before
+    assert row_differences(clean_rows, read_output(output)) == []
+    code, said = finish(rgpt_batch("verify", output))
+    assert code == 0, said
+
+
+def test_an_engine_that_hangs_ends_the_job_of_the_local_executor(job, finish, tmp_path):
+    output = tmp_path / "scored"
+    options = ("-o", "engine.fake_seconds_per_pair=3600", "-o", "executor.unit_timeout_seconds=2")
+    code, said = finish(job.score(output, *options))
+    assert code == 1
+    assert "the engine hangs: none of the units in flight" in said
+    assert "within 2 s, see executor.unit_timeout_seconds" in said
+    assert "run the same command again" in said
+    code, _ = finish(job.score(output))
+    assert code == 0
+
+
+# Disks
+
+
+@pytest.fixture
+def small_disk():
+    """A file system of 512 KiB."""
+    folder = Path(tempfile.mkdtemp())
+    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode:
+        folder.rmdir()
+        pytest.skip(f"cannot mount a file system here: {mounted.stderr}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+    folder.rmdir()
+
+
+def test_a_full_disk_stops_the_job_and_space_lets_it_go_on(
+    job, start, finish, clean_rows, small_disk
+):
+    output = small_disk / "scored"
+    ballast = small_disk / "ballast"
+    process = start([*job.score(output), *job.slow])
+    process.wait_until(lambda: len(parts(output)) >= 2)
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(1024))
+    assert process.wait() in (1, 3), process.output
+    assert "No space left on device" in process.output
+    assert "Traceback" not in process.output
+    assert not (output / "_SUCCESS").exists()
+    committed = identities(output)
+    assert 2 <= len(committed) < job.num_units
+
+    ballast.unlink()
+    code, said = finish(job.score(output))
+    assert code == 0, said
+    assert committed.items() <= identities(output).items()
+    assert row_differences(clean_rows, read_output(output)) == []
+
+
+def test_a_limit_on_file_sizes_is_an_error_and_publishes_nothing(job, finish, tmp_path):
+    output = tmp_path / "scored"
+    limited = ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *job.score(output)]
+    code, said = finish(limited)
+    assert code == 1
+    assert "File too large" in said
+    assert parts(output) == []
+
+
+# Input
+
+
+def test_a_deleted_input_file_fails_its_units_and_comes_back(own_job, start, finish, tmp_path):
+    output, shard = tmp_path / "scored", own_job.pairs / "pairs-1.parquet"
+    process = start([*own_job.score(output), *own_job.slow])
+    process.wait_until(lambda: len(parts(output)) >= 1)
+    shard.rename(tmp_path / "away")
+    assert process.wait() == 3, process.output
+    assert f"{shard}: cannot be opened" in process.output
+    assert not (output / "_SUCCESS").exists()
+    num_left = own_job.num_units - len(parts(output))
+    assert num_left
+    (tmp_path / "away").rename(shard)
+    code, said = finish(own_job.score(output))
+    assert code == 0, said
+    assert f"{num_left * 4} in this run" in said
+
+
+def test_an_input_file_that_is_overwritten_while_it_is_read_is_noticed(tiny_tokenizer, tmp_path):
+    from rgpt_batch.errors import ShardError
+    from rgpt_batch.job import plan_job
+    from rgpt_batch.shards import read_pairs
+    from tests.e2e.conftest import write_shard
+    from tests.unit.jobs import fake_config
+
+    shard = tmp_path / "pairs.parquet"
+    write_shard(shard, range(96))
+    _, manifest = plan_job(fake_config(tiny_tokenizer), [str(shard)], str(tmp_path / "scored"))
+    batches = read_pairs(manifest.units[0], manifest.columns, source=False)
+    next(batches)
+    # In place, as `cp` does: the open file now holds other bytes.
+    write_shard(tmp_path / "other.parquet", range(100, 196))
+    shard.write_bytes((tmp_path / "other.parquet").read_bytes())
+    with pytest.raises(ShardError, match="changed after the job was planned"):
+        list(batches)

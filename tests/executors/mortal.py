@@ -1,0 +1,64 @@
+"""A real runner in a process that dies, or hangs, of certain documents."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+from rgpt_batch.columns import Columns
+from rgpt_batch.config import JobConfig
+from rgpt_batch.errors import EngineDead
+from rgpt_batch.records import ScorePair, UnitReport, WorkUnit
+from rgpt_batch.shards import read_pairs
+from rgpt_batch.unit_runner import UnitRunner
+from tests.executors.workers import Journal
+
+
+class MortalWorker:
+    """Scores with the configured engine, after a look at what it is about to score.
+
+    A document that begins with SIGKILL kills the process, one with ENGINE-DEAD raises what a real
+    engine raises that has died, and one with HANG never ends.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: JobConfig,
+        columns: Columns,
+        fingerprint: str,
+        output: str,
+        name: str,
+    ) -> None:
+        self._journal = Journal(folder)
+        self._journal.note("start", worker=name)
+        self._columns = columns
+        self._runner = UnitRunner(config, columns, fingerprint, output, name)
+
+    def run(self, unit: WorkUnit, crashing_rows: frozenset[int]) -> UnitReport:
+        self._journal.note("begin", unit.unit_id)
+        self._meet(unit, crashing_rows)
+        return self._runner.run(unit, crashing_rows)
+
+    def probe(self, unit: WorkUnit) -> None:
+        self._meet(unit, frozenset())
+        self._runner.probe(unit)
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def _meet(self, unit: WorkUnit, crashing_rows: frozenset[int]) -> None:
+        batches = read_pairs(unit, self._columns, source=False)
+        pairs = [pair for batch in batches for pair in batch.pairs]
+        for row, pair in enumerate(pairs):
+            if row in crashing_rows or not isinstance(pair, ScorePair):
+                continue
+            match pair.document.split()[:1]:
+                case ["SIGKILL"]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case ["ENGINE-DEAD"]:
+                    raise EngineDead("vLLM failed: RuntimeError: scripted")
+                case ["HANG"]:
+                    threading.Event().wait()
