@@ -8,11 +8,18 @@ import time
 from pathlib import Path
 
 
+def has_gpu() -> bool:
+    """Whether there is a CUDA device."""
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
 def hardware_name() -> str:
     """Name the GPU, or the processor and its cores."""
     import torch
 
-    if torch.cuda.is_available():
+    if has_gpu():
         return str(torch.cuda.get_device_name())
     processor = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -28,7 +35,7 @@ def matmul_flops_per_second(seconds: float = 2.0) -> float:
     """Measure dense bfloat16 matrix products: the roof of any score."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if has_gpu() else "cpu"
     size = 8192 if device == "cuda" else 2048
     left, right = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
 

@@ -140,6 +140,7 @@ def _load(
     overrides: tuple[str, ...],
     cache: Path,
 ) -> tuple[ModelShape | None, JobConfig]:
+    from rgpt_batch.bench.hardware import has_gpu
     from rgpt_batch.bench.shapes import find_shape, save_random_model
     from rgpt_batch.config import load_config
 
@@ -153,11 +154,9 @@ def _load(
         return None, loaded
     if model is not None:
         raise click.UsageError("--model and --shape exclude each other.")
-    import torch
-
     found = find_shape(shape)
     # On a GPU vLLM makes weights up faster than a disk gives them.
-    has_weights = not torch.cuda.is_available()
+    has_weights = not has_gpu()
     folder = cache / f"random-{shape}{'' if has_weights else '-dummy'}"
     save_random_model(found, folder, weights=has_weights)
     given = [f"model.name={folder}", "model.dtype=bfloat16", *given]
@@ -167,12 +166,11 @@ def _load(
 
 
 def _variants(names: tuple[str, ...]) -> list[Variant]:
+    from rgpt_batch.bench.hardware import has_gpu
     from rgpt_batch.bench.variants import STANDARD, TUNING, VARIANTS
 
     if not names:
-        import torch
-
-        return [*STANDARD, *TUNING] if torch.cuda.is_available() else list(STANDARD)
+        return [*STANDARD, *TUNING] if has_gpu() else list(STANDARD)
     chosen: list[Variant] = []
     for name in names:
         if name == "tuning":

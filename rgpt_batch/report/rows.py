@@ -33,6 +33,7 @@ REASONS: dict[str, str] = {
     RejectionReason.NO_CONTEXT: "Template and document give no token.",
     RejectionReason.INVALID_TEXT: "A text or an id is not UTF-8.",
     RejectionReason.UNREADABLE: "The row stands on a damaged page of its input file.",
+    RejectionReason.ENGINE_CRASH: "The row killed the engine, alone and every time.",
 }
 
 Counts = npt.NDArray[np.int64]

@@ -148,6 +148,9 @@ def read_records(store: Store) -> tuple[list[RunRecord], int]:
     """Return the records of all runs, oldest first, and how many are not of this version."""
     records, num_foreign = [], 0
     for found in store.read_runs():
+        if found.get("state") == "running":
+            # It still runs, or was killed: it has told nothing of its units.
+            continue
         try:
             records.append(RunRecord.model_validate(found))
         except ValidationError:

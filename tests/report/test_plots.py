@@ -30,6 +30,8 @@ def make_report(number: int, worker: str, start: float, **values: object) -> Uni
         "worker": worker,
         "num_rows": 8,
         "committed": True,
+        "engine": "fake",
+        "passed_over": (),
         "num_prompt_tokens": 80,
         "num_dropped_document_tokens": 0,
         "num_truncated_rows": 0,
