@@ -18,6 +18,7 @@ from rgpt_batch.errors import (
     EngineError,
     Interrupted,
     ManifestMismatch,
+    StorageError,
 )
 from rgpt_batch.executors import create_executor
 from rgpt_batch.job_run import EXIT_COMPLETE, Run, finish
@@ -35,6 +36,7 @@ from rgpt_batch.records import WorkUnit
 from rgpt_batch.score_file import check_pass_through
 from rgpt_batch.store import Store, open_store
 from rgpt_batch.unit_runner import UnitRunner
+from rgpt_batch.uris import check_location, is_inside, is_uri
 
 OnChange = Literal["refuse", "overwrite"]
 
@@ -50,13 +52,18 @@ def plan_job(config: JobConfig, inputs: Sequence[str], output: str) -> tuple[Job
         ShardError: An input file cannot be used.
     """
     check_pass_through(config.output.pass_through)
+    check_location(output)
+    target = output if is_uri(output) else str(Path(output).resolve())
     paths = resolve_inputs(inputs)
-    target = Path(output).resolve()
-    if inside := [path for path in paths if target in Path(path).resolve().parents]:
+    if inside := [path for path in paths if is_inside(path, target)]:
         raise ConfigError(f"{inside[0]}: an input file lies in the output folder {target}.")
     # A resumed job would find its own output among its input.
-    folders = [Path(argument).resolve() for argument in inputs if Path(argument).is_dir()]
-    if around := [folder for folder in folders if folder in target.parents]:
+    folders = [
+        name if is_uri(name) else str(Path(name).resolve())
+        for name in inputs
+        if is_uri(name) or Path(name).is_dir()
+    ]
+    if around := [folder for folder in folders if is_inside(target, folder)]:
         raise ConfigError(f"{target}: the output folder lies in the input folder {around[0]}.")
     shards = inspect_shards(paths, config.input, config.output.pass_through)
     config = config.model_copy(update={"model": pinned(config.model)})
@@ -91,6 +98,7 @@ def run_job(
         ConfigError, ShardError: See plan_job.
         ManifestMismatch: The folder belongs to another job, and on_change is refuse.
         EngineError: No engine starts.
+        CommitError, StorageError: The output, or an object store, cannot be used.
         Interrupted: SIGINT or SIGTERM came. What is committed stays.
     """
     config, planned = plan_job(config, inputs, output)
@@ -113,7 +121,7 @@ def run_job(
             summary = finish(run)
     except BaseException as error:
         state = "stopped" if isinstance(error, Interrupted) else "failed"
-        if isinstance(error, Interrupted | EngineError | CommitError | OSError):
+        if isinstance(error, Interrupted | EngineError | CommitError | StorageError | OSError):
             error.add_note(
                 "Committed units are safe; run the same command again to score the rest."
             )
@@ -130,7 +138,7 @@ def _score(run: Run, units: Sequence[WorkUnit], quiet: bool) -> None:
     make_worker = functools.partial(
         UnitRunner, run.config, run.manifest.columns, run.manifest.fingerprint, run.store.location
     )
-    run.store.write_failures([])
+    run.store.clear_failures()
     executor = create_executor(run.config)
     with (
         ProgressDisplay(run.tally, run.store, lambda: executor.activity, quiet=quiet) as display,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import uuid
@@ -14,6 +13,7 @@ from typing import Any
 
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import ManifestMismatch, ShardError
+from rgpt_batch.files import sha256
 from rgpt_batch.manifest import Manifest, installed_versions
 from rgpt_batch.progress import Tally
 from rgpt_batch.records import RejectionReason, UnitFailure, UnitReport, WorkUnit
@@ -73,7 +73,7 @@ class Run:
             self.reports.append(outcome)
         else:
             self.failures.append(outcome)
-            self.store.write_failures(self.failures)
+            self.store.add_failure(outcome)
 
     def close(self, state: str, ending: dict[str, Any]) -> None:
         """Write the final status and the record of the run."""
@@ -176,12 +176,10 @@ def _describe_file(file: CommittedFile) -> dict[str, Any]:
             f"{file.path}: {metadata.num_rows} rows, its footer says {footer.num_rows}. "
             "Delete it and run the same command again."
         )
-    with open(file.path, "rb") as stream:
-        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
     return {
         "name": os.path.basename(file.path),
         "size": file.size,
-        "sha256": checksum,
+        "sha256": sha256(file.path),
         "num_rows": footer.num_rows,
         "num_rejected": footer.num_rejected,
         "fingerprint": footer.fingerprint,

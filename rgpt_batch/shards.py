@@ -13,14 +13,12 @@ import pyarrow.parquet as pq
 
 from rgpt_batch.columns import Columns
 from rgpt_batch.errors import ShardError
-from rgpt_batch.plan import shard_version
+from rgpt_batch.files import buffer_bytes, open_version
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair, Segment, WorkUnit
 
 _BATCH_ROWS = 1024
 # A batch of long documents holds fewer rows: Arrow, Python and the tokenizer each hold it at once.
 _BATCH_BYTES = 2 * 2**20
-# Column chunks are streamed through a buffer of this size instead of being read whole.
-_BUFFER_BYTES = 2**20
 
 SOURCE_FILE = "source_file"
 SOURCE_ROW = "source_row"
@@ -121,14 +119,15 @@ class _Unreadable:
 
 def _open(segment: Segment) -> pq.ParquetFile:
     try:
-        version = shard_version(segment.path)
+        version, source = open_version(segment.path)
         if version != segment.version:
             raise ShardError(
                 f"{segment.path}: the file changed after the job was planned. Run the job again "
                 "with --on-change overwrite, or bring the old file back."
             )
+        # Column chunks are streamed through a buffer instead of being read whole.
         return pq.ParquetFile(
-            segment.path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+            source, buffer_size=buffer_bytes(segment.path), page_checksum_verification=True
         )
     except (OSError, pa.ArrowException) as error:
         raise ShardError(

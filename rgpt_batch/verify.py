@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from rgpt_batch.columns import Columns
 from rgpt_batch.config import JobConfig
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.files import open_source, sha256
 from rgpt_batch.manifest import Manifest
 from rgpt_batch.protocol import load_protocol
 from rgpt_batch.records import TokenizedPair, WorkUnit
@@ -108,7 +108,7 @@ def _check_listing(
         yield "_SUCCESS: not of this job, or not of all of its units. Run the job again."
         return
     for unit_id in sorted(planned & files.keys()):
-        if _checksum(files[unit_id].path) != recorded[unit_id]["sha256"]:
+        if sha256(files[unit_id].path) != recorded[unit_id]["sha256"]:
             yield (
                 f"{files[unit_id].path}: its checksum differs from _SUCCESS. "
                 "Delete the file and run the job again."
@@ -121,7 +121,7 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
     try:
         footer, _ = read_footer(file.path)
         # Page checksums are compared while reading.
-        table = pq.read_table(file.path, page_checksum_verification=True)
+        table = pq.read_table(open_source(file.path), page_checksum_verification=True)
     except ShardError as error:
         yield f"{error} {fix}"
         return
@@ -183,7 +183,9 @@ def _rescore(
     max_error, num_done = 0.0, 0
     problems = []
     for unit_id, (unit, rows) in sampled.items():
-        written = pq.read_table(files[unit_id].path, columns=["score"])["score"].to_pylist()
+        written = pq.read_table(open_source(files[unit_id].path), columns=["score"])[
+            "score"
+        ].to_pylist()
         pairs = [
             pair
             for batch in read_pairs(unit, manifest.columns, source=False)
@@ -219,8 +221,3 @@ def _recorded_config(store: Store) -> JobConfig:
     if not runs:
         raise ConfigError(f"{store.location}: no record of a run, so no configuration to score by.")
     return JobConfig.model_validate(runs[-1]["config"])
-
-
-def _checksum(path: str) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -307,12 +307,13 @@ def test_failures_replace_those_of_the_run_before(store: LocalStore) -> None:
         UnitFailure(unit_id=unit_id, num_rows=3, num_attempts=3, cause="ShardError: gone")
         for unit_id in ("000001", "000002")
     ]
-    store.write_failures(failures)
+    for failure in failures:
+        store.add_failure(failure)
     assert store.read_failures() == failures
-    store.write_failures(failures[1:])
-    assert store.read_failures() == failures[1:]
-    store.write_failures([])
+    store.clear_failures()
     assert store.read_failures() == []
+    store.add_failure(failures[1])
+    assert store.read_failures() == failures[1:]
 
 
 @pytest.mark.parametrize("content", [b"", b'{"num_rows"', b"[]", b"\xff\xfe"])
@@ -335,7 +336,7 @@ def test_clear_deletes_what_is_ours_and_nothing_else(store: LocalStore) -> None:
     store.commit("000001", "attempt", TABLE)
     store.write_success({})
     store.write_run("run", {})
-    store.write_failures([UnitFailure(unit_id="1", num_rows=1, num_attempts=1, cause="x")])
+    store.add_failure(UnitFailure(unit_id="1", num_rows=1, num_attempts=1, cause="x"))
     theirs = ["notes.txt", "part-00000-spark.parquet", "part-7.parquet", "sub/part-000000.parquet"]
     for name in theirs:
         path = Path(store.location, name)
