@@ -18,6 +18,7 @@ from rgpt_batch.errors import (
     RgptBatchError,
     ShardError,
 )
+from rgpt_batch.uris import redacted
 
 EXIT_CODES = """\b
 Exit codes:
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = cli.main(arguments, prog_name="rgpt-batch", standalone_mode=False)
     except click.ClickException as error:
+        error.message = redacted(error.message)
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _show(error: Exception, text: str | None = None) -> None:
     lines = [f"rgpt-batch: {text or error}", *getattr(error, "__notes__", ())]
-    click.echo("\n".join(lines), err=True)
+    click.echo(redacted("\n".join(lines)), err=True)
 
 
 def _exit_now(code: int) -> None:

@@ -228,7 +228,7 @@ def _bucket(root: str) -> Any:
 
     prefix = OBJECT_SCHEMES[root.partition("://")[0]]
     endpoint = os.environ.get(f"{prefix}_ENDPOINT_URL", "")
-    client = {
+    client: Any = {
         "allow_http": endpoint.startswith("http://"),
         "timeout": os.environ.get(f"{prefix}_TIMEOUT", "30s"),
     }

@@ -12,7 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,16 @@ class LocalStore(Store):
         shutil.rmtree(self._staging, ignore_errors=True)
 
     def _list(self, folder: str) -> dict[str, int]:
-        try:
-            with os.scandir(self._folder / folder) as entries:
-                return {entry.name: entry.stat().st_size for entry in entries}
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
+        sizes = {}
+        # What is deleted in the meantime is not there.
+        with (
+            suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(self._folder / folder) as entries,
+        ):
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    sizes[entry.name] = entry.stat().st_size
+        return sizes
 
     def _read(self, name: str) -> bytes | None:
         try:
