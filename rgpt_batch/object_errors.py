@@ -10,7 +10,7 @@ import errno
 import os
 import re
 
-from rgpt_batch.errors import StorageError
+from rgpt_batch.errors import ConfigError, StorageError
 from rgpt_batch.uris import OBJECT_SCHEMES, redacted
 
 # What a later attempt can cure, besides most 5xx and lost connections.
@@ -44,7 +44,7 @@ def translated(uri: str, error: Exception) -> Exception:
     status, code, message = (_first(pattern, text) for pattern in (_STATUS, _CODE, _MESSAGE))
     answer = _masked(" ".join(filter(None, (status, code, message))))
     if code == "NoSuchBucket":
-        return StorageError(f"{uri}: there is no such bucket. Check its name and the endpoint.")
+        return ConfigError(f"{uri}: there is no such bucket. Check its name and the endpoint.")
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(errno.ENOENT, "there is no such object", uri)
     if isinstance(error, exceptions.AlreadyExistsError) and code not in _TRANSIENT_CODES:

@@ -70,9 +70,8 @@ def read_schema(file: str) -> pa.Schema:
     try:
         return pq.read_schema(open_source(file))
     except (OSError, pa.ArrowException) as error:
-        raise ShardError(
-            f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}"
-        ) from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ShardError(f"{file}: not a readable Parquet file: {reason}") from error
 
 
 def read_rows(files: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -30,8 +30,8 @@ def _job_options(command: _Command) -> _Command:
                 "inputs",
                 multiple=True,
                 required=True,
-                help="Parquet file, folder or glob pattern, or a URI of one (s3://, gs://, az://, hf://); "
-                "may be repeated.",
+                help="Parquet file, folder or glob pattern, or a URI of one (s3://, gs://, az://, "
+                "hf://); may be repeated.",
             ),
             click.option(
                 "--output",
