@@ -42,7 +42,7 @@ def translated(uri: str, error: Exception) -> Exception:
     # What follows is a dump of the library's own structures.
     text = str(error).partition("\n\nDebug source:")[0]
     status, code, message = (_first(pattern, text) for pattern in (_STATUS, _CODE, _MESSAGE))
-    answer = _masked(" ".join(filter(None, (status, code, message))))
+    answer = _masked(" ".join(filter(None, (status, code, message)))).rstrip(".")
     if code == "NoSuchBucket":
         return ConfigError(f"{uri}: there is no such bucket. Check its name and the endpoint.")
     if isinstance(error, FileNotFoundError):

@@ -2,7 +2,8 @@
 
 Every call is tried again with growing, random pauses while the store is throttling, failing or out
 of reach, and raises a StorageError when that does not help. Settings and credentials come from the
-environment (AWS_*, GOOGLE_*, AZURE_*) or the machine's role.
+environment (AWS_*, GOOGLE_*, AZURE_*) or the machine's role; among them AWS_TIMEOUT, how long one
+request may take (default 30s), and AWS_MAX_ATTEMPTS.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from rgpt_batch.uris import OBJECT_SCHEMES, split_uri
 _Answer = TypeVar("_Answer")
 Content = bytes | memoryview
 
-# Pauses between attempts, seconds, each cut at random to between half and all of it: some 30 s in
-# all. A store that throttles recovers in seconds; one that is down is the job's next run's matter.
-_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0)
+# The pauses between so many attempts come to some 25 s: a store that throttles recovers in seconds,
+# one that is down is a matter of the job's next run.
+_MAX_ATTEMPTS = 10
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 10.0
 # Where an object's metadata names the attempt that has written it.
 _ATTEMPT = "attempt"
 
@@ -245,13 +248,19 @@ def _patiently(uri: str, call: Callable[[], _Answer]) -> _Answer:
     """Call until it succeeds, or until another try is of no use."""
     from obstore.exceptions import BaseError
 
-    for pause in (*_PAUSES, None):
+    prefix = OBJECT_SCHEMES[uri.partition("://")[0]]
+    num_left = int(os.environ.get(f"{prefix}_MAX_ATTEMPTS", _MAX_ATTEMPTS))
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
         try:
             return call()
         except (BaseError, StorageError, OSError) as error:
             failure = translated(uri, error)
-        if pause is None or not (isinstance(failure, StorageError) and failure.is_transient):
+        num_left -= 1
+        is_transient = isinstance(failure, StorageError) and failure.is_transient
+        if not is_transient or num_left < 1:
             break
         time.sleep(pause * random.uniform(0.5, 1))
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
     # Outside of the handler, so that the original, which may quote secrets, is not shown with it.
     raise failure

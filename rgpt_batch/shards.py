@@ -125,9 +125,12 @@ def _open(segment: Segment) -> pq.ParquetFile:
                 f"{segment.path}: the file changed after the job was planned. Run the job again "
                 "with --on-change overwrite, or bring the old file back."
             )
-        # Column chunks are streamed through a buffer instead of being read whole.
+        # Column chunks are streamed through a buffer; pre_buffer would read row groups whole.
         return pq.ParquetFile(
-            source, buffer_size=buffer_bytes(segment.path), page_checksum_verification=True
+            source,
+            buffer_size=buffer_bytes(segment.path),
+            pre_buffer=False,
+            page_checksum_verification=True,
         )
     except (OSError, pa.ArrowException) as error:
         raise ShardError(

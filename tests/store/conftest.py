@@ -22,15 +22,33 @@ SETTINGS = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_TIMEOUT": "1s",
+    "AWS_MAX_ATTEMPTS": "5",
 }
 _buckets = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def s3_port() -> Iterator[int]:
+def quiet_server() -> ThreadedMotoServer:
+    """Start an S3 server."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    return server
+
+
+def client(port: int) -> Any:
+    """A client of another make, straight to the server."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        region_name="us-east-1",
+    )
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    server = quiet_server()
     yield server.get_host_and_port()[1]
     server.stop()
 
@@ -57,14 +75,7 @@ def proxy(proxy_of_session: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def s3(s3_port: int) -> Any:
-    """A client of another make, straight to the server."""
-    return boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{s3_port}",
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-        region_name="us-east-1",
-    )
+    return client(s3_port)
 
 
 @pytest.fixture
