@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from rgpt_batch.errors import (
     RgptBatchError,
     ShardError,
 )
+from rgpt_batch.uris import redacted
 
 EXIT_CODES = """\b
 Exit codes:
@@ -60,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = cli.main(arguments, prog_name="rgpt-batch", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(redacted(shown.getvalue()), err=True, nl=False)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("rgpt-batch: stopped by SIGINT", err=True)
@@ -79,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _show(error: Exception, text: str | None = None) -> None:
     lines = [f"rgpt-batch: {text or error}", *getattr(error, "__notes__", ())]
-    click.echo("\n".join(lines), err=True)
+    click.echo(redacted("\n".join(lines)), err=True)
 
 
 def _exit_now(code: int) -> None:

@@ -26,10 +26,10 @@ from rgpt_batch.evaluation import MetricResult, evaluate
 from rgpt_batch.pair_tables import (
     DEFAULT_MEMORY_GIB,
     fetch_rows,
-    find_files,
     load_pairs,
     open_database,
 )
+from rgpt_batch.scored_files import find_files
 
 QUALITY_METRIC = "nDCG@10"
 TOP_K = 10

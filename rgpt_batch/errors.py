@@ -11,6 +11,7 @@ RgptBatchError
 │   └── EngineDead          the engine process is gone; retry on a new worker
 ├── CommitError             the operator: a result could not be published; retry is safe
 │   └── CommitStateUnknown  the store did not say whether the commit happened; list it, then decide
+├── StorageError            the operator: an object store refuses or fails; retry when it is back
 └── Interrupted             nobody: a signal stopped the job; the same command resumes it
 """
 
@@ -62,6 +63,19 @@ class CommitError(RgptBatchError):
 
 class CommitStateUnknown(CommitError):
     """It is unknown whether a commit happened. Committing the same unit again is safe."""
+
+
+class StorageError(RgptBatchError):
+    """An object store refused a request, or gave no answer.
+
+    Attributes:
+        is_transient: Whether the same request may succeed later. If it was a write, it may have
+            been carried out.
+    """
+
+    def __init__(self, message: str, *, is_transient: bool = False) -> None:
+        super().__init__(message)
+        self.is_transient = is_transient
 
 
 class Interrupted(RgptBatchError):

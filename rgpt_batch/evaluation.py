@@ -28,14 +28,12 @@ import numpy.typing as npt
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.formats.trec import Qrels, read_qrels
 from rgpt_batch.pair_tables import (
-    column_names,
     fetch_rows,
-    find_files,
-    is_parquet,
     load_pairs,
     load_run,
     open_database,
 )
+from rgpt_batch.scored_files import column_names, find_files, is_parquet
 
 if TYPE_CHECKING:
     import ir_measures

@@ -21,6 +21,7 @@ from rgpt_batch.errors import (
     Interrupted,
     ManifestMismatch,
     ShardError,
+    StorageError,
 )
 from rgpt_batch.executors import create_executor
 from rgpt_batch.formats.relations import Relations
@@ -51,6 +52,7 @@ from rgpt_batch.reuse import build_index, drop_indexes, find_earlier_scores
 from rgpt_batch.score_file import check_pass_through
 from rgpt_batch.store import Store, open_store
 from rgpt_batch.unit_runner import UnitRunner
+from rgpt_batch.uris import check_location, is_inside, is_uri
 
 OnChange = Literal["refuse", "overwrite"]
 
@@ -66,8 +68,9 @@ def plan_job(config: JobConfig, inputs: Sequence[str], output: str) -> tuple[Job
         ShardError: An input file cannot be used.
     """
     check_pass_through(config.output.pass_through)
+    target = _absolute(output)
     paths = resolve_inputs(inputs)
-    _check_apart(paths, inputs, output)
+    _check_apart(paths, inputs, target)
     shards = inspect_shards(paths, config.input, config.output.pass_through)
     config = config.model_copy(update={"model": pinned(config.model)})
     identity = job_identity(config, shards[0].columns, shards_identity(shards))
@@ -87,7 +90,8 @@ def _plan_joined(
     check_pass_through(config.output.pass_through)
     relations = open_tables(inputs, tables, config)
     found = [t for t in (relations.candidates, relations.queries, relations.documents) if t]
-    _check_apart([path for t in found for path in t.paths], [t.origin for t in found], output)
+    paths = [path for table in found for path in table.paths]
+    _check_apart(paths, [table.origin for table in found], _absolute(output))
     config = config.model_copy(update={"model": pinned(config.model)})
     columns = joined_columns(config)
     identity = job_identity(config, columns, tables_identity(relations))
@@ -97,15 +101,28 @@ def _plan_joined(
     return config, planned, relations
 
 
-def _check_apart(paths: Sequence[str], inputs: Sequence[str], output: str) -> None:
+def _check_apart(paths: Sequence[str], inputs: Sequence[str], target: str) -> None:
     """Raise ConfigError where input and output are in each other's way."""
-    target = Path(output).resolve()
-    if inside := [path for path in paths if target in Path(path).resolve().parents]:
+    if inside := [path for path in paths if is_inside(path, target)]:
         raise ConfigError(f"{inside[0]}: an input file lies in the output folder {target}.")
     # A resumed job would find its own output among its input.
-    folders = [Path(argument).resolve() for argument in inputs if Path(argument).is_dir()]
-    if around := [folder for folder in folders if folder in target.parents]:
+    folders = [
+        name if is_uri(name) else str(Path(name).resolve())
+        for name in inputs
+        if is_uri(name) or Path(name).is_dir()
+    ]
+    if around := [folder for folder in folders if is_inside(target, folder)]:
         raise ConfigError(f"{target}: the output folder lies in the input folder {around[0]}.")
+
+
+def _absolute(location: str) -> str:
+    """Return a folder's full path, or its URI as it is.
+
+    Raises:
+        ConfigError: The URI cannot be used.
+    """
+    check_location(location)
+    return location if is_uri(location) else str(Path(location).resolve())
 
 
 def run_job(
@@ -137,6 +154,7 @@ def run_job(
             scores were made with other settings.
         ParityError: config.parity asks for a check, and the engine fails it.
         EngineError: No engine starts.
+        CommitError, StorageError: The output, or an object store, cannot be used.
         Interrupted: SIGINT or SIGTERM came. What is committed stays.
     """
     report = _say_nothing if quiet else _say
@@ -182,7 +200,7 @@ def run_job(
             summary = finish(run)
     except BaseException as error:
         state = "stopped" if isinstance(error, Interrupted) else "failed"
-        if isinstance(error, Interrupted | EngineError | CommitError | OSError):
+        if isinstance(error, Interrupted | EngineError | CommitError | StorageError | OSError):
             error.add_note(
                 "Committed units are safe; run the same command again to score the rest."
             )

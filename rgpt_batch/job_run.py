@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import uuid
@@ -14,6 +13,7 @@ from typing import Any
 
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
+from rgpt_batch.files import sha256
 from rgpt_batch.manifest import Manifest, installed_versions
 from rgpt_batch.parity import Parity
 from rgpt_batch.progress import Tally
@@ -87,8 +87,6 @@ class Run:
         self.failures: list[UnitFailure] = []
         self.started = time.monotonic()
         self._started_at = time.time()
-        # Failed units that this run has not tried yet: they stay on record, whatever happens to it.
-        self._failed_before = {failure.unit_id: failure for failure in store.read_failures()}
         self._run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
 
     def open(self) -> None:
@@ -97,27 +95,22 @@ class Run:
 
     def add(self, outcome: UnitReport | UnitFailure) -> None:
         """Note the outcome of one unit."""
-        self._failed_before.pop(outcome.unit_id, None)
         if isinstance(outcome, UnitReport):
             self.reports.append(outcome)
         else:
             self.failures.append(outcome)
-            self._write_failures()
+            self.store.add_failure(outcome)
 
     def note_committed(self, unit_ids: Iterable[str]) -> None:
         """Note what is published, whoever did it: no such unit is a failed one."""
-        for unit_id in unit_ids:
-            self._failed_before.pop(unit_id, None)
-        self._write_failures()
+        on_record = {failure.unit_id for failure in self.store.read_failures()}
+        self.store.drop_failures(on_record.intersection(unit_ids))
 
     def close(self, state: str, ending: dict[str, Any]) -> None:
         """Write the final status and the record of the run."""
         self.store.write_status(self.tally.status(state))
         units = [asdict(report) for report in self.reports]
         self._write(state, {"finished_at": time.time(), **ending, "units": units})
-
-    def _write_failures(self) -> None:
-        self.store.write_failures([*self._failed_before.values(), *self.failures])
 
     def _write(self, state: str, facts: dict[str, Any]) -> None:
         self.store.write_run(
@@ -253,12 +246,10 @@ def _describe_file(file: CommittedFile) -> dict[str, Any]:
             f"{file.path}: {metadata.num_rows} rows, its footer says {footer.num_rows}. "
             "Delete it and run the same command again."
         )
-    with open(file.path, "rb") as stream:
-        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
     return {
         "name": os.path.basename(file.path),
         "size": file.size,
-        "sha256": checksum,
+        "sha256": sha256(file.path),
         "num_rows": footer.num_rows,
         "num_rejected": footer.num_rejected,
         "num_reused": footer.num_reused,

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from rgpt_batch.columns import Columns
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.files import open_version
 from rgpt_batch.formats.relations import (
     DOCUMENTS,
     PAIRS,
@@ -38,7 +39,6 @@ from rgpt_batch.importing import write_shards
 from rgpt_batch.joining import Join, MissingIds
 from rgpt_batch.manifest import Identity
 from rgpt_batch.pair_tables import open_database
-from rgpt_batch.plan import shard_version
 
 _ROWS_PER_SHARD = 100_000
 
@@ -129,7 +129,9 @@ def tables_identity(relations: Relations) -> Identity:
         for path in table.paths:
             try:
                 num_groups = pq.read_metadata(path).num_row_groups
-                identity[f"input {name} {path}"] = f"{shard_version(path)}, {num_groups} row groups"
+                identity[f"input {name} {path}"] = (
+                    f"{open_version(path)[0]}, {num_groups} row groups"
+                )
             except OSError as error:
                 raise ShardError(f"{path}: cannot be read: {error}. Bring it back.") from error
     return identity

@@ -15,18 +15,16 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rgpt_batch.columns import ALIASES
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.formats.trec import read_run
-from rgpt_batch.plan import resolve_inputs
-from rgpt_batch.store import open_store
+from rgpt_batch.scored_files import read_rows, read_schema
+from rgpt_batch.uris import is_uri
 
 Duplicates = Literal["error", "max"]
 
@@ -87,28 +85,6 @@ def open_database(
         ) from error
 
 
-def find_files(inputs: Sequence[str]) -> list[str]:
-    """Expand scored folders, files and glob patterns to Parquet files.
-
-    Raises:
-        ConfigError: An argument names nothing, or a folder whose job has not finished.
-    """
-    files: list[str] = []
-    for argument in inputs:
-        if not Path(argument, "_rgpt").is_dir():
-            files += resolve_inputs([argument])
-            continue
-        store = open_store(argument)
-        if store.read_success() is None:
-            raise ConfigError(
-                f"{argument}: its job has not finished, so pairs are missing. Run it again, or "
-                f"name the files that are there: '{argument.rstrip('/')}/part-*.parquet'."
-            )
-        # A ranking may have been written into the folder, too.
-        files += [file.path for file in store.committed().values()]
-    return list(dict.fromkeys(files))
-
-
 def load_pairs(
     connection: duckdb.DuckDBPyConnection,
     table: str,
@@ -141,7 +117,7 @@ def load_pairs(
         ShardError: A column is missing or not numeric, a score is NaN or infinite, or a pair has
             several scores.
     """
-    schema = _read_schema(files[0])
+    schema = read_schema(files[0])
     ids = [_quote(_find_id(schema, role, files[0])) for role in ("query_id", "doc_id")]
     columns = {"score": score, "first_stage_score": first_stage}
     values = {}
@@ -149,9 +125,22 @@ def load_pairs(
         if name is not None:
             _check_numeric(schema, name, files[0])
         values[role] = "NULL::DOUBLE" if name is None else _quote(name)
-    # Neither a * in a path nor a folder named score=1 may mean anything to DuckDB.
-    source = "read_parquet($files, hive_partitioning = false)"
-    parameters: dict[str, Any] = {"files": [glob.escape(file) for file in files]}
+    parameters: dict[str, Any] = {}
+    if any(is_uri(file) for file in files):
+        source = f"{table}_rows"
+        used = [_find_id(schema, role, files[0]) for role in ("query_id", "doc_id")]
+        used += [name for name in columns.values() if name is not None]
+        # DuckDB would have to download an extension to read them itself.
+        wanted = pa.schema([schema.field(name) for name in dict.fromkeys(used)])
+        connection.register("batch", wanted.empty_table())
+        connection.execute(f"CREATE TEMP TABLE {source} AS FROM batch")
+        for rows in read_rows(files, wanted):
+            connection.register("batch", rows)
+            connection.execute(f"INSERT INTO {source} FROM batch")
+    else:
+        # Neither a * in a path nor a folder named score=1 may mean anything to DuckDB.
+        source = "read_parquet($files, hive_partitioning = false)"
+        parameters["files"] = [glob.escape(file) for file in files]
     has_ids = " AND ".join(f"{name} IS NOT NULL" for name in ids)
     num_without_ids: int = connection.execute(
         f"SELECT count(*) FROM {source} WHERE NOT ({has_ids})", parameters
@@ -168,6 +157,7 @@ def load_pairs(
         f"FROM {source} WHERE {has_ids} GROUP BY ALL",
         parameters,
     )
+    connection.execute(f"DROP TABLE IF EXISTS {table}_rows")
     where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} other files"
     for role, name in columns.items():
         if name is not None:
@@ -212,34 +202,10 @@ def load_run(
         _check_no_duplicates(connection, table, path)
 
 
-def is_parquet(path: str) -> bool:
-    """Tell Parquet from TREC runs: by the first bytes of a file; folders and patterns are Parquet.
-
-    Raises:
-        ShardError: The file cannot be read.
-    """
-    if not Path(path).is_file():
-        return True
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(4) == b"PAR1"
-    except OSError as error:
-        raise ShardError(f"{path}: cannot be read: {error}. Check permissions.") from error
-
-
 def fetch_rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a query's result without holding all of them."""
     while rows := result.fetchmany(_FETCH_ROWS):
         yield from rows
-
-
-def column_names(file: str) -> list[str]:
-    """Return the names of a Parquet file's columns.
-
-    Raises:
-        ShardError: The file is not readable Parquet.
-    """
-    return list(_read_schema(file).names)
 
 
 def _check_no_duplicates(connection: duckdb.DuckDBPyConnection, table: str, where: str) -> None:
@@ -267,13 +233,6 @@ def _check_finite(
             f"{where} is {value} for query '{query_id}' and document '{doc_id}', expected a "
             "finite number or null. Correct it."
         )
-
-
-def _read_schema(file: str) -> pa.Schema:
-    try:
-        return pq.read_schema(file)
-    except (OSError, pa.ArrowException) as error:
-        raise ShardError(f"{file}: not a readable Parquet file: {_first_line(error)}") from error
 
 
 def _find_id(schema: pa.Schema, role: str, file: str) -> str:

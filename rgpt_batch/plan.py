@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 from rgpt_batch.columns import Columns, check_same_columns, resolve_columns
 from rgpt_batch.config import InputConfig, UnitsConfig
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.files import find_remote_shards, open_version
 from rgpt_batch.records import Segment, WorkUnit
+from rgpt_batch.uris import is_uri
 
 _NUM_SHARD_ERRORS_SHOWN = 10
 
@@ -58,7 +60,7 @@ class Shard:
 
 
 def resolve_inputs(inputs: Sequence[str]) -> list[str]:
-    """Expand files, folders and glob patterns to absolute paths of shards.
+    """Expand files, folders and glob patterns, local or URIs, to absolute paths of shards.
 
     Folders are searched for *.parquet at any depth; names that start with `_` or `.` are left out,
     as Spark and Arrow do. Every file appears once, in the order of the arguments, then by name.
@@ -66,9 +68,12 @@ def resolve_inputs(inputs: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: An argument names nothing, or a folder cannot be listed.
     """
-    paths: dict[Path, str] = {}
+    paths: dict[Path | str, str] = {}
     for argument in inputs:
         try:
+            if is_uri(argument):
+                paths |= {uri: uri for uri in _find_remote_shards(argument)}
+                continue
             for file in _find_shards(argument):
                 paths.setdefault(file.resolve(), str(file.absolute()))
         except OSError as error:
@@ -95,6 +100,13 @@ def _find_shards(argument: str) -> list[Path]:
             raise ConfigError(f"{argument}: no file matches the pattern.")
     else:
         raise ConfigError(f"{argument}: no such file or folder.")
+    return found
+
+
+def _find_remote_shards(argument: str) -> list[str]:
+    found = find_remote_shards(argument)
+    if not found:
+        raise ConfigError(f"{argument}: no such object, folder with *.parquet objects, or match.")
     return found
 
 
@@ -154,8 +166,8 @@ def inspect_shard(path: str, config: InputConfig, pass_through: Sequence[str]) -
         ShardError: The file is not readable Parquet or lacks usable columns.
     """
     try:
-        version = shard_version(path)
-        with pq.ParquetFile(path) as file:
+        version, source = open_version(path)
+        with pq.ParquetFile(source) as file:
             schema, metadata = file.schema_arrow, file.metadata
     except (OSError, pa.ArrowException) as error:
         raise ShardError(
@@ -184,16 +196,6 @@ def inspect_shard(path: str, config: InputConfig, pass_through: Sequence[str]) -
             for group in groups
         ),
     )
-
-
-def shard_version(path: str) -> str:
-    """Return a string that changes whenever the file does: its size and modification time.
-
-    Raises:
-        OSError: The file is not there.
-    """
-    status = Path(path).stat()
-    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def plan_units(shards: Sequence[Shard], config: UnitsConfig) -> list[WorkUnit]:

@@ -32,12 +32,11 @@ from rgpt_batch.pair_tables import (
     DEFAULT_MEMORY_GIB,
     Duplicates,
     fetch_rows,
-    find_files,
-    is_parquet,
     load_pairs,
     load_run,
     open_database,
 )
+from rgpt_batch.scored_files import find_files, is_parquet
 
 RunFormat = Literal["parquet", "trec"]
 

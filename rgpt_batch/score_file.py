@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.files import open_source
 from rgpt_batch.pair_hash import NUM_BYTES
 from rgpt_batch.records import QueryLogprobs, Rejection, Score
 from rgpt_batch.shards import SOURCE_FILE, SOURCE_ROW
@@ -138,7 +139,7 @@ def read_footer(path: str) -> tuple[Footer, pq.FileMetaData]:
         ShardError: The file is not readable Parquet, or was not written by this program.
     """
     try:
-        metadata = pq.read_metadata(path)
+        metadata = pq.read_metadata(open_source(path))
     except (OSError, pa.ArrowException) as error:
         raise ShardError(f"{path}: not a readable Parquet file: {error}.") from error
     try:

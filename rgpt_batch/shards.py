@@ -13,14 +13,12 @@ import pyarrow.parquet as pq
 
 from rgpt_batch.columns import Columns
 from rgpt_batch.errors import ShardError
-from rgpt_batch.plan import shard_version
+from rgpt_batch.files import buffer_bytes, open_version
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair, Segment, WorkUnit
 
 _BATCH_ROWS = 1024
 # A batch of long documents holds fewer rows: Arrow, Python and the tokenizer each hold it at once.
 _BATCH_BYTES = 2 * 2**20
-# Column chunks are streamed through a buffer of this size instead of being read whole.
-_BUFFER_BYTES = 2**20
 
 SOURCE_FILE = "source_file"
 SOURCE_ROW = "source_row"
@@ -124,8 +122,13 @@ class _Unreadable:
 def _open(segment: Segment) -> pq.ParquetFile:
     _check_version(segment)
     try:
+        source = open_version(segment.path)[1]
+        # Column chunks are streamed through a buffer; pre_buffer would read row groups whole.
         return pq.ParquetFile(
-            segment.path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+            source,
+            buffer_size=buffer_bytes(segment.path),
+            pre_buffer=False,
+            page_checksum_verification=True,
         )
     except (OSError, pa.ArrowException) as error:
         raise _cannot_be_opened(segment, error) from error
@@ -133,7 +136,7 @@ def _open(segment: Segment) -> pq.ParquetFile:
 
 def _check_version(segment: Segment) -> None:
     try:
-        version = shard_version(segment.path)
+        version = open_version(segment.path)[0]
     except OSError as error:
         raise _cannot_be_opened(segment, error) from error
     if version != segment.version:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from rgpt_batch.columns import Columns
 from rgpt_batch.config import JobConfig
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.files import open_source, sha256
 from rgpt_batch.job_run import recorded_config
 from rgpt_batch.manifest import Manifest
 from rgpt_batch.pair_hash import NUM_BYTES, pair_hashes
@@ -106,7 +106,7 @@ def _check_listing(
         yield "_SUCCESS: not of this job, or not of all of its units. Run the job again."
         return
     for unit_id in sorted(planned & files.keys()):
-        if _checksum(files[unit_id].path) != recorded[unit_id]["sha256"]:
+        if sha256(files[unit_id].path) != recorded[unit_id]["sha256"]:
             yield (
                 f"{files[unit_id].path}: its checksum differs from _SUCCESS. "
                 "Delete the file and run the job again."
@@ -119,7 +119,7 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
     try:
         footer, _ = read_footer(file.path)
         # Page checksums are compared while reading.
-        table = pq.read_table(file.path, page_checksum_verification=True)
+        table = pq.read_table(open_source(file.path), page_checksum_verification=True)
     except ShardError as error:
         yield f"{error} {fix}"
         return
@@ -190,7 +190,9 @@ def _rescore(
     max_error, num_done = 0.0, 0
     problems = []
     for unit_id, (unit, rows) in sampled.items():
-        written = pq.read_table(files[unit_id].path, columns=["score"])["score"].to_pylist()
+        written = pq.read_table(open_source(files[unit_id].path), columns=["score"])[
+            "score"
+        ].to_pylist()
         pairs = [
             pair
             for batch in read_pairs(unit, manifest.columns, source=False)
@@ -213,8 +215,3 @@ def _rescore(
                 )
     engine.close()
     return max_error, num_done, problems
-
-
-def _checksum(path: str) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rgpt_batch.commands.text import print_facts
+from rgpt_batch.commands.text import LocalPath, print_facts
 
 if TYPE_CHECKING:
     from rgpt_batch.formats.relations import Source
@@ -41,7 +41,7 @@ def _output_options(command: _Command) -> _Command:
             click.option(
                 "--output",
                 required=True,
-                type=click.Path(),
+                type=LocalPath(),
                 help="Folder for the shards; missing or empty. It appears when it is complete.",
             ),
             click.option(
@@ -76,7 +76,7 @@ def _output_options(command: _Command) -> _Command:
             ),
             click.option(
                 "--temp-folder",
-                type=click.Path(exists=True, file_okay=False),
+                type=LocalPath(exists=True, file_okay=False),
                 help="Where to put what does not fit into memory, up to the size of all texts. "
                 "[default: a hidden folder beside the output]",
             ),
@@ -91,7 +91,7 @@ _run_option = click.option(
     "--run",
     "run_path",
     required=True,
-    type=click.Path(exists=True, dir_okay=False),
+    type=LocalPath(exists=True, dir_okay=False),
     help="Candidates: a TREC run (query_id Q0 doc_id rank score tag) or MS MARCO's three columns "
     "(query_id doc_id rank), with tabs or blanks.",
 )
@@ -107,8 +107,15 @@ def import_group() -> None:
     "--corpus corpus.parquet --output pairs/"
 )
 @_run_option
-@click.option("--queries", required=True, help=f"Ids and texts of queries: {_TABLES}.")
-@click.option("--corpus", required=True, help="Ids and texts of documents; formats as above.")
+@click.option(
+    "--queries", required=True, type=LocalPath(), help=f"Ids and texts of queries: {_TABLES}."
+)
+@click.option(
+    "--corpus",
+    required=True,
+    type=LocalPath(),
+    help="Ids and texts of documents; formats as above.",
+)
 @_output_options
 def trec(run_path: str, queries: str, corpus: str, output: str, **options: Any) -> int:
     """Import a run, a table of queries and a corpus."""
@@ -120,11 +127,11 @@ def trec(run_path: str, queries: str, corpus: str, output: str, **options: Any) 
 @import_group.command(
     epilog="Example: rgpt-batch import beir scifact/ --run bm25.trec --output pairs/"
 )
-@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@click.argument("folder", type=LocalPath(exists=True, file_okay=False))
 @click.option(
     "--run",
     "run_path",
-    type=click.Path(exists=True, dir_okay=False),
+    type=LocalPath(exists=True, dir_okay=False),
     help="Candidates; formats as for `import trec`. [default: what the qrels judge, which is "
     "good for a quick start, but not for measuring a reranker]",
 )
@@ -145,14 +152,14 @@ def beir(folder: str, run_path: str | None, split: str, output: str, **options: 
 )
 @click.option(
     "--top1000",
-    type=click.Path(exists=True, dir_okay=False),
+    type=LocalPath(exists=True, dir_okay=False),
     help="Candidates with their texts: qid, pid, query, passage. [default: --run, --queries and "
     "--collection]",
 )
 @click.option(
     "--run",
     "run_path",
-    type=click.Path(exists=True, dir_okay=False),
+    type=LocalPath(exists=True, dir_okay=False),
     help="Candidates: qid, pid, rank, or a TREC run. [default: --top1000]",
 )
 @click.option("--queries", help="queries.*.tsv: qid, query. [default: none]")
@@ -211,7 +218,7 @@ def pairs(
 @click.option(
     "--run",
     "run_path",
-    type=click.Path(exists=True, dir_okay=False),
+    type=LocalPath(exists=True, dir_okay=False),
     help="Candidates; formats as for `import trec`. [default: the data set's scoreddocs]",
 )
 @click.option("--qrels", is_flag=True, help="Take what the qrels judge as candidates.")

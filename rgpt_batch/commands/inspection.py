@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rgpt_batch.commands.text import format_rejected, print_facts
+from rgpt_batch.commands.text import OutputFolder, format_rejected, print_facts
 from rgpt_batch.errors import ConfigError
 
 # A job that runs renews its status every two seconds.
@@ -16,7 +16,7 @@ _SILENT_SECONDS = 30
 
 
 @click.command(short_help="Show how far a job is.", epilog="Example: rgpt-batch status scored/")
-@click.argument("output", type=click.Path(exists=True, file_okay=False))
+@click.argument("output", type=OutputFolder(exists=True, file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(output: str, as_json: bool) -> int:
     """Show how far the job of an output folder is."""
@@ -71,7 +71,7 @@ def status(output: str, as_json: bool) -> int:
     short_help="Check an output folder file by file.",
     epilog="Example: rgpt-batch verify scored/ --sample 50",
 )
-@click.argument("output", type=click.Path(exists=True, file_okay=False))
+@click.argument("output", type=OutputFolder(exists=True, file_okay=False))
 @click.option(
     "--sample",
     type=click.IntRange(min=0),

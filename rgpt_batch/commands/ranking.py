@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rgpt_batch.commands.text import LocalPath, print_facts
+
 if TYPE_CHECKING:
     from rgpt_batch.comparison import Comparison
     from rgpt_batch.evaluation import Estimate, MetricResult
@@ -23,7 +25,7 @@ _REJECTED = {"last": "ranked last", "drop": "left out"}
 def _database_options(command: _Command) -> _Command:
     command = click.option(
         "--temp-folder",
-        type=click.Path(exists=True, file_okay=False),
+        type=LocalPath(exists=True, file_okay=False),
         help="Where to put what does not fit into memory. [default: the system's]",
     )(command)
     return click.option(
@@ -40,7 +42,7 @@ def _database_options(command: _Command) -> _Command:
     "--interpolate 0.7 --first-stage-column bm25_score"
 )
 @click.argument("scored", nargs=-1, required=True)
-@click.option("--output", required=True, type=click.Path(), help="File to write.")
+@click.option("--output", required=True, type=LocalPath(), help="File to write.")
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),
@@ -135,7 +137,7 @@ def rank(
         facts["without ids"] = f"{summary.num_without_ids:,} unreadable rows left out"
     if summary.num_without_first_stage is not None:
         facts["first stage"] = f"lacks {summary.num_without_first_stage:,} pairs"
-    _print_facts(facts)
+    print_facts(facts)
     return 0
 
 
@@ -147,7 +149,7 @@ def rank(
 @click.option(
     "--qrels",
     required=True,
-    type=click.Path(exists=True, dir_okay=False),
+    type=LocalPath(exists=True, dir_okay=False),
     help="Judgements: four columns of TREC, or three of BEIR with a header.",
 )
 @click.option("--baseline", help="Another run or scored output to test against. [default: none]")
@@ -159,7 +161,7 @@ def rank(
 )
 @click.option(
     "--per-query",
-    type=click.Path(dir_okay=False),
+    type=LocalPath(dir_okay=False),
     help="Write a table of every query's values, tab-separated. [default: none]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -186,7 +188,7 @@ def evaluate(
             )
         )
         return 0
-    _print_facts(
+    print_facts(
         {
             "run": run,
             **({} if baseline is None else {"baseline": baseline}),
@@ -206,7 +208,7 @@ def evaluate(
 @click.argument("scored_b")
 @click.option(
     "--qrels",
-    type=click.Path(exists=True, dir_okay=False),
+    type=LocalPath(exists=True, dir_okay=False),
     help="Judgements; adds the quality of both. [default: none]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -219,7 +221,7 @@ def compare(scored_a: str, scored_b: str, qrels: str | None, as_json: bool, **op
     if as_json:
         click.echo(json.dumps(asdict(found)))
         return 0
-    _print_facts({"A": scored_a, "B": scored_b} | _comparison_facts(found))
+    print_facts({"A": scored_a, "B": scored_b} | _comparison_facts(found))
     if found.quality:
         click.echo()
         _print_metrics([found.quality], ("B", "A"))
@@ -293,8 +295,3 @@ def _format_p(p_value: float | None) -> str:
     if p_value is None:
         return "-"
     return "<0.0001" if p_value < 0.0001 else f"{p_value:.4f}"
-
-
-def _print_facts(facts: dict[str, str]) -> None:
-    for name, fact in facts.items():
-        click.echo(f"{name:<12} {fact}")

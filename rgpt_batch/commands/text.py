@@ -1,8 +1,34 @@
-"""How commands write numbers and lists of facts."""
+"""How commands read locations, and write numbers and lists of facts."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
+
+from rgpt_batch.errors import ConfigError
+from rgpt_batch.uris import check_location, is_uri, redacted
+
+
+class OutputFolder(click.Path):
+    """The output folder of a job that was run: a local folder that exists, or a URI."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """See click.ParamType."""
+        if isinstance(value, str) and is_uri(value):
+            check_location(value)
+            return value
+        return super().convert(value, param, ctx)
+
+
+class LocalPath(click.Path):
+    """A path on this machine: what is not a job's input or output is not kept in object stores."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """See click.ParamType."""
+        if isinstance(value, str) and is_uri(value):
+            raise ConfigError(f"{redacted(value)}: a URI, expected a local path. Copy it over.")
+        return super().convert(value, param, ctx)
 
 
 def print_facts(facts: dict[str, str]) -> None:

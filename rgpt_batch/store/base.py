@@ -6,17 +6,31 @@ out/_rgpt/plan-<fingerprint>.json
 out/_rgpt/failed/<unit>.json     units that ran out of attempts, with their cause
 out/_rgpt/runs/<run>.json        one record per run of the command
 out/_rgpt/status.json            how far the present or last run is
+
+The layout is the same everywhere. A kind of place adds how names are listed, and how bytes get
+under a name in one atomic step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+import json
+import re
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.manifest import Manifest
 from rgpt_batch.records import UnitFailure
+
+_PART = re.compile(r"part-(\d{6,})\.parquet")
+_PRIVATE = "_rgpt"
+_SUCCESS = "_SUCCESS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +42,22 @@ class CommittedFile:
     size: int
 
 
-class Store(Protocol):
-    """An output folder."""
+class Store(ABC):
+    """An output folder; it need not exist yet.
+
+    Attributes:
+        location: Absolute path or URI.
+
+    Raises:
+        CommitError: From everything that writes.
+        StorageError: From everything that reads an object store.
+    """
 
     location: str
 
     def has_manifest(self) -> bool:
         """Whether a job of ours has been planned here."""
-        ...
+        return bool(self._plans())
 
     def load_manifest(self) -> Manifest | None:
         """Return the plan that the folder belongs to, if there is one.
@@ -43,15 +65,33 @@ class Store(Protocol):
         Raises:
             ManifestMismatch: There are several plans, or there is something else than our work.
         """
-        ...
+        plans = self._plans()
+        if len(plans) > 1:
+            raise ManifestMismatch(
+                f"{self.location}: holds {len(plans)} plans, expected one. "
+                "Use another output folder, or --on-change overwrite."
+            )
+        if plans and (content := self._read(plans[0])) is not None:
+            return Manifest.from_json(content, f"{self.location}/{plans[0]}")
+        if foreign := sorted(self._list("").keys() - {_PRIVATE}):
+            raise ManifestMismatch(
+                f"{self.location}: the folder is not empty ({', '.join(foreign[:3])} …) "
+                "and belongs to no job of rgpt-batch. Use another output folder."
+            )
+        return None
 
     def save_manifest(self, manifest: Manifest) -> None:
         """Freeze a plan. Where the same fingerprint is frozen already, that one stays."""
-        ...
+        name = f"{_PRIVATE}/plan-{manifest.fingerprint}.json"
+        self._create(name, manifest.to_json(), uuid.uuid4().hex)
 
     def committed(self) -> dict[str, CommittedFile]:
         """List the published units in one call, by unit id."""
-        ...
+        return {
+            match[1]: CommittedFile(unit_id=match[1], path=f"{self.location}/{name}", size=size)
+            for name, size in sorted(self._list("").items())
+            if (match := _PART.fullmatch(name))
+        }
 
     def commit(self, unit_id: str, attempt: str, table: pa.Table) -> bool:
         """Publish the rows of a unit in one atomic step.
@@ -61,41 +101,98 @@ class Store(Protocol):
 
         Raises:
             CommitError: Nothing was published. Trying again is safe.
+            CommitStateUnknown: Nobody knows. Trying again is safe.
         """
-        ...
+        stream = pa.BufferOutputStream()
+        pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
+        content = memoryview(stream.getvalue()).cast("B")
+        return self._create(f"part-{unit_id}.parquet", content, attempt)
 
     def write_success(self, summary: dict[str, Any]) -> None:
         """Declare the job complete, and drop what only unfinished jobs need."""
-        ...
+        self._write_record(_SUCCESS, summary)
 
     def read_success(self) -> dict[str, Any] | None:
         """Return what write_success wrote, if the job is complete."""
-        ...
+        return self._read_record(_SUCCESS)
 
     def write_run(self, run_id: str, record: dict[str, Any]) -> None:
         """Keep the record of one run of the command."""
-        ...
+        self._write_record(f"{_PRIVATE}/runs/{run_id}.json", record)
 
     def read_runs(self) -> list[dict[str, Any]]:
         """Return the records of all runs, oldest first."""
-        ...
+        return self._read_records(f"{_PRIVATE}/runs")
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace status.json."""
-        ...
+        self._write_record(f"{_PRIVATE}/status.json", status)
 
     def read_status(self) -> dict[str, Any] | None:
         """Return status.json."""
-        ...
+        return self._read_record(f"{_PRIVATE}/status.json")
 
-    def write_failures(self, failures: list[UnitFailure]) -> None:
-        """Replace the list of failed units."""
-        ...
+    def add_failure(self, failure: UnitFailure) -> None:
+        """Record a failed unit."""
+        self._write_record(f"{_PRIVATE}/failed/{failure.unit_id}.json", asdict(failure))
+
+    def drop_failures(self, unit_ids: Collection[str]) -> None:
+        """Forget failed units that are scored by now."""
+        self._delete([f"{_PRIVATE}/failed/{unit_id}.json" for unit_id in sorted(unit_ids)])
 
     def read_failures(self) -> list[UnitFailure]:
         """Return the failed units of the last run."""
-        ...
+        return [UnitFailure(**record) for record in self._read_records(f"{_PRIVATE}/failed")]
 
     def clear(self) -> None:
-        """Delete everything that a job has written here, and nothing else."""
-        ...
+        """Delete everything that a job has written here, and nothing else.
+
+        _SUCCESS goes first, so that no reader takes the rest for complete.
+        """
+        self._delete([_SUCCESS])
+        self._delete([f"part-{unit_id}.parquet" for unit_id in self.committed()])
+        self._delete_folder(_PRIVATE)
+
+    def _plans(self) -> list[str]:
+        names = sorted(self._list(_PRIVATE))
+        return [f"{_PRIVATE}/{name}" for name in names if re.fullmatch(r"plan-.*\.json", name)]
+
+    def _write_record(self, name: str, record: dict[str, Any]) -> None:
+        self._replace(name, json.dumps(record, indent=1).encode())
+
+    def _read_record(self, name: str) -> dict[str, Any] | None:
+        """Return a record, or None where it is absent or damaged: each can be written again."""
+        try:
+            record = json.loads(self._read(name) or b"null")
+        except ValueError:
+            return None
+        return record if isinstance(record, dict) else None
+
+    def _read_records(self, folder: str) -> list[dict[str, Any]]:
+        names = sorted(name for name in self._list(folder) if name.endswith(".json"))
+        records = (self._read_record(f"{folder}/{name}") for name in names)
+        return [record for record in records if record is not None]
+
+    @abstractmethod
+    def _list(self, folder: str) -> dict[str, int]:
+        """Return the names directly below a folder, with sizes in bytes; {} where it is absent."""
+
+    @abstractmethod
+    def _read(self, name: str) -> bytes | None:
+        """Return a file's content, or None where there is no such file."""
+
+    @abstractmethod
+    def _create(self, name: str, content: bytes | memoryview, attempt: str) -> bool:
+        """Write a file that does not exist in one atomic step; False where another attempt has."""
+
+    @abstractmethod
+    def _replace(self, name: str, content: bytes) -> None:
+        """Write a file in one atomic step, over an old one if there is one."""
+
+    @abstractmethod
+    def _delete(self, names: Sequence[str]) -> None:
+        """Delete files; absent ones do not matter."""
+
+    @abstractmethod
+    def _delete_folder(self, folder: str) -> None:
+        """Delete a folder of ours with all that is in it."""

@@ -15,29 +15,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rgpt_batch.columns import Columns
-from rgpt_batch.errors import CommitError, ManifestMismatch
-from rgpt_batch.manifest import Manifest
-from rgpt_batch.records import Segment, UnitFailure, WorkUnit
+from rgpt_batch.errors import CommitError
 from rgpt_batch.store import LocalStore
+from tests.store.tables import OTHER, TABLE, manifest
 
 ROOT = Path(__file__).parents[2]
-TABLE = pa.table({"doc_id": ["d0", "d1"], "score": pa.array([-1.0, -2.0], pa.float32())})
-OTHER = pa.table({"doc_id": ["x"], "score": pa.array([-9.0], pa.float32())})
-
-
-def _manifest(fingerprint: str = "f" * 16) -> Manifest:
-    segment = Segment(path="/in/a.parquet", version="1-2", first_row=0, num_rows=2)
-    return Manifest(
-        fingerprint=fingerprint,
-        identity={"model": "m"},
-        columns=Columns(query_id="query_id", doc_id="doc_id", query="query", document="document"),
-        units=(WorkUnit(unit_id="000000", segments=(segment,), num_bytes=10),),
-    )
 
 
 @pytest.fixture
@@ -48,45 +33,6 @@ def store(tmp_path: Path) -> LocalStore:
 def _files(folder: str | Path) -> list[str]:
     root = Path(folder)
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-
-
-# Commits
-
-
-def test_committed_unit_is_listed_and_readable(store: LocalStore) -> None:
-    assert store.committed() == {}
-    assert store.commit("000007", "attempt", TABLE) is True
-    file = store.committed()["000007"]
-    assert file.path == f"{store.location}/part-000007.parquet"
-    assert file.size == Path(file.path).stat().st_size
-    assert pq.read_table(file.path).equals(TABLE)
-    assert _files(store.location) == ["part-000007.parquet"]
-
-
-def test_first_of_two_attempts_wins(store: LocalStore) -> None:
-    assert store.commit("000000", "first", TABLE) is True
-    assert store.commit("000000", "second", OTHER) is False
-    assert pq.read_table(store.committed()["000000"].path).equals(TABLE)
-    assert _files(store.location) == ["part-000000.parquet"]
-
-
-def test_listing_holds_units_in_order_and_nothing_else(store: LocalStore) -> None:
-    for unit_id in ("000010", "1000000", "000002"):
-        store.commit(unit_id, "attempt", TABLE)
-    for name in ("part-1.parquet", "part-000003.parquet.crc", "xpart-000004.parquet", "_SUCCESS"):
-        Path(store.location, name).touch()
-    assert list(store.committed()) == ["000002", "000010", "1000000"]
-
-
-def test_pages_carry_checksums(store: LocalStore) -> None:
-    store.commit("000000", "attempt", pa.table({"doc_id": [f"d{i}" for i in range(1000)]}))
-    path = Path(store.committed()["000000"].path)
-    content = bytearray(path.read_bytes())
-    chunk = pq.read_metadata(path).row_group(0).column(0)
-    content[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(OSError):
-        pq.read_table(path, page_checksum_verification=True)
 
 
 # Crashes
@@ -192,7 +138,7 @@ def test_folder_that_is_a_file_gives_a_commit_error_with_path_and_advice(tmp_pat
     store = LocalStore(str(tmp_path / "out"))
     for write in (
         lambda: store.commit("000000", "attempt", TABLE),
-        lambda: store.save_manifest(_manifest()),
+        lambda: store.save_manifest(manifest()),
         lambda: store.write_success({}),
         lambda: store.write_run("run", {}),
         lambda: store.write_status({}),
@@ -235,116 +181,17 @@ def read_only_folder() -> Iterator[Path]:
 def test_folder_without_write_permission_gives_a_commit_error(read_only_folder: Path) -> None:
     store = LocalStore(str(read_only_folder / "out"))
     with pytest.raises(CommitError, match=r"Permission denied.*Check space and permissions"):
-        store.save_manifest(_manifest())
+        store.save_manifest(manifest())
     with pytest.raises(CommitError, match="Permission denied"):
         store.commit("000000", "attempt", TABLE)
 
 
-# The plan
-
-
-def test_plan_is_frozen_once_and_loaded_as_it_was(store: LocalStore) -> None:
-    assert not store.has_manifest()
-    assert store.load_manifest() is None
-    store.save_manifest(_manifest())
-    assert store.has_manifest()
-    assert store.load_manifest() == _manifest()
-    other = Manifest(
-        fingerprint="f" * 16, identity={}, columns=_manifest().columns, units=_manifest().units * 2
-    )
-    store.save_manifest(other)
-    assert store.load_manifest() == _manifest()
-
-
-def test_two_plans_in_one_folder_are_refused(store: LocalStore) -> None:
-    store.save_manifest(_manifest("a" * 16))
-    store.save_manifest(_manifest("b" * 16))
-    with pytest.raises(ManifestMismatch, match="holds 2 plans, expected one"):
-        store.load_manifest()
-
-
-def test_damaged_plan_is_refused_by_path(store: LocalStore) -> None:
-    store.save_manifest(_manifest())
-    path = Path(store.location, f"_rgpt/plan-{'f' * 16}.json")
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ManifestMismatch, match=f"{path}: not a plan of this version"):
-        store.load_manifest()
-
-
-def test_folder_with_files_but_no_plan_is_not_ours(store: LocalStore) -> None:
-    folder = Path(store.location)
-    folder.mkdir()
-    assert store.load_manifest() is None
-    for name in ("c.txt", "a.txt", "b.txt", "d.txt"):
-        (folder / name).touch()
-    with pytest.raises(ManifestMismatch, match=r"is not empty \(a\.txt, b\.txt, c\.txt …\)"):
-        store.load_manifest()
+# Records and clearing
 
 
 def test_folder_where_only_planning_crashed_can_be_used(store: LocalStore) -> None:
     Path(store.location, "_rgpt/staging").mkdir(parents=True)
     assert store.load_manifest() is None
-
-
-# Records
-
-
-def test_success_status_and_runs_are_read_back(store: LocalStore) -> None:
-    assert store.read_success() is store.read_status() is None
-    assert store.read_runs() == []
-    store.write_success({"num_rows": 2})
-    store.write_status({"state": "running"})
-    store.write_status({"state": "complete"})
-    store.write_run("20240102T000000-b", {"run_id": "b"})
-    store.write_run("20240101T000000-a", {"run_id": "a", "model": "größer"})
-    assert store.read_success() == {"num_rows": 2}
-    assert store.read_status() == {"state": "complete"}
-    assert store.read_runs() == [{"run_id": "a", "model": "größer"}, {"run_id": "b"}]
-
-
-def test_failures_replace_those_of_the_run_before(store: LocalStore) -> None:
-    failures = [
-        UnitFailure(unit_id=unit_id, num_rows=3, num_attempts=3, cause="ShardError: gone")
-        for unit_id in ("000001", "000002")
-    ]
-    store.write_failures(failures)
-    assert store.read_failures() == failures
-    store.write_failures(failures[1:])
-    assert store.read_failures() == failures[1:]
-    store.write_failures([])
-    assert store.read_failures() == []
-
-
-@pytest.mark.parametrize("content", [b"", b'{"num_rows"', b"[]", b"\xff\xfe"])
-def test_damaged_record_counts_as_absent(store: LocalStore, content: bytes) -> None:
-    store.write_success({"num_rows": 2})
-    store.write_status({"state": "running"})
-    store.write_run("a", {"run_id": "a"})
-    for path in ("_SUCCESS", "_rgpt/status.json", "_rgpt/runs/a.json"):
-        Path(store.location, path).write_bytes(content)
-    assert store.read_success() is store.read_status() is None
-    assert store.read_runs() == []
-
-
-# Clearing
-
-
-def test_clear_deletes_what_is_ours_and_nothing_else(store: LocalStore) -> None:
-    store.save_manifest(_manifest())
-    store.commit("000000", "attempt", TABLE)
-    store.commit("000001", "attempt", TABLE)
-    store.write_success({})
-    store.write_run("run", {})
-    store.write_failures([UnitFailure(unit_id="1", num_rows=1, num_attempts=1, cause="x")])
-    theirs = ["notes.txt", "part-00000-spark.parquet", "part-7.parquet", "sub/part-000000.parquet"]
-    for name in theirs:
-        path = Path(store.location, name)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("theirs")
-    store.clear()
-    assert _files(store.location) == theirs
-    assert not store.has_manifest()
-    assert store.committed() == {}
 
 
 def test_clear_of_a_folder_that_does_not_exist_does_nothing(store: LocalStore) -> None:
@@ -353,7 +200,7 @@ def test_clear_of_a_folder_that_does_not_exist_does_nothing(store: LocalStore) -
 
 
 def test_crash_while_clearing_leaves_no_success_beside_missing_parts(store: LocalStore) -> None:
-    store.save_manifest(_manifest())
+    store.save_manifest(manifest())
     store.commit("000000", "attempt", TABLE)
     store.commit("000001", "attempt", TABLE)
     store.write_success({})
@@ -374,4 +221,4 @@ store.clear()
     assert done.returncode == -signal.SIGKILL
     assert store.read_success() is None
     assert list(store.committed()) == ["000001"]
-    assert store.load_manifest() == _manifest()
+    assert store.load_manifest() == manifest()

@@ -19,7 +19,10 @@ PACKAGE = ROOT / "rgpt_batch"
 APPLICATION = 5
 LAYERS = {
     0: ("errors", "records"),
-    1: ("config", "columns", "protocol", "scoring", "pair_hash", "plan", "model_files", "manifest"),
+    1: (
+        *("config", "columns", "protocol", "scoring", "pair_hash", "plan", "model_files"),
+        *("manifest", "uris", "objects", "object_errors", "hub_files", "files"),
+    ),
     2: ("shards", "score_file", "score_index", "store", "engines"),
     3: ("unit_runner", "progress", "metrics"),
     4: ("executors",),

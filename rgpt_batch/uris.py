@@ -1,0 +1,100 @@
+"""Locations that are not local paths: which ones are known, and what must not stand in them.
+
+s3://bucket/key    gs://bucket/key    az://container/key    abfss://container@account…/key
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from rgpt_batch.errors import ConfigError
+
+# Scheme → prefix of the environment variables that its settings are read from.
+OBJECT_SCHEMES = {
+    "s3": "AWS",
+    "s3a": "AWS",
+    "gs": "GOOGLE",
+    "az": "AZURE",
+    "abfs": "AZURE",
+    "abfss": "AZURE",
+}
+HUB_SCHEME = "hf"
+
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/?(.*)", re.DOTALL)
+# Secret keys may hold slashes.
+_USER_INFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]+://)[^/\s@'\"]*:[^\s'\"]*@")
+_QUERY = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]+://[^\s?'\"]*)\?[\w.%-]+=[^\s'\"]*")
+
+
+def is_uri(location: str) -> bool:
+    """Tell `scheme://…` from a local path."""
+    return _URI.fullmatch(location) is not None
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Split into `scheme://bucket` and the key, without slashes at the key's ends.
+
+    Raises:
+        ConfigError: The scheme is unknown, there is no bucket, a key cannot be used, or the URI
+            holds credentials; the message does not repeat those.
+    """
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise ConfigError(f"{redacted(uri)}: not a URI.")
+    scheme, bucket, key = match.groups()
+    has_user = "@" in bucket and OBJECT_SCHEMES.get(scheme) != "AZURE"
+    if redacted(uri) != uri or has_user or ":" in bucket:
+        raise ConfigError(
+            f"{scheme}://***: the URI holds credentials or parameters, which would be recorded. "
+            f"Take them out; environment variables {OBJECT_SCHEMES.get(scheme, 'HF')}_… set them."
+        )
+    if scheme not in (*OBJECT_SCHEMES, HUB_SCHEME):
+        known = ", ".join(f"{name}://" for name in (*OBJECT_SCHEMES, HUB_SCHEME))
+        raise ConfigError(f"{uri}: unknown scheme. Known: {known}, and local paths.")
+    if not bucket:
+        raise ConfigError(f"{uri}: names no bucket. Expected {scheme}://bucket/key.")
+    key = key.rstrip("/")
+    if any(part in ("", ".", "..") for part in key.split("/")) and key:
+        raise ConfigError(f"{uri}: a part of the key is empty, '.' or '..'. Rename the object.")
+    return f"{scheme}://{bucket}", key
+
+
+def check_location(location: str) -> None:
+    """Raise ConfigError where a location is a URI that cannot be used; see split_uri."""
+    if is_uri(location):
+        split_uri(location)
+
+
+def redacted(text: str) -> str:
+    """Mask what may be credentials in the URIs of a text."""
+    return _QUERY.sub(r"\1?***", _USER_INFO.sub(r"\1***@", text))
+
+
+def is_inside(location: str, folder: str) -> bool:
+    """Whether a file or folder lies below a folder, both local or both URIs."""
+    if is_uri(location) != is_uri(folder):
+        return False
+    if is_uri(folder):
+        return location.startswith(folder.rstrip("/") + "/")
+    return Path(folder).resolve() in Path(location).resolve().parents
+
+
+def matches(key: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Match the parts of a key against those of a glob pattern, as the shell does.
+
+    A wildcard stays inside one part, `**` stands for any number of parts, and neither matches a
+    leading dot.
+    """
+    if not pattern:
+        return not key
+    first, rest = pattern[0], pattern[1:]
+    if first == "**" and matches(key, rest):
+        return True
+    if not key or (key[0].startswith(".") and not first.startswith(".")):
+        return False
+    if first == "**":
+        return matches(key[1:], pattern)
+    return fnmatchcase(key[0], first) and matches(key[1:], rest)

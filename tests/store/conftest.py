@@ -1,0 +1,86 @@
+"""A real S3 server on the loopback interface, with a faulty proxy before it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.store.faulty_proxy import FaultyProxy
+
+# A region of its own that no other setting of this machine can change.
+SETTINGS = {
+    "AWS_ACCESS_KEY_ID": "AKIACANARYACCESSKEY",
+    "AWS_SECRET_ACCESS_KEY": "canary/secret+key",
+    "AWS_SESSION_TOKEN": "canary-session-token",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_TIMEOUT": "1s",
+    "AWS_MAX_ATTEMPTS": "5",
+}
+_buckets = itertools.count()
+
+
+def quiet_server() -> ThreadedMotoServer:
+    """Start an S3 server."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    return server
+
+
+def client(port: int) -> Any:
+    """A client of another make, straight to the server."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        region_name="us-east-1",
+    )
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    server = quiet_server()
+    yield server.get_host_and_port()[1]
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def proxy_of_session(s3_port: int) -> Iterator[FaultyProxy]:
+    with FaultyProxy(s3_port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(proxy_of_session: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """The proxy, without faults; this process and those it starts use it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in (SETTINGS | {"AWS_ENDPOINT_URL": proxy_of_session.url}).items():
+        monkeypatch.setenv(name, value)
+    proxy_of_session.restart_counting(lambda request: None)
+    proxy_of_session.injected.clear()
+    proxy_of_session.upload_was_cut.clear()
+    yield proxy_of_session
+    proxy_of_session.restart_counting(lambda request: None)
+
+
+@pytest.fixture
+def s3(s3_port: int) -> Any:
+    return client(s3_port)
+
+
+@pytest.fixture
+def bucket(s3: Any, proxy: FaultyProxy) -> str:
+    """The name of an empty bucket."""
+    name = f"bucket-{next(_buckets)}"
+    s3.create_bucket(Bucket=name)
+    return name

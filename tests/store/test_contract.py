@@ -1,0 +1,229 @@
+"""What holds for every store, wherever it is: a local disk, or S3 as a real server plays it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rgpt_batch.errors import ManifestMismatch
+from rgpt_batch.files import open_source
+from rgpt_batch.records import UnitFailure
+from rgpt_batch.store import Store, open_store
+from tests.store.tables import OTHER, TABLE, manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A store, and a way around it.
+
+    Attributes:
+        put: Writes a file of somebody else below the output folder.
+        names: Lists all files below the output folder, by name.
+        get: Reads a file below the output folder.
+    """
+
+    store: Store
+    put: Callable[[str, bytes], None]
+    names: Callable[[], list[str]]
+    get: Callable[[str], bytes]
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "local":
+        yield _local_place(tmp_path / "out")
+    else:
+        yield _s3_place(request.getfixturevalue("s3"), request.getfixturevalue("bucket"))
+
+
+def _local_place(folder: Path) -> Place:
+    def put(name: str, content: bytes) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+    def names() -> list[str]:
+        return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+    return Place(
+        store=open_store(str(folder)),
+        put=put,
+        names=names,
+        get=lambda name: (folder / name).read_bytes(),
+    )
+
+
+def _s3_place(s3: Any, bucket: str) -> Place:
+    def names() -> list[str]:
+        found = s3.list_objects_v2(Bucket=bucket, Prefix="a folder/out/").get("Contents", [])
+        return sorted(meta["Key"].removeprefix("a folder/out/") for meta in found)
+
+    def get(name: str) -> bytes:
+        content: bytes = s3.get_object(Bucket=bucket, Key=f"a folder/out/{name}")["Body"].read()
+        return content
+
+    # Beside it, so that listing too much would show.
+    s3.put_object(Bucket=bucket, Key="a folder/output/part-000000.parquet", Body=b"theirs")
+    s3.put_object(Bucket=bucket, Key="a folder/out.txt", Body=b"theirs")
+    return Place(
+        store=open_store(f"s3://{bucket}/a folder/out/"),
+        put=lambda name, content: s3.put_object(
+            Bucket=bucket, Key=f"a folder/out/{name}", Body=content
+        ),
+        names=names,
+        get=get,
+    )
+
+
+def _rows(store: Store, unit_id: str) -> pa.Table:
+    return pq.read_table(open_source(store.committed()[unit_id].path))
+
+
+# Commits
+
+
+def test_committed_unit_is_listed_and_readable(place: Place) -> None:
+    store = place.store
+    assert store.committed() == {}
+    assert store.commit("000007", "attempt", TABLE) is True
+    file = store.committed()["000007"]
+    assert file.path == f"{store.location}/part-000007.parquet"
+    assert file.size == len(place.get("part-000007.parquet"))
+    assert _rows(store, "000007").equals(TABLE)
+    assert place.names() == ["part-000007.parquet"]
+
+
+def test_first_of_two_attempts_wins(place: Place) -> None:
+    assert place.store.commit("000000", "first", TABLE) is True
+    assert place.store.commit("000000", "second", OTHER) is False
+    assert _rows(place.store, "000000").equals(TABLE)
+    assert place.names() == ["part-000000.parquet"]
+
+
+def test_listing_holds_units_in_order_and_nothing_else(place: Place) -> None:
+    for unit_id in ("000010", "1000000", "000002"):
+        place.store.commit(unit_id, "attempt", TABLE)
+    for name in ("part-1.parquet", "part-000003.parquet.crc", "xpart-000004.parquet", "_SUCCESS"):
+        place.put(name, b"")
+    place.put("sub/part-000005.parquet", b"")
+    assert list(place.store.committed()) == ["000002", "000010", "1000000"]
+
+
+def test_pages_carry_checksums(place: Place) -> None:
+    place.store.commit("000000", "attempt", pa.table({"doc_id": [f"d{i}" for i in range(1000)]}))
+    content = bytearray(place.get("part-000000.parquet"))
+    chunk = pq.read_metadata(pa.BufferReader(bytes(content))).row_group(0).column(0)
+    content[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
+    with pytest.raises(OSError):
+        pq.read_table(pa.BufferReader(bytes(content)), page_checksum_verification=True)
+
+
+# The plan
+
+
+def test_plan_is_frozen_once_and_loaded_as_it_was(place: Place) -> None:
+    store = place.store
+    assert not store.has_manifest()
+    assert store.load_manifest() is None
+    store.save_manifest(manifest())
+    assert store.has_manifest()
+    assert store.load_manifest() == manifest()
+    store.save_manifest(manifest(num_units=2))
+    assert store.load_manifest() == manifest()
+
+
+def test_two_plans_in_one_folder_are_refused(place: Place) -> None:
+    place.store.save_manifest(manifest("a" * 16))
+    place.store.save_manifest(manifest("b" * 16))
+    with pytest.raises(ManifestMismatch, match="holds 2 plans, expected one"):
+        place.store.load_manifest()
+
+
+def test_damaged_plan_is_refused_by_its_path(place: Place) -> None:
+    name = f"_rgpt/plan-{'f' * 16}.json"
+    place.put(name, manifest().to_json()[:-10])
+    with pytest.raises(ManifestMismatch, match=f"/out/{name}: not a plan of this version"):
+        place.store.load_manifest()
+
+
+def test_folder_with_files_but_no_plan_is_not_ours(place: Place) -> None:
+    assert place.store.load_manifest() is None
+    for name in ("c.txt", "a.txt", "sub/b.txt", "d.txt"):
+        place.put(name, b"theirs")
+    with pytest.raises(ManifestMismatch, match=r"is not empty \(a\.txt, c\.txt, d\.txt …\)"):
+        place.store.load_manifest()
+
+
+def test_folder_of_runs_without_a_plan_can_be_used(place: Place) -> None:
+    place.put("_rgpt/runs/a.json", b"{}")
+    assert place.store.load_manifest() is None
+
+
+# Records
+
+
+def test_success_status_and_runs_are_read_back(place: Place) -> None:
+    store = place.store
+    assert store.read_success() is store.read_status() is None
+    assert store.read_runs() == []
+    store.write_success({"num_rows": 2})
+    store.write_status({"state": "running"})
+    store.write_status({"state": "complete"})
+    store.write_run("20240102T000000-b", {"run_id": "b"})
+    store.write_run("20240101T000000-a", {"run_id": "a", "model": "größer"})
+    assert store.read_success() == {"num_rows": 2}
+    assert store.read_status() == {"state": "complete"}
+    assert store.read_runs() == [{"run_id": "a", "model": "größer"}, {"run_id": "b"}]
+
+
+def test_failures_are_kept_until_their_units_are_scored(place: Place) -> None:
+    store = place.store
+    failures = [
+        UnitFailure(unit_id=unit_id, num_rows=3, num_attempts=3, cause="ShardError: gone")
+        for unit_id in ("000001", "000002")
+    ]
+    for failure in failures:
+        store.add_failure(failure)
+    assert store.read_failures() == failures
+    store.drop_failures({"000001", "000003"})
+    assert store.read_failures() == failures[1:]
+    store.drop_failures({"000002"})
+    assert store.read_failures() == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"num_rows"', b"[]", b"\xff\xfe"])
+def test_damaged_record_counts_as_absent(place: Place, content: bytes) -> None:
+    for name in ("_SUCCESS", "_rgpt/status.json", "_rgpt/runs/a.json"):
+        place.put(name, content)
+    assert place.store.read_success() is place.store.read_status() is None
+    assert place.store.read_runs() == []
+
+
+# Clearing
+
+
+def test_clear_deletes_what_is_ours_and_nothing_else(place: Place) -> None:
+    store = place.store
+    store.save_manifest(manifest())
+    store.commit("000000", "attempt", TABLE)
+    store.commit("000001", "attempt", TABLE)
+    store.write_success({})
+    store.write_run("run", {})
+    store.add_failure(UnitFailure(unit_id="1", num_rows=1, num_attempts=1, cause="x"))
+    theirs = ["notes.txt", "part-00000-spark.parquet", "part-7.parquet", "sub/part-000000.parquet"]
+    for name in theirs:
+        place.put(name, b"theirs")
+    store.clear()
+    assert place.names() == theirs
+    assert not store.has_manifest()
+    assert store.committed() == {}
+
+
+def test_clear_of_a_folder_that_does_not_exist_does_nothing(place: Place) -> None:
+    place.store.clear()
+    assert place.store.committed() == {}
