@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from rgpt_batch.columns import Columns
 from rgpt_batch.errors import ShardError
+from rgpt_batch.footers import READ_ERRORS
 from rgpt_batch.plan import shard_version
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair, Segment, WorkUnit
 
@@ -100,6 +101,12 @@ def _read_group(
             position += batch.num_rows
             if position >= high:
                 return
+    except MemoryError as error:
+        # Hostile sizes, or too little memory: neither says that the rows are damaged.
+        raise ShardError(
+            f"{path}: not enough memory to read rows {max(low, position):,} to {high - 1:,}: "
+            f"{error}. Give the worker more, or write the file with smaller values."
+        ) from error
     except (OSError, pa.ArrowException) as error:
         # Arrow reports damaged bytes as an OSError without errno; one with errno is the storage's.
         if isinstance(error, OSError) and error.errno is not None:
@@ -127,7 +134,7 @@ def _open(segment: Segment) -> pq.ParquetFile:
         return pq.ParquetFile(
             segment.path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
         )
-    except (OSError, pa.ArrowException) as error:
+    except READ_ERRORS as error:
         raise _cannot_be_opened(segment, error) from error
 
 

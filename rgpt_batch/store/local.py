@@ -47,6 +47,7 @@ class LocalStore:
         """See Store."""
         if self._folder.exists() and not self._folder.is_dir():
             raise ManifestMismatch(f"{self.location}: the output is a file, expected a folder.")
+        self._refuse_links()
         plans = sorted(self._private.glob("plan-*.json"))
         if len(plans) > 1:
             raise ManifestMismatch(
@@ -61,6 +62,16 @@ class LocalStore:
                 "and belongs to no job of rgpt-batch. Use another output folder."
             )
         return None
+
+    def _refuse_links(self) -> None:
+        """Refuse folders of ours that lead elsewhere: what is written there may be another's."""
+        folders = (self._private, self._staging, self._private / "runs", self._private / "failed")
+        for folder in folders:
+            if folder.is_symlink():
+                raise ManifestMismatch(
+                    f"{folder}: a symbolic link, expected a folder. Remove it, or use another "
+                    "output folder."
+                )
 
     def save_manifest(self, manifest: Manifest) -> None:
         """See Store."""
@@ -77,6 +88,11 @@ class LocalStore:
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 if match := _PART.fullmatch(entry.name):
+                    if entry.is_symlink():
+                        raise ManifestMismatch(
+                            f"{entry.path}: a symbolic link, expected a file. Delete it, and run "
+                            "the same command again."
+                        )
                     files[match[1]] = CommittedFile(
                         unit_id=match[1], path=entry.path, size=entry.stat().st_size
                     )

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "rgpt_batch"
 APPLICATION = 5
 LAYERS = {
     0: ("errors", "records"),
-    1: ("config", "columns", "protocol", "scoring", "plan", "model_files", "manifest"),
+    1: ("config", "columns", "protocol", "scoring", "footers", "plan", "model_files", "manifest"),
     2: ("shards", "score_file", "store", "engines"),
     3: ("unit_runner", "progress", "metrics"),
     4: ("executors",),
