@@ -22,6 +22,8 @@ _BATCH_ROWS = 1024
 _BATCH_BYTES = 2 * 2**20
 # Column chunks are streamed through a buffer of this size instead of being read whole.
 _BUFFER_BYTES = 2**20
+# Characters. Tokenising takes many times a text's size in memory, and one this long is no passage.
+_MAX_TEXT_LENGTH = 16 * 2**20
 
 SOURCE_FILE = "source_file"
 SOURCE_ROW = "source_row"
@@ -190,6 +192,8 @@ def _to_pair(query: str | bytes | None, document: str | bytes | None) -> ScorePa
         return Rejection(reason=RejectionReason.NULL_DOCUMENT)
     if isinstance(query, bytes) or isinstance(document, bytes):
         return Rejection(reason=RejectionReason.INVALID_TEXT)
+    if max(len(query), len(document)) > _MAX_TEXT_LENGTH:
+        return Rejection(reason=RejectionReason.TEXT_TOO_LARGE)
     return ScorePair(query=query, document=document)
 
 
