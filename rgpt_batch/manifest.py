@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,13 +70,18 @@ class Manifest:
     @classmethod
     def from_json(cls, text: bytes, path: str) -> Manifest:
         """Parse; raises ManifestMismatch where the file is not a manifest of this version."""
+        problem = (
+            f"{path}: not a plan of this version of rgpt-batch. Use another output folder, or "
+            "--on-change overwrite."
+        )
         try:
-            return _MANIFEST.validate_json(text)
+            manifest = _MANIFEST.validate_json(text)
         except ValidationError as error:
-            raise ManifestMismatch(
-                f"{path}: not a plan of this version of rgpt-batch. Use another output folder, or "
-                "--on-change overwrite."
-            ) from error
+            raise ManifestMismatch(problem) from error
+        # Unit ids become file names: a plan that was tampered with must not name others.
+        if not all(re.fullmatch(r"\d{6,}", unit.unit_id, re.ASCII) for unit in manifest.units):
+            raise ManifestMismatch(problem)
+        return manifest
 
 
 _MANIFEST = TypeAdapter(Manifest)

@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rgpt_batch.columns import Columns, check_same_columns, resolve_columns
 from rgpt_batch.config import InputConfig, UnitsConfig
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.files import find_remote_shards, open_version
+from rgpt_batch.footers import READ_ERRORS, check_footer
 from rgpt_batch.records import Segment, WorkUnit
 from rgpt_batch.uris import is_uri
 
@@ -169,7 +169,7 @@ def inspect_shard(path: str, config: InputConfig, pass_through: Sequence[str]) -
         version, source = open_version(path)
         with pq.ParquetFile(source) as file:
             schema, metadata = file.schema_arrow, file.metadata
-    except (OSError, pa.ArrowException) as error:
+    except READ_ERRORS as error:
         raise ShardError(
             f"{path}: not a readable Parquet file ({_first_line(error)}). "
             "Write it again, or leave it out of the input."
@@ -182,7 +182,9 @@ def inspect_shard(path: str, config: InputConfig, pass_through: Sequence[str]) -
         for index in range(metadata.num_columns)
         if f"{metadata.schema.column(index).path}.".startswith(prefixes)
     ]
-    groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    chunks = [[group.column(leaf) for leaf in leaves] for group in groups]
+    check_footer(path, metadata, chunks)
     return Shard(
         path=path,
         version=version,
@@ -191,9 +193,9 @@ def inspect_shard(path: str, config: InputConfig, pass_through: Sequence[str]) -
         row_groups=tuple(
             RowGroup(
                 num_rows=group.num_rows,
-                num_bytes=sum(group.column(leaf).total_uncompressed_size for leaf in leaves),
+                num_bytes=sum(chunk.total_uncompressed_size for chunk in row),
             )
-            for group in groups
+            for group, row in zip(groups, chunks, strict=True)
         ),
     )
 

@@ -14,11 +14,14 @@ import pyarrow.parquet as pq
 from rgpt_batch.columns import Columns
 from rgpt_batch.errors import ShardError
 from rgpt_batch.files import buffer_bytes, open_version
+from rgpt_batch.footers import READ_ERRORS
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair, Segment, WorkUnit
 
 _BATCH_ROWS = 1024
 # A batch of long documents holds fewer rows: Arrow, Python and the tokenizer each hold it at once.
 _BATCH_BYTES = 2 * 2**20
+# Characters. Tokenising takes many times a text's size in memory, and one this long is no passage.
+_MAX_TEXT_LENGTH = 16 * 2**20
 
 SOURCE_FILE = "source_file"
 SOURCE_ROW = "source_row"
@@ -98,6 +101,12 @@ def _read_group(
             position += batch.num_rows
             if position >= high:
                 return
+    except MemoryError as error:
+        # Hostile sizes, or too little memory: neither says that the rows are damaged.
+        raise ShardError(
+            f"{path}: not enough memory to read rows {max(low, position):,} to {high - 1:,}: "
+            f"{error}. Give the worker more, or write the file with smaller values."
+        ) from error
     except (OSError, pa.ArrowException) as error:
         # Arrow reports damaged bytes as an OSError without errno; one with errno is the storage's.
         if isinstance(error, OSError) and error.errno is not None:
@@ -130,7 +139,7 @@ def _open(segment: Segment) -> pq.ParquetFile:
             pre_buffer=False,
             page_checksum_verification=True,
         )
-    except (OSError, pa.ArrowException) as error:
+    except READ_ERRORS as error:
         raise _cannot_be_opened(segment, error) from error
 
 
@@ -186,6 +195,8 @@ def _to_pair(query: str | bytes | None, document: str | bytes | None) -> ScorePa
         return Rejection(reason=RejectionReason.NULL_DOCUMENT)
     if isinstance(query, bytes) or isinstance(document, bytes):
         return Rejection(reason=RejectionReason.INVALID_TEXT)
+    if max(len(query), len(document)) > _MAX_TEXT_LENGTH:
+        return Rejection(reason=RejectionReason.TEXT_TOO_LARGE)
     return ScorePair(query=query, document=document)
 
 

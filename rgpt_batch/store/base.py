@@ -28,7 +28,7 @@ from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.manifest import Manifest
 from rgpt_batch.records import UnitFailure
 
-_PART = re.compile(r"part-(\d{6,})\.parquet")
+PART = re.compile(r"part-(\d{6,})\.parquet")
 _PRIVATE = "_rgpt"
 _SUCCESS = "_SUCCESS"
 
@@ -90,7 +90,7 @@ class Store(ABC):
         return {
             match[1]: CommittedFile(unit_id=match[1], path=f"{self.location}/{name}", size=size)
             for name, size in sorted(self._list("").items())
-            if (match := _PART.fullmatch(name))
+            if (match := PART.fullmatch(name))
         }
 
     def commit(self, unit_id: str, attempt: str, table: pa.Table) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from rgpt_batch.errors import CommitError, ManifestMismatch
 from rgpt_batch.manifest import Manifest
-from rgpt_batch.store.base import Store
+from rgpt_batch.store.base import PART, CommittedFile, Store
 
 
 class LocalStore(Store):
@@ -33,7 +33,29 @@ class LocalStore(Store):
         """See Store."""
         if self._folder.exists() and not self._folder.is_dir():
             raise ManifestMismatch(f"{self.location}: the output is a file, expected a folder.")
+        self._refuse_links()
         return super().load_manifest()
+
+    def _refuse_links(self) -> None:
+        """Refuse folders of ours that lead elsewhere: what is written there may be another's."""
+        for name in ("_rgpt", "_rgpt/staging", "_rgpt/runs", "_rgpt/failed"):
+            folder = self._folder / name
+            if folder.is_symlink():
+                raise ManifestMismatch(
+                    f"{folder}: a symbolic link, expected a folder. Remove it, or use another "
+                    "output folder."
+                )
+
+    def committed(self) -> dict[str, CommittedFile]:
+        """See Store."""
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                if PART.fullmatch(entry.name) and entry.is_symlink():
+                    raise ManifestMismatch(
+                        f"{entry.path}: a symbolic link, expected a file. Delete it, and run the "
+                        "same command again."
+                    )
+        return super().committed()
 
     def write_success(self, summary: dict[str, Any]) -> None:
         """See Store."""

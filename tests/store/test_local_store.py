@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from rgpt_batch.errors import CommitError
+from rgpt_batch.errors import CommitError, ManifestMismatch
 from rgpt_batch.store import LocalStore
 from tests.store.tables import OTHER, TABLE, manifest
 
@@ -184,6 +184,34 @@ def test_folder_without_write_permission_gives_a_commit_error(read_only_folder: 
         store.save_manifest(manifest())
     with pytest.raises(CommitError, match="Permission denied"):
         store.commit("000000", "attempt", TABLE)
+
+
+# Links that lead elsewhere
+
+
+@pytest.mark.parametrize("name", ["_rgpt", "_rgpt/staging", "_rgpt/runs", "_rgpt/failed"])
+def test_folder_that_is_a_link_to_elsewhere_is_refused_and_nothing_is_written_there(
+    store: LocalStore, tmp_path: Path, name: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "runs").mkdir(parents=True)
+    (elsewhere / "runs" / "theirs.json").write_text("{}")
+    link = Path(store.location, name)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    with pytest.raises(ManifestMismatch, match=f"{link}: a symbolic link, expected a folder"):
+        store.load_manifest()
+    store.clear()
+    assert _files(elsewhere) == ["runs/theirs.json"]
+
+
+@pytest.mark.parametrize("target", ["part-000001.parquet", "/nowhere"])
+def test_part_that_is_a_link_is_refused(store: LocalStore, target: str) -> None:
+    store.commit("000001", "attempt", TABLE)
+    link = Path(store.location, "part-000000.parquet")
+    link.symlink_to(target)
+    with pytest.raises(ManifestMismatch, match=f"{link}: a symbolic link, expected a file"):
+        store.committed()
 
 
 # Records and clearing

@@ -21,7 +21,7 @@ LAYERS = {
     0: ("errors", "records"),
     1: (
         *("config", "columns", "protocol", "scoring", "pair_hash", "plan", "model_files"),
-        *("manifest", "uris", "objects", "object_errors", "hub_files", "files"),
+        *("manifest", "uris", "objects", "object_errors", "hub_files", "files", "footers"),
     ),
     2: ("shards", "score_file", "score_index", "store", "engines"),
     3: ("unit_runner", "progress", "metrics"),
