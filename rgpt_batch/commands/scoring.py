@@ -117,6 +117,12 @@ def _job_options(command: _Command) -> _Command:
     help="First score N sampled pairs with the float32 transformers reference as well, and stop "
     "with exit code 2 if they disagree; same as -o parity.num_pairs=N  [default: no check]",
 )
+@click.option(
+    "--max-rejected-fraction",
+    type=click.FloatRange(min=0, max=1),
+    help="Share of rejected rows above which the job exits with 3; same as "
+    "-o output.max_rejected_fraction=…  [default: 0.1]",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def score(
     config: str | None,
