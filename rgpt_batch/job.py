@@ -6,7 +6,7 @@ import functools
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -166,10 +166,7 @@ def run_job(
     try:
         with _signals_raise():
             if remaining:
-                if config.parity.num_pairs:
-                    run.parity = check_parity(config, manifest, store, report)
-                    require_parity(run.parity)
-                _score(run, remaining, quiet)
+                _score(run, remaining, report, quiet=quiet)
             summary = finish(run)
     except BaseException as error:
         state = "stopped" if isinstance(error, Interrupted) else "failed"
@@ -188,17 +185,26 @@ def run_job(
     return summary
 
 
-def _score(run: Run, units: Sequence[WorkUnit], quiet: bool) -> None:
+def _score(
+    run: Run, units: Sequence[WorkUnit], report: Callable[[str], None], *, quiet: bool
+) -> None:
     run.store.write_failures([])
     executor = create_executor(run.config)
-    is_indexing = run.earlier is not None
+    preparation: str | None = None
 
     def activity() -> str:
-        return "sorting earlier scores" if is_indexing else executor.activity
+        return preparation or executor.activity
 
     with ProgressDisplay(run.tally, run.store, activity, quiet=quiet) as display, executor:
-        index = build_index(run.earlier, run.store) if run.earlier else None
-        is_indexing = False
+        if run.config.parity.num_pairs:
+            preparation = "checking parity"
+            run.parity = check_parity(run.config, run.manifest, run.store, report)
+            require_parity(run.parity)
+        index = None
+        if run.earlier is not None:
+            preparation = "sorting earlier scores"
+            index = build_index(run.earlier, run.store)
+        preparation = None
         make_worker = functools.partial(
             UnitRunner,
             run.config,
