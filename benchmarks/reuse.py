@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,18 +116,22 @@ def measure(model: Path, inputs: Path, output: Path, *options: str | Path) -> Me
     command = [sys.executable, "-m", "rgpt_batch", "score", "--quiet", "--executor", "local"]
     command += ["--input", str(inputs), "--output", str(output), "--model", str(model)]
     process = subprocess.Popen([*command, "-o", "engine.method=fake", *map(str, options)], cwd=ROOT)
-    # The index is deleted when the job is done.
-    index_size = 0
-    while (done := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+    peak_memory = index_size = 0
+    while process.poll() is None:
+        # Not ru_maxrss, which would begin with what this process held when it forked.
+        with suppress(FileNotFoundError):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            if "VmHWM:" in status:
+                peak_memory = int(status.split("VmHWM:")[1].split()[0])
+        # The index is deleted when the job is done.
         sizes = [path.stat().st_size for path in output.glob("_rgpt/reuse/*.arrow")]
         index_size = max([index_size, *sizes])
-        time.sleep(0.5)
-    _, status, usage = done
-    if status:
-        raise SystemExit(f"the job failed with status {status}")
+        time.sleep(0.2)
+    if process.returncode:
+        raise SystemExit(f"the job failed with status {process.returncode}")
     return Measurement(
         seconds=time.perf_counter() - started,
-        peak_memory=usage.ru_maxrss / 1000,
+        peak_memory=peak_memory * 1024 / 1e6,
         index_size=index_size / 1e6,
     )
 

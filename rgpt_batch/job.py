@@ -6,7 +6,7 @@ import functools
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -193,10 +193,7 @@ def run_job(
         run.open()
         with _signals_raise():
             if remaining:
-                if config.parity.num_pairs:
-                    run.parity = check_parity(config, manifest, store, report)
-                    require_parity(run.parity)
-                _score(run, remaining, quiet)
+                _score(run, remaining, report, quiet=quiet)
             summary = finish(run)
     except BaseException as error:
         state = "stopped" if isinstance(error, Interrupted) else "failed"
@@ -234,16 +231,25 @@ def retry_failed(output: str, *, quiet: bool = False) -> JobSummary:
     return run_job(recorded_config(store), manifest.inputs, output, quiet=quiet, only=failed)
 
 
-def _score(run: Run, units: Sequence[WorkUnit], quiet: bool) -> None:
+def _score(
+    run: Run, units: Sequence[WorkUnit], report: Callable[[str], None], *, quiet: bool
+) -> None:
     executor = create_executor(run.config)
-    is_indexing = run.earlier is not None
+    preparation: str | None = None
 
     def activity() -> str:
-        return "sorting earlier scores" if is_indexing else executor.activity
+        return preparation or executor.activity
 
     with ProgressDisplay(run.tally, run.store, activity, quiet=quiet) as display, executor:
-        index = build_index(run.earlier, run.store) if run.earlier else None
-        is_indexing = False
+        if run.config.parity.num_pairs:
+            preparation = "checking parity"
+            run.parity = check_parity(run.config, run.manifest, run.store, report)
+            require_parity(run.parity)
+        index = None
+        if run.earlier is not None:
+            preparation = "sorting earlier scores"
+            index = build_index(run.earlier, run.store)
+        preparation = None
         make_worker = functools.partial(
             UnitRunner,
             run.config,

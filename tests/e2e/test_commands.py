@@ -245,6 +245,10 @@ def test_the_nightly_script_scores_and_verifies_and_passes_exit_codes_on(job, fi
     code, said = finish([*script, tmp_path / "scored"], environment={"PATH": path})
     assert code == 0
     assert "96, of which 96 in this run" in said and "all is well" in said
+    command = [*script, tmp_path / "next", tmp_path / "scored"]
+    code, said = finish(command, environment={"PATH": path})
+    assert code == 0
+    assert "reused       93 of 96 rows" in said and "all is well" in said
     (tmp_path / "file").write_text("…")
     code, said = finish([*script, tmp_path / "file"], environment={"PATH": path})
     assert code == 2
