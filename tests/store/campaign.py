@@ -136,7 +136,7 @@ def _run_to_the_end(scene: Scene, seed: int, rate: float, findings: Findings) ->
         findings.num_failed_commands += sum(code in (1, 2, 3) for code in codes)
         scene.proxy.wait_for_late_requests()
         done = 0 in codes
-        _look(scene, prefix, done, findings)
+        look(scene, prefix, done, findings)
         if done:
             return
     findings.unfinished += 1
@@ -165,7 +165,7 @@ def _faults(
     return choose
 
 
-def _look(scene: Scene, prefix: str, done: bool, findings: Findings) -> None:
+def look(scene: Scene, prefix: str, done: bool, findings: Findings) -> None:
     """Read what is published, straight from the server, as any reader would."""
     names = read_objects(scene, prefix)
     parts = {name: content for name, content in names.items() if name.startswith("part-")}
