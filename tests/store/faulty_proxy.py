@@ -51,11 +51,17 @@ HANG_SECONDS = 1.5
 
 
 class Request(NamedTuple):
-    """A request as the choice of its fault sees it; `number` counts equal ones before it."""
+    """A request as the choice of its fault sees it.
+
+    Attributes:
+        number: How many requests of this method and path came before.
+        order: How many requests came before.
+    """
 
     method: str
     path: str
     number: int
+    order: int
 
 
 Choose = Callable[[Request], Fault | None]
@@ -65,7 +71,7 @@ def seeded(seed: int, rate: float, faults: tuple[Fault, ...] = PASSING) -> Choos
     """Let a share of all requests meet a fault."""
 
     def choose(request: Request) -> Fault | None:
-        chooser = random.Random(f"{seed} {request}")
+        chooser = random.Random(f"{seed} {request[:3]}")
         return chooser.choice(faults) if chooser.random() < rate else None
 
     return choose
@@ -139,13 +145,15 @@ class FaultyProxy:
 
     def next_fault(self, method: str, path: str) -> Fault | None:
         with self._lock:
-            request = Request(method, path, self._numbers[method, path])
+            request = Request(method, path, self._numbers[method, path], len(self.requests))
             self._numbers[method, path] += 1
             self.requests.append(request)
-            fault = self.choose(request)
-            if fault is not None:
+        # Without the lock: a choice may wait for another request.
+        fault = self.choose(request)
+        if fault is not None:
+            with self._lock:
                 self.injected[fault] += 1
-            return fault
+        return fault
 
     def forward(self, exchange: _Handler, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         with self._lock:
@@ -188,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
     proxy: FaultyProxy
 
     def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._read_body()
         fault = self.proxy.next_fault(self.command, self.path)
         match fault:
             case Fault.DROP_REQUEST:
@@ -225,6 +233,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(*reply)
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        body = b"".join(chunks)
+        # It goes on in one piece.
+        del self.headers["Transfer-Encoding"]
+        self.headers["Content-Length"] = str(len(body))
+        return body
 
     def _reply(
         self, status: int, headers: list[tuple[str, str]], content: bytes, *, cut: bool = False

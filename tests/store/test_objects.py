@@ -25,8 +25,9 @@ from tests.store.tables import OTHER, TABLE
 
 @pytest.mark.parametrize("fault", [*PASSING, Fault.UNSUPPORTED], ids=lambda fault: fault.name)
 def test_attempt_recognises_its_own_write_whatever_happened_to_the_request(
-    proxy: FaultyProxy, bucket: str, fault: Fault
+    proxy: FaultyProxy, bucket: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AWS_TIMEOUT", "1s" if fault is Fault.HANG else "5s")
     store = open_store(f"s3://{bucket}/out")
     proxy.choose = first("PUT", "part-", fault)
     assert store.commit("000000", "first", TABLE) is True
@@ -38,8 +39,9 @@ def test_attempt_recognises_its_own_write_whatever_happened_to_the_request(
 
 @pytest.mark.parametrize("fault", PASSING, ids=lambda fault: fault.name)
 def test_second_attempt_never_replaces_the_first_whatever_happens_to_its_request(
-    proxy: FaultyProxy, bucket: str, fault: Fault
+    proxy: FaultyProxy, bucket: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AWS_TIMEOUT", "1s" if fault is Fault.HANG else "5s")
     store = open_store(f"s3://{bucket}/out")
     store.commit("000000", "first", TABLE)
     # The second request of this kind; and what the answer is then looked up by.
