@@ -157,6 +157,13 @@ def run_job(
         CommitError, StorageError: The output, or an object store, cannot be used.
         Interrupted: SIGINT or SIGTERM came. What is committed stays.
     """
+    if is_uri(output) and (reuse is not None or tables is not None):
+        raise ConfigError(
+            f"{output}: --reuse and tables of texts need an output folder on a file system, since "
+            "sorted scores and joined pairs are kept there. Leave them out, or use a folder."
+        )
+    if reuse is not None and is_uri(reuse):
+        raise ConfigError(f"{reuse}: --reuse reads folders on a file system. Copy it to one.")
     report = _say_nothing if quiet else _say
     relations = None
     if tables is None:

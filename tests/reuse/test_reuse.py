@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rgpt_batch import verify_output
+from rgpt_batch import run_job, verify_output
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
 from rgpt_batch.score_file import read_footer
 from rgpt_batch.store import open_store
 from tests.models import save_tiny_tokenizer
 from tests.reuse.conftest import MARK, PAIRS, Run, is_marked, mark
-from tests.unit.jobs import Scored, column_chunk, overwrite
+from tests.unit.jobs import Scored, column_chunk, fake_config, overwrite
 
 WritePairs = Callable[..., Path]
 
@@ -316,3 +316,14 @@ def test_a_wrong_hash_in_an_output_is_found_by_verify(old: Scored) -> None:
         problem.startswith(f"{part}: a pair_hash is not that of the input's texts.")
         for problem in problems
     )
+
+
+@pytest.mark.parametrize(
+    ("output", "reuse"), [("s3://bucket/scored", "old"), ("scored", "s3://bucket/old")]
+)
+def test_object_stores_are_refused_before_anything_is_asked_of_them(
+    output: str, reuse: str, tiny_tokenizer: Path, write_pairs: Callable[..., Path]
+) -> None:
+    path = str(write_pairs(3))
+    with pytest.raises(ConfigError, match="file system"):
+        run_job(fake_config(tiny_tokenizer), [path], output, reuse=reuse, quiet=True)
