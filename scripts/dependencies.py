@@ -1,4 +1,4 @@
-"""Write docs/dependencies.md: what the package needs directly, in which version, under which licence.
+"""Write docs/dependencies.md: what the package needs, in which version, under which licence.
 
     python scripts/dependencies.py
 
@@ -42,15 +42,15 @@ def locked_versions() -> dict[str, str]:
 def licence(name: str) -> str:
     """Return the licence that a package declares: expression, classifier, or its own words."""
     try:
-        metadata = importlib.metadata.metadata(name)
+        metadata = importlib.metadata.metadata(name).json
     except importlib.metadata.PackageNotFoundError:
         return "not installed here"
-    if expression := metadata.get("License-Expression"):
+    if expression := metadata.get("license_expression"):
         return str(expression)
-    classifiers = metadata.get_all("Classifier") or []
+    classifiers = metadata.get("classifier", [])
     declared = [each.rpartition(" :: ")[2] for each in classifiers if each.startswith("License")]
     declared = [each for each in declared if each != "OSI Approved"]
-    text = (metadata.get("License") or "").strip().splitlines()
+    text = str(metadata.get("license", "")).strip().splitlines()
     return ", ".join(declared) or (text[0][:60] if text else "not declared")
 
 
@@ -68,7 +68,7 @@ def table() -> str:
     ]
     for group, packages in direct_dependencies().items():
         for name, allowed in sorted(packages.items()):
-            version = locked.get(_normal(name), "–")
+            version = locked.get(_normal(name), "not locked")
             lines.append(f"| {group} | {name} | {allowed or 'any'} | {version} | {licence(name)} |")
     return "\n".join(lines) + "\n"
 
