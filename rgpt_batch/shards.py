@@ -108,9 +108,14 @@ def _read_group(
             f"{error}. Give the worker more, or write the file with smaller values."
         ) from error
     except (OSError, pa.ArrowException) as error:
-        # Arrow reports damaged bytes as an OSError without errno; one with errno is the storage's.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise ShardError(f"{path}: reading failed: {error}. Check the storage.") from error
+        # Arrow reports damaged bytes as an OSError without errno, or as one of the subclasses of
+        # ArrowException; a failing storage with errno; a lack of threads as ArrowException itself.
+        is_damage = getattr(error, "errno", None) is None and type(error) is not pa.ArrowException
+        if not is_damage:
+            raise ShardError(
+                f"{path}: reading failed: {error}. Check the storage, and the limits of the "
+                "worker's process."
+            ) from error
     # The reader gave fewer rows than the footer promises: the rest of this row group is lost.
     start = max(low, position)
     for first_row in range(start, high, _BATCH_ROWS):
