@@ -64,7 +64,7 @@ def single_token_words(tokenizer: Any, num_words: int = 2000) -> list[str]:
         tokenizer: A transformers tokenizer.
         num_words: How many are enough.
     """
-    words: list[str] = []
+    words: dict[str, None] = {}
     for token_id in range(tokenizer.vocab_size):
         word = tokenizer.decode([token_id]).strip()
         if (
@@ -72,10 +72,10 @@ def single_token_words(tokenizer: Any, num_words: int = 2000) -> list[str]:
             and word.isalpha()
             and len(tokenizer.encode(f" {word}", add_special_tokens=False)) == 1
         ):
-            words.append(word)
+            words[word] = None
         if len(words) == num_words:
             break
-    return words
+    return list(words)
 
 
 def write_pairs(pairs: Sequence[ScorePair], path: Path) -> None:

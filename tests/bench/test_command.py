@@ -1,0 +1,73 @@
+"""`rgpt-batch bench` with small models of the real architectures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RunCli
+
+SMALL = (
+    *("--documents", "40", "--turns", "2", "--seconds", "0.3"),
+    *("-o", "engine.kv_cache_bytes=67108864", "-o", "engine.gpu_memory_utilization=0.3"),
+    *("-o", "engine.enforce_eager=true", "-o", "executor.kind=local"),
+)
+
+
+@pytest.mark.vllm
+def test_every_variant_is_measured_or_told_why_not(run_cli: RunCli, tmp_path: Path) -> None:
+    file = tmp_path / "results" / "bench.md"
+    done = run_cli(
+        *("bench", "--shape", "bloom-560m-tiny", "--queries-per-document", "2"),
+        *("--queries-per-document", "1", *SMALL, "--cache", tmp_path / "cache", "--to", file),
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    text = file.read_text()
+    assert text.strip() == done.stdout.strip()
+    cells = [line.split(" | ") for line in text.splitlines() if line.startswith("| 40 tokens")]
+    measured = {(row[0][2:], row[1]) for row in cells}
+    alone, shared = "40 tokens, 1 per document", "40 tokens, 2 per document"
+    everything = ("card", "eval", "prompt-logprobs", "query-rows", "pipeline")
+    assert measured == {
+        *((alone, name) for name in everything),
+        *((shared, name) for name in ("prompt-logprobs", "query-rows")),
+    }
+    assert all(float(row[2].replace(",", "")) > 0 for row in cells)
+    # All variants score the same pairs the same, in bfloat16.
+    assert all(float(row[8].rstrip(" |")) < 0.1 for row in cells if row[1] != "pipeline")
+    assert "- token-ids: " in text
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("shape", ["llama2-7b-tiny", "qwen-7b-tiny"])
+def test_what_is_tuned_on_gpus_runs_with_weights_that_vllm_makes_up(
+    shape: str, run_cli: RunCli, tmp_path: Path
+) -> None:
+    names = ("query-rows, 2 engines", "query-rows, async", "query-rows, no cache")
+    done = run_cli(
+        *("bench", "--shape", shape, "--queries-per-document", "1", *SMALL, "--turns", "1"),
+        *(argument for name in names for argument in ("--variant", name)),
+        *("-o", "engine.vllm_args.load_format=dummy", "--cache", tmp_path),
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [name for name in names if f"| {name} |" in done.stdout] == list(names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--shape", "bloom-9b"), "no shape is called 'bloom-9b'"),
+        (("--shape", "bloom-560m-tiny", "--model", "x"), "exclude each other"),
+        (("--shape", "bloom-560m-tiny", "--variant", "fast"), "'fast' is none of card, eval"),
+        (("--model", "no/such/model"), "cannot load the tokenizer of 'no/such/model'"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    arguments: tuple[str, ...], complaint: str, run_cli: RunCli, tmp_path: Path
+) -> None:
+    done = run_cli("bench", *arguments, "--cache", tmp_path)
+    assert done.returncode == 2
+    assert complaint in done.stderr
