@@ -6,9 +6,11 @@ same bytes from beginning to end. HF_TOKEN and HF_ENDPOINT apply.
 
 from __future__ import annotations
 
+import io
+import os
 from typing import IO, Any, cast
 
-from rgpt_batch.errors import ConfigError
+from rgpt_batch.errors import ConfigError, StorageError
 from rgpt_batch.uris import HUB_SCHEME
 
 
@@ -42,7 +44,41 @@ def open_version(uri: str) -> tuple[str, IO[bytes]]:
         OSError: The file cannot be read.
     """
     file: Any = _file_system().open(uri, "rb")
-    return str(file.size), cast("IO[bytes]", file)
+    return str(file.size), cast("IO[bytes]", _HubFile(uri, file))
+
+
+class _HubFile(io.RawIOBase):
+    """A file whose failures to read cannot be taken for damage of its content."""
+
+    def __init__(self, uri: str, file: Any) -> None:
+        super().__init__()
+        self._uri = uri
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def readinto(self, buffer: Any) -> int:
+        target = memoryview(buffer).cast("B")
+        try:
+            content = self._file.read(len(target))
+        except Exception as error:
+            raise StorageError(
+                f"{self._uri}: the hub fails or does not answer: {type(error).__name__}. Check the "
+                "network and HF_TOKEN, then run the same command again.",
+                is_transient=True,
+            ) from error
+        target[: len(content)] = content
+        return len(content)
 
 
 def _file_system() -> Any:

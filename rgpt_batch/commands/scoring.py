@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rgpt_batch.commands.text import format_rejected, print_facts
+from rgpt_batch.commands.text import LocalPath, format_rejected, print_facts
 
 if TYPE_CHECKING:
     from rgpt_batch.config import JobConfig
@@ -22,7 +22,7 @@ def _job_options(command: _Command) -> _Command:
     for option in reversed(
         (
             click.option(
-                "--config", "-c", type=click.Path(), help="YAML configuration. [default: none]"
+                "--config", "-c", type=LocalPath(), help="YAML configuration. [default: none]"
             ),
             click.option(
                 "--input",

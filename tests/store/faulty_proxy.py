@@ -139,9 +139,8 @@ class FaultyProxy:
             self.choose = choose
 
     def wait_for_late_requests(self) -> None:
-        for timer in self._late:
-            timer.join()
-        self._late.clear()
+        while self._late:
+            self._late.pop().join()
 
     def next_fault(self, method: str, path: str) -> Fault | None:
         with self._lock:
@@ -175,8 +174,8 @@ class FaultyProxy:
 
     def forward_later(self, exchange: _Handler, body: bytes) -> None:
         timer = threading.Timer(0.3, self.forward, (exchange, body))
-        self._late.append(timer)
         timer.start()
+        self._late.append(timer)
 
 
 class _Server(ThreadingHTTPServer):
