@@ -32,6 +32,7 @@ REASONS: dict[str, str] = {
     RejectionReason.QUERY_TOO_LONG: "The query alone does not fit the prompt.",
     RejectionReason.NO_CONTEXT: "Template and document give no token.",
     RejectionReason.INVALID_TEXT: "A text or an id is not UTF-8.",
+    RejectionReason.TEXT_TOO_LARGE: "A text is longer than 16 Mi characters.",
     RejectionReason.UNREADABLE: "The row stands on a damaged page of its input file.",
     RejectionReason.ENGINE_CRASH: "The row killed the engine, alone and every time.",
 }
