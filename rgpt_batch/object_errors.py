@@ -19,7 +19,8 @@ _TRANSIENT_CODES = {"ConditionalRequestConflict", "OperationAborted", "RequestTi
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([\w.]+)</Code>")
-_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+# Azure adds lines with ids and times.
+_MESSAGE = re.compile(r"<Message>([^<\n]*)")
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|SAS|PASSWORD|CREDENTIAL")
 # The places where a machine's role is asked for.
 _ROLE_SERVICE = re.compile(r"/latest/(api/token|meta-data)|/metadata/identity|computeMetadata")
@@ -43,7 +44,7 @@ def translated(uri: str, error: Exception) -> Exception:
     text = str(error).partition("\n\nDebug source:")[0]
     status, code, message = (_first(pattern, text) for pattern in (_STATUS, _CODE, _MESSAGE))
     answer = _masked(" ".join(filter(None, (status, code, message)))).rstrip(".")
-    if code == "NoSuchBucket":
+    if code in ("NoSuchBucket", "ContainerNotFound"):
         return ConfigError(f"{uri}: there is no such bucket. Check its name and the endpoint.")
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(errno.ENOENT, "there is no such object", uri)
@@ -84,6 +85,11 @@ def translated(uri: str, error: Exception) -> Exception:
         "same command again.",
         is_transient=True,
     )
+
+
+def first_line(error: Exception) -> str:
+    """Return what a library's error says, without secrets and without its own structures."""
+    return _masked(str(error).partition("\n\nDebug source:")[0])
 
 
 def _masked(text: str) -> str:

@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rgpt_batch.errors import ShardError, StorageError
+from rgpt_batch.errors import ConfigError, ShardError, StorageError
 from rgpt_batch.object_errors import (
     ConditionsUnsupportedError,
     ObjectChangedError,
+    first_line,
     translated,
 )
 from rgpt_batch.uris import OBJECT_SCHEMES, split_uri
@@ -227,16 +228,25 @@ def _attempt_of(uri: str) -> str | None:
 
 @functools.lru_cache
 def _bucket(root: str) -> Any:
+    from obstore.exceptions import BaseError
     from obstore.store import from_url
 
     prefix = OBJECT_SCHEMES[root.partition("://")[0]]
-    endpoint = os.environ.get(f"{prefix}_ENDPOINT_URL", "")
+    settings = {name: value for name, value in os.environ.items() if name.startswith(prefix)}
+    endpoints = {name: url for name, url in settings.items() if "ENDPOINT" in name and url}
+    for name, url in endpoints.items():
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"{name}: expected http://… or https://…")
     client: Any = {
-        "allow_http": endpoint.startswith("http://"),
-        "timeout": os.environ.get(f"{prefix}_TIMEOUT", "30s"),
+        "allow_http": any(url.startswith("http://") for url in endpoints.values()),
+        "timeout": settings.get(f"{prefix}_TIMEOUT", "30s"),
     }
-    # Retries are ours: they have to read a lost answer right, and hold for all kinds of failure.
-    return from_url(root, client_options=client, retry_config={"max_retries": 0})
+    try:
+        # Retries are ours: they have to read a lost answer right, and hold for every failure.
+        return from_url(root, client_options=client, retry_config={"max_retries": 0})
+    except (BaseError, ValueError) as error:
+        failure = ConfigError(f"{root}: a setting {prefix}_… cannot be used: {first_line(error)}")
+    raise failure
 
 
 def _connect(uri: str) -> tuple[Any, str]:
@@ -248,8 +258,7 @@ def _patiently(uri: str, call: Callable[[], _Answer]) -> _Answer:
     """Call until it succeeds, or until another try is of no use."""
     from obstore.exceptions import BaseError
 
-    prefix = OBJECT_SCHEMES[uri.partition("://")[0]]
-    num_left = int(os.environ.get(f"{prefix}_MAX_ATTEMPTS", _MAX_ATTEMPTS))
+    num_left = _max_attempts(OBJECT_SCHEMES[uri.partition("://")[0]])
     pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
@@ -264,3 +273,11 @@ def _patiently(uri: str, call: Callable[[], _Answer]) -> _Answer:
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
     # Outside of the handler, so that the original, which may quote secrets, is not shown with it.
     raise failure
+
+
+def _max_attempts(prefix: str) -> int:
+    name = f"{prefix}_MAX_ATTEMPTS"
+    try:
+        return int(os.environ.get(name, _MAX_ATTEMPTS))
+    except ValueError:
+        raise ConfigError(f"{name}={os.environ[name]}: expected a whole number.") from None

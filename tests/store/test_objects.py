@@ -165,6 +165,22 @@ def test_without_credentials_the_error_says_which_variables_to_set(
         objects.head("s3://bucket-without-credentials/key")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("AWS_TIMEOUT", "soon", 'a setting AWS_… cannot be used: .*"soon" as Duration'),
+        ("AWS_MAX_ATTEMPTS", "many", "AWS_MAX_ATTEMPTS=many: expected a whole number"),
+        ("AWS_ENDPOINT_URL", "localhost:9000", "AWS_ENDPOINT_URL: expected http://"),
+    ],
+)
+def test_setting_that_cannot_be_used_is_named(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        objects.head(f"s3://bucket-{name.lower()}/key")
+
+
 # Listing
 
 
