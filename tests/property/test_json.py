@@ -50,7 +50,7 @@ manifests = st.builds(
     units=st.lists(
         st.builds(
             WorkUnit,
-            unit_id=names,
+            unit_id=st.integers(0, 10**9).map("{:06d}".format),
             segments=st.lists(segments, max_size=4).map(tuple),
             num_bytes=counts,
         ),

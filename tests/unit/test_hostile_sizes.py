@@ -47,7 +47,7 @@ shards = inspect_shards([sys.argv[1]], InputConfig(), ())
 (used,) = (int(line.split()[1]) for line in open("/proc/self/status") if "VmSize" in line)
 limit = used * 1024 + int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-for unit in plan_units(shards, UnitsConfig()):
+for unit in plan_units(shards, UnitsConfig(max_rows=1)):
     try:
         for batch in read_pairs(unit, shards[0].columns, source=False):
             print(*(getattr(pair, "reason", "row") for pair in batch.pairs))
