@@ -39,7 +39,7 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
         "tensor_parallel_size": engine.tensor_parallel_size,
         # Inside a Ray placement group vLLM would silently take Ray to spread one engine.
         "distributed_executor_backend": "mp" if engine.tensor_parallel_size > 1 else None,
-        "gpu_memory_utilization": engine.gpu_memory_utilization,
+        "gpu_memory_utilization": _memory_utilization(config),
         "kv_cache_memory_bytes": engine.kv_cache_bytes,
         "max_num_seqs": engine.max_num_seqs,
         "max_num_batched_tokens": max_num_batched_tokens(config),
@@ -51,6 +51,16 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
         **own,
         **engine.vllm_args,
     }
+
+
+def _memory_utilization(config: JobConfig) -> float:
+    """Return the share of memory that vLLM asks to be free when it starts."""
+    from vllm.platforms import current_platform
+
+    given = config.engine.gpu_memory_utilization
+    # On CPU it asks even where the cache's size is given, and then for more than it will use.
+    is_unused = config.engine.kv_cache_bytes is not None and current_platform.is_cpu()
+    return min(given, 0.1) if is_unused else given
 
 
 def max_num_batched_tokens(config: JobConfig) -> int:
