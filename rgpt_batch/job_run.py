@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from rgpt_batch.config import JobConfig
@@ -87,7 +88,7 @@ class Run:
         self.failures: list[UnitFailure] = []
         self.started = time.monotonic()
         self._started_at = time.time()
-        self._run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
+        self._run_id = f"{datetime.now():%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
 
     def open(self) -> None:
         """Write a record for the case that this process has no time to write another one."""

@@ -37,7 +37,7 @@ def test_a_text_that_is_too_large_is_rejected_and_the_others_are_scored(
 
 
 _READ = """
-import resource, sys
+import os, resource, sys
 from rgpt_batch.config import InputConfig, UnitsConfig
 from rgpt_batch.errors import ShardError
 from rgpt_batch.plan import inspect_shards, plan_units
@@ -55,6 +55,9 @@ for unit in plan_units(shards, UnitsConfig(max_rows=1)):
         print(error)
     except MemoryError:
         print("not enough memory for Python's copy")
+# Threads that could not start make the interpreter's own end a crash.
+sys.stdout.flush()
+os._exit(0)
 """
 
 
