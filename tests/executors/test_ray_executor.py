@@ -44,8 +44,8 @@ def test_a_unit_that_kills_its_worker_fails_alone(ray_executor, fault, tmp_path,
     assert journal.units("begin").count("000001") == 4
     assert journal.units("probe") == ["000001"] * 2
     assert failures["000001"].num_attempts == 6
-    # Two at first, and at most one for each of the next five attempts.
-    assert len(journal.events("start")) <= 7
+    # Two at first, and at most one after each of the six attempts.
+    assert len(journal.events("start")) <= 8
     expected = "scripted with unit 000001" if fault == "dead" else "the worker's process died"
     assert expected in failures["000001"].cause
     assert "\n" not in failures["000001"].cause
