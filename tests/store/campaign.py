@@ -202,19 +202,19 @@ def read_objects(scene: Scene, prefix: str) -> dict[str, bytes]:
 
 def main() -> None:
     """Run a campaign by hand."""
-    from moto.server import ThreadedMotoServer
-
     from tests.models import save_tiny_tokenizer
-    from tests.store.conftest import SETTINGS, client, quiet_server
+    from tests.store.conftest import SETTINGS, client, s3_server
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0.08, help="share of requests with a fault")
     arguments = parser.parse_args()
-    server: ThreadedMotoServer = quiet_server()
-    port = server.get_host_and_port()[1]
-    with FaultyProxy(port) as proxy, tempfile.TemporaryDirectory() as folder:
+    with (
+        s3_server() as port,
+        FaultyProxy(port) as proxy,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         os.environ.update(SETTINGS | {"AWS_ENDPOINT_URL": proxy.url, "AWS_TIMEOUT": TIMEOUT})
         s3 = client(port)
         s3.create_bucket(Bucket="bucket")
@@ -229,7 +229,6 @@ def main() -> None:
             print(f"{name:<22}{value:>8,}")
     for fault, count in sorted(found.injected.items()):
         print(f"  {fault.name:<20}{count:>8,}   {fault}")
-    server.stop()
 
 
 if __name__ == "__main__":

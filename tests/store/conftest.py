@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
+import re
+import subprocess
+import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.store.faulty_proxy import FaultyProxy
 
@@ -27,12 +31,26 @@ SETTINGS = {
 _buckets = itertools.count()
 
 
-def quiet_server() -> ThreadedMotoServer:
-    """Start an S3 server."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    return server
+@contextmanager
+def s3_server() -> Iterator[int]:
+    """Run an S3 server; yields its port.
+
+    It is a process of its own: vLLM, at its start, looks at every name of every loaded module, and
+    Flask's, which moto is built on, do not bear that.
+    """
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            for line in server.stderr:
+                if found := re.search(r"Running on http://127\.0\.0\.1:(\d+)", line):
+                    break
+            else:
+                raise RuntimeError("The S3 server did not start.")
+            threading.Thread(target=deque, args=(server.stderr, 0), daemon=True).start()
+            yield int(found[1])
+        finally:
+            server.kill()
 
 
 def client(port: int) -> Any:
@@ -48,9 +66,8 @@ def client(port: int) -> Any:
 
 @pytest.fixture(scope="session")
 def s3_port() -> Iterator[int]:
-    server = quiet_server()
-    yield server.get_host_and_port()[1]
-    server.stop()
+    with s3_server() as port:
+        yield port
 
 
 @pytest.fixture(scope="session")
