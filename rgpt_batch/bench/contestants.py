@@ -44,7 +44,7 @@ class Contestant:
 
     Args:
         variant: Which; not the pipeline.
-        config: Model, dtype and engine options that all variants share.
+        config: The variant's configuration.
 
     Raises:
         RgptBatchError: It does not start; the message is the cause.
@@ -54,8 +54,8 @@ class Contestant:
         self._processes: list[_Process] = []
         try:
             for _ in range(variant.num_engines):
-                self._processes.append(_Process(variant.method, variant.configure(config)))
-            # vLLM measures free memory while it starts, so one starts after the other.
+                # vLLM measures free memory while it starts, so one starts after the other.
+                self._processes.append(_Process(variant.method, config))
         except BaseException:
             self.close()
             raise

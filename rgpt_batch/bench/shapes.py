@@ -18,6 +18,7 @@ _ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
 }
 _NUM_WORDS = 10_000
+TOKENIZER = "tokenizer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,7 @@ def find_shape(name: str) -> ModelShape:
 
 
 def save_random_model(shape: ModelShape, folder: Path, *, weights: bool) -> Path:
-    """Write a checkpoint of this shape with a tokenizer of its own, once.
+    """Write a checkpoint of this shape and, in TOKENIZER below it, a tokenizer, once.
 
     Args:
         shape: Which sizes.
@@ -171,7 +172,8 @@ def save_random_model(shape: ModelShape, folder: Path, *, weights: bool) -> Path
     staged = folder.with_name(folder.name + ".partial")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
-    _save_word_tokenizer(staged, min(shape.vocab_size, _NUM_WORDS))
+    # A folder of its own: beside the config of a Qwen2 it would be loaded as a Qwen2Tokenizer.
+    _save_word_tokenizer(staged / TOKENIZER, min(shape.vocab_size, _NUM_WORDS))
     if weights:
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(staged)

@@ -17,7 +17,7 @@ import numpy as np
 
 from rgpt_batch.bench.contestants import Contestant, Measurement
 from rgpt_batch.bench.shapes import ModelShape
-from rgpt_batch.bench.variants import PIPELINE, Variant
+from rgpt_batch.bench.variants import PIPELINE, Variant, groups
 from rgpt_batch.bench.workload import Workload, make_pairs, single_token_words, write_pairs
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import RgptBatchError
@@ -26,8 +26,8 @@ from rgpt_batch.protocol import ScoringProtocol, load_protocol, load_tokenizer
 from rgpt_batch.records import ScorePair, TokenizedPair
 
 BASELINE = "prompt-logprobs"
-# The first pass of a variant tells how many pairs it scores in the time of a pass.
-_NUM_WARM_UP_PAIRS = 16
+# The first passes of a variant tell how many pairs it scores in the time of a pass.
+_NUM_WARM_UP_PAIRS = 4
 _WARM_UP_SEED = 0
 
 
@@ -55,12 +55,13 @@ class Result:
     """What was measured of one variant on one workload.
 
     Attributes:
-        turns: None where a turn failed.
+        group: Results of the same group and workload took turns with each other.
         max_score_difference: Largest |mean logprob - the baseline's|, nats; None where unknown.
     """
 
     variant: Variant
     workload: Workload
+    group: int = 0
     turns: list[Turn] = field(default_factory=list)
     max_score_difference: float | None = None
 
@@ -107,58 +108,84 @@ class Suite:
         Raises:
             ConfigError: The tokenizer cannot be loaded.
         """
-        started = time.monotonic()
+        end = time.monotonic() + self.budget_seconds
         findings = Findings()
-        loaded = _Loaded(self, findings, say)
-        try:
-            for workload in self.workloads:
-                results = loaded.results_for(workload)
-                for turn in range(1, self.num_turns + 1):
-                    if time.monotonic() - started > self.budget_seconds:
-                        say(f"{self.budget_seconds:.0f} s are over")
-                        return findings
-                    loaded.take_turn(workload, results, seed=turn)
-                    speeds = ", ".join(
-                        f"{r.variant.name} {r.turns[-1].pairs_per_second:,.1f}"
-                        for r in results
-                        if len(r.turns) == turn
-                    )
-                    say(f"{workload.label}, turn {turn}, pairs/s: {speeds}")
-                    keep(findings)
-        finally:
-            loaded.close()
+        for number, variants in enumerate(groups(self.variants)):
+            loaded = _Loaded(self, number, variants, findings, say, end)
+            try:
+                self._measure(loaded, findings, say, keep, end)
+            finally:
+                loaded.close()
         return findings
+
+    def _measure(
+        self,
+        loaded: _Loaded,
+        findings: Findings,
+        say: Callable[[str], None],
+        keep: Callable[[Findings], None],
+        end: float,
+    ) -> None:
+        for workload in self.workloads:
+            results: list[Result] = []
+            for turn in range(1, self.num_turns + 1):
+                if time.monotonic() > end:
+                    say(f"{self.budget_seconds:.0f} s are over")
+                    return
+                results = results or loaded.results_for(workload)
+                loaded.take_turn(workload, results, seed=turn)
+                speeds = ", ".join(
+                    f"{r.variant.name} {r.turns[-1].pairs_per_second:,.1f}" for r in results
+                )
+                say(f"{workload.label}, turn {turn}, pairs/s: {speeds}")
+                keep(findings)
 
 
 class _Loaded:
-    """The suite's variants, ready to score."""
+    """A group of variants, ready to score."""
 
-    def __init__(self, suite: Suite, findings: Findings, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        suite: Suite,
+        group: int,
+        variants: Sequence[Variant],
+        findings: Findings,
+        say: Callable[[str], None],
+        end: float,
+    ) -> None:
         self._suite = suite
+        self._group = group
         self._findings = findings
         config = suite.config
         self._protocol: ScoringProtocol = load_protocol(config.protocol, config.model)
         self._words = single_token_words(load_tokenizer(config.model))
         self._contestants: dict[str, Contestant] = {}
-        for variant in suite.variants:
-            if variant.method == PIPELINE:
-                continue
+        self._variants: list[Variant] = []
+        num_engines = sum(variant.num_engines for variant in variants)
+        self._configs = {v.name: v.configure(config, num_engines) for v in variants}
+        for variant in variants:
             started = time.monotonic()
+            if started > end:
+                findings.not_measured[variant.name] = "there was no time left to start it"
+                continue
             try:
-                self._contestants[variant.name] = Contestant(variant, config)
-                say(f"{variant.name}: ready after {time.monotonic() - started:.0f} s")
+                if variant.method != PIPELINE:
+                    own = self._configs[variant.name]
+                    self._contestants[variant.name] = Contestant(variant, own)
             except RgptBatchError as error:
                 findings.not_measured[variant.name] = str(error).splitlines()[0]
                 say(f"{variant.name}: not measured: {error}")
+            else:
+                self._variants.append(variant)
+                say(f"{variant.name}: ready after {time.monotonic() - started:.0f} s")
 
     def results_for(self, workload: Workload) -> list[Result]:
         """Begin a workload. What gains nothing from shared documents is measured once."""
         is_shared = workload.queries_per_document > 1
         results = [
-            Result(variant=variant, workload=workload)
-            for variant in self._suite.variants
-            if variant.name not in self._findings.not_measured
-            and (variant.shares_documents or variant.name == BASELINE or not is_shared)
+            Result(variant=variant, workload=workload, group=self._group)
+            for variant in self._variants
+            if (variant.shares_documents or variant.name == BASELINE or not is_shared)
             and not (variant.method == PIPELINE and is_shared)
         ]
         self._findings.results += results
@@ -173,10 +200,13 @@ class _Loaded:
         """Warm up, and return how many pairs fill a pass."""
         num_pairs = workload.round_up(_NUM_WARM_UP_PAIRS)
         seed = _WARM_UP_SEED
+        contestant = self._contestants[variant.name]
+        # What is done once, such as compiling a kernel, is in no estimate.
+        contestant.score(self._tokenize(make_pairs(workload, num_pairs, self._words, seed)))
         while True:
             seed -= 1
             pairs = self._tokenize(make_pairs(workload, num_pairs, self._words, seed))
-            seconds = self._contestants[variant.name].score(pairs).seconds
+            seconds = contestant.score(pairs).seconds
             wanted = workload.round_up(int(num_pairs * self._suite.seconds_per_pass / seconds))
             # Small batches are slow, so the estimate is low until the pass is nearly full.
             if wanted < 4 * num_pairs:
@@ -192,7 +222,7 @@ class _Loaded:
             name = result.variant.name
             if result.variant.method == PIPELINE:
                 count = self._num_pairs.get("query-rows", len(pairs))
-                seconds = _run_pipeline(result.variant.configure(self._suite.config), texts[:count])
+                seconds = _run_pipeline(self._configs[name], texts[:count])
             else:
                 count = self._num_pairs[name]
                 measurement: Measurement = self._contestants[name].score(pairs[:count])

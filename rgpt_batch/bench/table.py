@@ -52,7 +52,8 @@ def _row(result: Result, results: Sequence[Result], matmul_rate: float) -> str:
 def _ratio(result: Result, results: Sequence[Result], name: str) -> str:
     """Compare speeds turn by turn: the median, and the lowest and highest."""
     for other in results:
-        if other.workload == result.workload and other.variant.name == name and other.turns:
+        took_turns = (other.group, other.workload) == (result.group, result.workload)
+        if took_turns and other.variant.name == name and other.turns:
             ratios = [
                 mine.pairs_per_second / theirs.pairs_per_second
                 for mine, theirs in zip(result.turns, other.turns, strict=False)

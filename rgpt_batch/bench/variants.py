@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,15 +32,20 @@ class Variant:
     engine: dict[str, Any] = field(default_factory=dict)
     shares_documents: bool = False
 
-    def configure(self, config: JobConfig) -> JobConfig:
-        """Return the configuration with this variant's engine options."""
+    def configure(self, config: JobConfig, num_engines: int) -> JobConfig:
+        """Return the configuration with this variant's engine options.
+
+        Args:
+            config: Model, dtype and engine options that all variants share.
+            num_engines: How many, of all variants, share the device's memory.
+        """
         settings = config.model_dump()
         settings["engine"] |= self.engine
         settings["engine"]["vllm_args"] = {
             **config.engine.vllm_args,
             **self.engine.get("vllm_args", {}),
         }
-        settings["engine"]["gpu_memory_utilization"] /= self.num_engines
+        settings["engine"]["gpu_memory_utilization"] /= num_engines
         if self.method not in (CARD, EVAL):
             settings["engine"]["method"] = "query-rows" if self.method == PIPELINE else self.method
         return JobConfig.model_validate(settings)
@@ -67,3 +73,13 @@ TUNING = (
     _query_rows("query-rows, steps of 16384", engine={"max_num_batched_tokens": 16384}),
 )
 VARIANTS = {variant.name: variant for variant in (*STANDARD, *TUNING)}
+
+
+def groups(variants: Sequence[Variant]) -> list[list[Variant]]:
+    """Split into those that are loaded together, and take turns.
+
+    What is tuned meets query-rows alone: all of it at once would not fit a GPU.
+    """
+    standard = [variant for variant in variants if variant not in TUNING]
+    tuned = [[VARIANTS["query-rows"], variant] for variant in variants if variant in TUNING]
+    return [group for group in (standard, *tuned) if group]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 @click.option("--model", help="Folder or hub id; same as -o model.name=…")
 @click.option(
     "--shape",
+    "shapes",
+    multiple=True,
     help="Instead of a model, random weights in the size of bloom-560m, bloom-1b1, bloom-3b, "
     "bloom-7b, llama2-7b, baichuan2-7b, qwen-7b or smollm2-135m; nothing is downloaded. With "
-    "`-tiny` at its end, two small layers of the same architecture.",
+    "`-tiny` at its end, two small layers of the same architecture. May be repeated.",
 )
 @click.option(
     "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option; see score."
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
     "names",
     multiple=True,
     help="What to measure; may be repeated. tuning adds settings that matter on GPUs. [default: "
-    "card, eval, prompt-logprobs, token-ids, query-rows, pipeline; with a GPU also tuning]",
+    "card, eval, prompt-logprobs, token-ids, query-rows, pipeline]",
 )
 @click.option("--turns", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option(
@@ -66,7 +69,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     default=3600,
     show_default=True,
-    help="Seconds after which no turn begins.",
+    help="Seconds after which no turn begins; shapes get equal shares.",
 )
 @click.option(
     "--cache",
@@ -83,7 +86,7 @@ if TYPE_CHECKING:
 def bench(
     config: str | None,
     model: str | None,
-    shape: str | None,
+    shapes: tuple[str, ...],
     overrides: tuple[str, ...],
     documents: tuple[int, ...],
     query_tokens: int,
@@ -102,35 +105,65 @@ def bench(
     """
     from rgpt_batch.bench.hardware import hardware_name, matmul_flops_per_second
     from rgpt_batch.bench.suite import Suite
-    from rgpt_batch.bench.table import to_markdown
     from rgpt_batch.bench.workload import Workload
 
-    model_shape, job_config = _load(config, model, shape, overrides, cache)
-    suite = Suite(
-        config=job_config,
-        shape=model_shape,
-        variants=_variants(names),
-        workloads=[
-            Workload(document_tokens=length, query_tokens=query_tokens, queries_per_document=number)
-            for length in documents
-            for number in queries_per_document
-        ],
-        num_turns=turns,
-        seconds_per_pass=seconds,
-        budget_seconds=budget,
-    )
-    matmul_rate = matmul_flops_per_second()
-    header = _header(hardware_name(), shape or job_config.model.name, suite, matmul_rate)
+    workloads = [
+        Workload(document_tokens=length, query_tokens=query_tokens, queries_per_document=number)
+        for length in documents
+        for number in queries_per_document
+    ]
+    variants = _variants(names)
+    models = [_load(config, model, shape, overrides, cache) for shape in shapes or (None,)]
+    report = _Report(to)
+    end = time.monotonic() + budget
+    is_measured = False
+    for number, (name, model_shape, job_config) in enumerate(models):
+        suite = Suite(
+            config=job_config,
+            shape=model_shape,
+            variants=variants,
+            workloads=workloads,
+            num_turns=turns,
+            seconds_per_pass=seconds,
+            budget_seconds=max(0.0, end - time.monotonic()) / (len(models) - number),
+        )
+        matmul_rate = matmul_flops_per_second(job_config.model.dtype)
+        report.begin(_header(hardware_name(), name, suite, matmul_rate), matmul_rate)
+        findings = suite.run(say=lambda line: click.echo(line, err=True), keep=report.update)
+        report.update(findings)
+        is_measured |= any(result.turns for result in findings.results)
+    click.echo(report.text.rstrip())
+    return 0 if is_measured else 1
 
-    def keep(findings: Findings) -> None:
-        if to is not None:
-            to.parent.mkdir(parents=True, exist_ok=True)
-            to.write_text(f"{header}\n{to_markdown(findings, matmul_rate)}\n", encoding="utf-8")
 
-    findings = suite.run(say=lambda line: click.echo(line, err=True), keep=keep)
-    keep(findings)
-    click.echo(f"{header}\n{to_markdown(findings, matmul_rate)}")
-    return 0 if any(result.turns for result in findings.results) else 1
+class _Report:
+    """A section per model; the file grows turn by turn.
+
+    Args:
+        path: Where to write it; None keeps it in memory.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.text = ""
+        self._path = path
+        self._sections = ""
+        self._header = ""
+        self._matmul_rate = 1.0
+
+    def begin(self, header: str, matmul_rate: float) -> None:
+        """Begin a section; what it will hold comes with update()."""
+        self._sections = f"{self.text}\n" if self.text else ""
+        self._header, self._matmul_rate = header, matmul_rate
+
+    def update(self, findings: Findings) -> None:
+        """Set what the section says."""
+        from rgpt_batch.bench.table import to_markdown
+
+        table = to_markdown(findings, self._matmul_rate)
+        self.text = f"{self._sections}{self._header}\n{table}\n"
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(self.text, encoding="utf-8")
 
 
 def _load(
@@ -139,19 +172,19 @@ def _load(
     shape: str | None,
     overrides: tuple[str, ...],
     cache: Path,
-) -> tuple[ModelShape | None, JobConfig]:
-    from rgpt_batch.bench.hardware import has_gpu
-    from rgpt_batch.bench.shapes import find_shape, save_random_model
+) -> tuple[str, ModelShape | None, JobConfig]:
+    """Return the model's name, its sizes where known, and the configuration."""
+    from rgpt_batch.bench.hardware import default_dtype, has_gpu
+    from rgpt_batch.bench.shapes import TOKENIZER, find_shape, save_random_model
     from rgpt_batch.config import load_config
 
-    given = list(overrides)
+    dtype = f"model.dtype={default_dtype()}"
     if shape is None:
-        if model is not None:
-            given.append(f"model.name={model}")
+        given = [*overrides, f"model.name={model}"] if model is not None else list(overrides)
         loaded = load_config(config, tuple(given))
         if loaded.model.dtype == "auto":
-            loaded = load_config(config, (*given, "model.dtype=bfloat16"))
-        return None, loaded
+            loaded = load_config(config, (*given, dtype))
+        return loaded.model.name, None, loaded
     if model is not None:
         raise click.UsageError("--model and --shape exclude each other.")
     found = find_shape(shape)
@@ -159,18 +192,17 @@ def _load(
     has_weights = not has_gpu()
     folder = cache / f"random-{shape}{'' if has_weights else '-dummy'}"
     save_random_model(found, folder, weights=has_weights)
-    given = [f"model.name={folder}", "model.dtype=bfloat16", *given]
+    given = [f"model.name={folder}", f"model.tokenizer={folder / TOKENIZER}", dtype, *overrides]
     if not has_weights:
         given.append("engine.vllm_args.load_format=dummy")
-    return found, load_config(config, tuple(given))
+    return shape, found, load_config(config, tuple(given))
 
 
 def _variants(names: tuple[str, ...]) -> list[Variant]:
-    from rgpt_batch.bench.hardware import has_gpu
     from rgpt_batch.bench.variants import STANDARD, TUNING, VARIANTS
 
     if not names:
-        return [*STANDARD, *TUNING] if has_gpu() else list(STANDARD)
+        return list(STANDARD)
     chosen: list[Variant] = []
     for name in names:
         if name == "tuning":
@@ -185,8 +217,6 @@ def _variants(names: tuple[str, ...]) -> list[Variant]:
 
 
 def _header(hardware: str, model: str, suite: Suite, matmul_rate: float) -> str:
-    import time
-
     from rgpt_batch.manifest import installed_versions
 
     versions = ", ".join(f"{name} {version}" for name, version in installed_versions().items())

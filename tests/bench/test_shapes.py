@@ -38,7 +38,7 @@ def test_bloom_560m_has_the_published_number_of_parameters() -> None:
 
 def test_models_without_weights_hold_configuration_and_tokenizer_alone(tmp_path: Path) -> None:
     folder = save_random_model(find_shape("qwen-7b"), tmp_path / "model", weights=False)
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 10 * 2**20
+    assert sum(file.stat().st_size for file in folder.rglob("*")) < 10 * 2**20
     assert AutoConfig.from_pretrained(folder).architectures == ["Qwen2ForCausalLM"]
 
 

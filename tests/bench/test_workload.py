@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rgpt_batch.bench.shapes import find_shape, save_random_model
+from rgpt_batch.bench.shapes import TOKENIZER, find_shape, save_random_model
 from rgpt_batch.bench.workload import Workload, make_pairs, single_token_words
 from rgpt_batch.config import ModelConfig, ProtocolConfig
 from rgpt_batch.protocol import load_protocol, load_tokenizer
@@ -15,9 +15,10 @@ from rgpt_batch.records import TokenizedPair
 WORKLOAD = Workload(document_tokens=80, query_tokens=8, queries_per_document=4)
 
 
-def test_texts_have_the_tokens_that_were_asked_for(tmp_path: Path) -> None:
-    folder = save_random_model(find_shape("bloom-560m-tiny"), tmp_path / "model", weights=False)
-    model = ModelConfig(name=str(folder))
+@pytest.mark.parametrize("shape", ["bloom-560m-tiny", "llama2-7b-tiny", "qwen-7b-tiny"])
+def test_texts_have_the_tokens_that_were_asked_for(shape: str, tmp_path: Path) -> None:
+    folder = save_random_model(find_shape(shape), tmp_path / "model", weights=False)
+    model = ModelConfig(name=str(folder), tokenizer=str(folder / TOKENIZER))
     words = single_token_words(load_tokenizer(model))
     pairs = load_protocol(ProtocolConfig(), model).tokenize(make_pairs(WORKLOAD, 12, words, seed=1))
     assert len(pairs) == 12
