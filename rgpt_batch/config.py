@@ -125,7 +125,9 @@ class EngineConfig(_Section):
         "auto", description="auto: the first of query-rows, token-ids, prompt-logprobs that works."
     )
     tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share one engine.")
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of a GPU's memory.")
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, le=1, description="Share of a GPU's memory, for all workers that share the GPU."
+    )
     kv_cache_bytes: PositiveInt | None = Field(
         None, description="Bytes of KV cache. Default: what gpu_memory_utilization leaves."
     )
@@ -169,7 +171,10 @@ class ExecutorConfig(_Section):
         None, description="Engines. Default: one per GPU (group) of the cluster, without GPUs one."
     )
     gpus_per_worker: float | None = Field(
-        None, ge=0, description="Default: tensor_parallel_size where the cluster has GPUs, else 0."
+        None,
+        ge=0,
+        description="Default: tensor_parallel_size where the cluster has GPUs, else 0. A fraction "
+        "lets several engines share a GPU, which one engine with a small model does not fill.",
     )
     cpus_per_worker: float | None = Field(
         None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,8 +81,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--to",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Markdown file; grows turn by turn. [default: only the terminal]",
+    type=click.Path(path_type=Path),
+    help="Markdown file, which grows turn by turn; or a folder, in which date and hardware name the "
+    "file. [default: only the terminal]",
 )
 def bench(
     config: str | None,
@@ -114,6 +116,10 @@ def bench(
     ]
     variants = _variants(names)
     models = [_load(config, model, shape, overrides, cache) for shape in shapes or (None,)]
+    hardware = hardware_name()
+    if to is not None and to.is_dir():
+        words = re.findall(r"[a-z0-9]+", hardware.lower())
+        to /= f"{time.strftime('%Y-%m-%d')}-{'-'.join(words)}.md"
     report = _Report(to)
     end = time.monotonic() + budget
     is_measured = False
@@ -128,7 +134,7 @@ def bench(
             budget_seconds=max(0.0, end - time.monotonic()) / (len(models) - number),
         )
         matmul_rate = matmul_flops_per_second(job_config.model.dtype)
-        report.begin(_header(hardware_name(), name, suite, matmul_rate), matmul_rate)
+        report.begin(_header(hardware, name, suite, matmul_rate), matmul_rate)
         findings = suite.run(say=lambda line: click.echo(line, err=True), keep=report.update)
         report.update(findings)
         is_measured |= any(result.turns for result in findings.results)

@@ -4,6 +4,7 @@ import functools
 
 from rgpt_batch.config import EngineMethod, JobConfig
 from rgpt_batch.engines.base import Engine
+from rgpt_batch.engines.starts import turn_to_start
 
 __all__ = ["Engine", "create_engine"]
 
@@ -17,11 +18,12 @@ def create_engine(config: JobConfig) -> Engine:
     Raises:
         EngineStartError: It cannot be loaded, or fails its self-test.
     """
-    if config.engine.method != "auto":
-        return _start(config, config.engine.method)
-    from rgpt_batch.engines.auto import first_that_works
+    with turn_to_start(config):
+        if config.engine.method != "auto":
+            return _start(config, config.engine.method)
+        from rgpt_batch.engines.auto import first_that_works
 
-    return first_that_works([functools.partial(_start, config, method) for method in _AUTO])
+        return first_that_works([functools.partial(_start, config, method) for method in _AUTO])
 
 
 def _start(config: JobConfig, method: EngineMethod) -> Engine:

@@ -58,6 +58,8 @@ def _memory_utilization(config: JobConfig) -> float:
     from vllm.platforms import current_platform
 
     given = config.engine.gpu_memory_utilization
+    if share := config.executor.gpus_per_worker:
+        given *= min(share, 1.0)
     # On CPU it asks even where the cache's size is given, and then for more than it will use.
     is_unused = config.engine.kv_cache_bytes is not None and current_platform.is_cpu()
     return min(given, 0.1) if is_unused else given

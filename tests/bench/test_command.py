@@ -45,15 +45,17 @@ def test_what_is_tuned_on_gpus_runs_shape_after_shape_with_weights_that_vllm_mak
     run_cli: RunCli, tmp_path: Path
 ) -> None:
     name = "query-rows, 2 engines"
-    shapes = ("llama2-7b-tiny", "qwen-7b-tiny")
+    shapes = ("bloom-560m-tiny", "qwen-7b-tiny")
     done = run_cli(
         *("bench", "--queries-per-document", "1", *SMALL),
         *(argument for shape in shapes for argument in ("--shape", shape)),
         *("--variant", name),
-        *("-o", "engine.vllm_args.load_format=dummy", "--cache", tmp_path),
+        *("-o", "engine.vllm_args.load_format=dummy", "--cache", tmp_path, "--to", tmp_path),
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("20??-??-??-*.md")
+    assert file.read_text().strip() == done.stdout.strip()
     for shape, section in zip(shapes, done.stdout.split("# Throughput: ")[1:], strict=True):
         assert section.startswith(shape)
         rows = [line.split(" | ")[1] for line in section.splitlines() if line.startswith("| 40 ")]

@@ -1,0 +1,36 @@
+"""Engines that share a GPU start one after the other."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rgpt_batch.config import JobConfig
+
+
+@contextmanager
+def turn_to_start(config: JobConfig) -> Iterator[None]:
+    """Wait until no other worker of this machine starts an engine on the same GPU.
+
+    vLLM sizes its cache by how much memory is free before and after a trial step; another engine
+    that takes or frees memory in between makes it fail. The lock goes with its process, however
+    that ends.
+    """
+    share = config.executor.gpus_per_worker
+    if share is None or not 0 < share < 1:
+        yield
+        return
+    # Ray sets it to the worker's GPU.
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    name = "".join(c if c.isalnum() else "-" for c in f"rgpt-batch-{os.getuid()}-gpu-{gpu}")
+    path = Path(tempfile.gettempdir(), f"{name}.lock")
+    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
