@@ -82,8 +82,8 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
-    help="Markdown file, which grows turn by turn; or a folder, in which date and hardware name the "
-    "file. [default: only the terminal]",
+    help="Markdown file, which grows turn by turn; or a folder, in which date and hardware name "
+    "the file. [default: only the terminal]",
 )
 def bench(
     config: str | None,
