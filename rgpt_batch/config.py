@@ -38,6 +38,11 @@ class ModelConfig(_Section):
         "auto", description="Of weights and activations; auto is the checkpoint's own."
     )
     trust_remote_code: bool = Field(False, description="Run Python code from the model repository.")
+    allow_pickled_weights: bool = Field(
+        False,
+        description="Read *.bin and *.pt where there are no safetensors, with torch's restricted "
+        "unpickler.",
+    )
 
     @property
     def tokenizer_source(self) -> tuple[str, str | None]:
