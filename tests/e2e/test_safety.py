@@ -55,7 +55,8 @@ def test_no_secret_of_the_environment_is_told_anywhere(options, job, finish, tmp
     _, said = finish(job.score(output, *options), environment=environment)
     _, verified = finish(rgpt_batch("verify", output), environment=environment)
     _, status = finish(rgpt_batch("status", output, "--json"), environment=environment)
-    assert CANARY not in said + verified + status
+    _, reported = finish(rgpt_batch("report", output), environment=environment)
+    assert CANARY not in said + verified + status + reported
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files
     assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
@@ -163,10 +164,16 @@ def test_code_in_a_model_folder_is_not_run_unless_it_is_trusted(tiny_llama, tmp_
     assert marker.exists()
 
 
-def test_names_of_columns_cannot_leave_the_output_folder(tiny_tokenizer, write_pairs, tmp_path):
+def test_names_of_columns_and_a_template_cannot_leave_the_output_folder(
+    tiny_tokenizer, write_pairs, tmp_path
+):
     name = "../../escaped"
     path = write_pairs(5, extra={name: pa.array(["x"] * 5)})
-    config = fake_config(tiny_tokenizer, f"output.pass_through=['{name}']")
+    config = fake_config(
+        tiny_tokenizer,
+        f"output.pass_through=['{name}']",
+        "protocol.template='../../../{document}/../{query}'",
+    )
     before = set(tmp_path.rglob("*"))
     output = tmp_path / "deep" / "er" / "scored"
     scored = score(config, [path], output)
