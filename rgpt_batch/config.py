@@ -38,6 +38,7 @@ class ModelConfig(_Section):
         "auto", description="Of weights and activations; auto is the checkpoint's own."
     )
     trust_remote_code: bool = Field(False, description="Run Python code from the model repository.")
+    allow_pickled_weights: bool = Field(False, description="Read *.bin where nothing else is.")
 
     @property
     def tokenizer_source(self) -> tuple[str, str | None]:
@@ -186,6 +187,9 @@ class ExecutorConfig(_Section):
         3, description="Units per worker at once: one is read, one scored, one committed."
     )
     max_attempts: PositiveInt = Field(3, description="Attempts before a unit counts as failed.")
+    start_timeout_seconds: float = Field(
+        3600, gt=0, description="Seconds that a placed worker may take to load its engine (Ray)."
+    )
     unit_timeout_seconds: float | None = Field(
         None,
         gt=0,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +15,62 @@ from rgpt_batch.errors import ShardError
 
 # What pyarrow raises for files that are no Parquet, or no longer.
 READ_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError)
+
+
+def check_column_chunks(path: str, metadata: pq.FileMetaData, columns: Sequence[str]) -> None:
+    """Raise ShardError where a column chunk's metadata cannot be understood.
+
+    Comes before `RowGroupMetaData.column`: that one (pyarrow 26) leaves the errors of the C++
+    library uncaught, and ends the process where, say, size statistics contradict the schema. A
+    reader that is to buffer ahead catches them; it looks at every column chunk before it asks for
+    the first byte, so no page is read.
+
+    Args:
+        path: The file.
+        metadata: Its footer.
+        columns: The columns that the job reads.
+    """
+    try:
+        file = pq.ParquetFile(_NoPages(), metadata=metadata, pre_buffer=True)
+        next(file.iter_batches(columns=list(columns), use_threads=False), None)
+    except _PageAsked:
+        pass
+    except READ_ERRORS as error:
+        raise ShardError(
+            f"{path}: the footer cannot be used: {error}. Write the file again, or leave it out of "
+            "the input."
+        ) from error
+
+
+class _PageAsked(Exception):
+    """The reader is through with the footer."""
+
+
+class _NoPages(io.RawIOBase):
+    """A file of any size whose content nobody gets to see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = 2**62 if whence == os.SEEK_END else offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        raise _PageAsked
+
+    def readinto(self, buffer: Any) -> int:
+        raise _PageAsked
 
 
 def check_footer(

@@ -14,6 +14,9 @@ _WHOLE_FILE_BYTES = 32 * 2**20
 _NUM_SAMPLES = 64
 _SAMPLE_BYTES = 64 * 2**10
 _SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin", ".pt", ".py", ".jinja", ".tiktoken"}
+# What vLLM and transformers unpickle where they find no safetensors.
+_PICKLED_SUFFIXES = {".bin", ".pt"}
+_NUM_FILES_SHOWN = 3
 
 
 def pinned(model: ModelConfig) -> ModelConfig:
@@ -46,6 +49,49 @@ def model_identity(name: str, revision: str | None) -> str:
     """
     folder = Path(name)
     return _folder_identity(folder) if folder.is_dir() else f"hub:{name}@{revision}"
+
+
+def check_weights(model: ModelConfig) -> None:
+    """Refuse a checkpoint whose weights are all pickled, unless the configuration allows them.
+
+    Engines are told to load safetensors alone, so nothing depends on what is found here but the
+    message: theirs do not say that there are weights, and which option reads them.
+
+    Raises:
+        ConfigError: The checkpoint has pickled weights and no others.
+    """
+    if model.allow_pickled_weights:
+        return
+    names = _file_names(model.name, model.revision)
+    pickled = sorted(name for name in names if Path(name).suffix in _PICKLED_SUFFIXES)
+    if pickled and not any(name.endswith(".safetensors") for name in names):
+        more = ", …" if len(pickled) > _NUM_FILES_SHOWN else ""
+        raise ConfigError(
+            f"model '{model.name}': its weights are pickled "
+            f"({', '.join(pickled[:_NUM_FILES_SHOWN])}{more}), and there are no safetensors. "
+            "Convert them, or set -o model.allow_pickled_weights=true to read them with torch's "
+            "restricted unpickler."
+        )
+
+
+def _file_names(name: str, revision: str | None) -> list[str]:
+    """List the files of a model's folder; none where neither the hub nor its cache knows them."""
+    folder = Path(name)
+    if not folder.is_dir():
+        from huggingface_hub import HfApi, constants, try_to_load_from_cache
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+        try:
+            if not constants.HF_HUB_OFFLINE:
+                files: list[str] = HfApi().list_repo_files(name, revision=revision)
+                return [file for file in files if "/" not in file]
+        except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+            pass  # The cache may still know them.
+        cached = try_to_load_from_cache(name, "config.json", revision=revision or "main")
+        if not isinstance(cached, str):
+            return []
+        folder = Path(cached).parent
+    return [file.name for file in folder.iterdir()]
 
 
 def _absolute(name: str) -> str:

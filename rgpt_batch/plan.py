@@ -20,7 +20,7 @@ from rgpt_batch.columns import Columns, check_same_columns, resolve_columns
 from rgpt_batch.config import InputConfig, UnitsConfig
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.files import find_remote_shards, open_version
-from rgpt_batch.footers import READ_ERRORS, check_footer
+from rgpt_batch.footers import READ_ERRORS, check_column_chunks, check_footer
 from rgpt_batch.records import Segment, WorkUnit
 from rgpt_batch.uris import is_uri
 
@@ -175,6 +175,7 @@ def inspect_shard(path: str, config: InputConfig, pass_through: Sequence[str]) -
             "Write it again, or leave it out of the input."
         ) from error
     columns = resolve_columns(schema, config.columns, pass_through, path)
+    check_column_chunks(path, metadata, columns.read)
     # The leaves of a nested column `a` are named `a.…`; a plain column's name may hold dots too.
     prefixes = tuple(f"{name}." for name in columns.read)
     leaves = [

@@ -91,7 +91,11 @@ def _read_group(
     """Yield the rows low … high - 1, counted over the shard, of one row group."""
     position = group_start
     batches = file.iter_batches(
-        _batch_rows(file.metadata.row_group(group)), row_groups=[group], columns=schema.names
+        _batch_rows(file.metadata.row_group(group)),
+        row_groups=[group],
+        columns=schema.names,
+        # A thread that cannot be started ends the process (pyarrow 26).
+        use_threads=False,
     )
     try:
         for batch in batches:

@@ -1,6 +1,6 @@
 """Locations that are not local paths: which ones are known, and what must not stand in them.
 
-s3://bucket/key    gs://bucket/key    az://container/key    abfss://container@account…/key
+s3://bucket/key    gs://bucket/key    az://container/key    abfs[s]://container[@account…]/key
 """
 
 from __future__ import annotations

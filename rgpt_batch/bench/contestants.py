@@ -155,7 +155,11 @@ class _TransformersScorer:
                 shape = AutoConfig.from_pretrained(config.model.name)
                 model = AutoModelForCausalLM.from_config(shape, dtype=dtype)
             else:
-                model = AutoModelForCausalLM.from_pretrained(config.model.name, dtype=dtype)
+                model = AutoModelForCausalLM.from_pretrained(
+                    config.model.name,
+                    dtype=dtype,
+                    use_safetensors=None if config.model.allow_pickled_weights else True,
+                )
         self._model: Any = model.eval().to(self._device)
         self._batch_size = batch_size
 

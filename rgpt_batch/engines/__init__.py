@@ -5,6 +5,7 @@ import functools
 from rgpt_batch.config import EngineMethod, JobConfig
 from rgpt_batch.engines.base import Engine
 from rgpt_batch.engines.starts import turn_to_start
+from rgpt_batch.model_files import check_weights
 
 __all__ = ["Engine", "create_engine"]
 
@@ -16,8 +17,12 @@ def create_engine(config: JobConfig) -> Engine:
     """Load the configured engine.
 
     Raises:
+        ConfigError: The weights are pickled, and that is not allowed.
         EngineStartError: It cannot be loaded, or fails its self-test.
     """
+    # A load format that the user chose may read what it likes.
+    if config.engine.method != "fake" and "load_format" not in config.engine.vllm_args:
+        check_weights(config.model)
     with turn_to_start(config):
         if config.engine.method != "auto":
             return _start(config, config.engine.method)

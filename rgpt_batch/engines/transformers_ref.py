@@ -35,6 +35,7 @@ class TransformersEngine:
                 revision=config.revision,
                 dtype=torch.float32,
                 trust_remote_code=config.trust_remote_code,
+                use_safetensors=None if config.allow_pickled_weights else True,
                 output_loading_info=True,
             )
         except Exception as error:

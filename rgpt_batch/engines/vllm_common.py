@@ -35,6 +35,8 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
         "revision": model.revision,
         "dtype": model.dtype,
         "trust_remote_code": model.trust_remote_code,
+        # auto reads pickled weights where there are no safetensors.
+        "load_format": "auto" if model.allow_pickled_weights else "safetensors",
         "skip_tokenizer_init": True,
         "tensor_parallel_size": engine.tensor_parallel_size,
         # Inside a Ray placement group vLLM would silently take Ray to spread one engine.

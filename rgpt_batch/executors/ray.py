@@ -62,6 +62,7 @@ class _Slot:
     Attributes:
         placed: Done as soon as Ray has found a place for the actor.
         starting: Done when the engine is loaded.
+        loading_since: When the driver saw that the actor was placed.
         silent_since: When the worker finished a task, or was handed one while it had none.
     """
 
@@ -70,6 +71,7 @@ class _Slot:
     starting: Any
     in_flight: dict[Any, Task] = field(default_factory=dict)
     is_ready: bool = False
+    loading_since: float | None = None
     silent_since: float = 0.0
 
 
@@ -151,6 +153,7 @@ class RayExecutor:
                     self._after_start(slot, start)
                 else:
                     yield from self._after_task(slot, ref, waiting, start)
+            self._end_hung_starts(start)
             yield from self._end_hung_workers(waiting, start)
 
     def _fill(self, waiting: UnitQueue) -> None:
@@ -191,21 +194,40 @@ class RayExecutor:
         try:
             ray.get(slot.starting)
         except RayError as error:
-            self._num_start_failures += 1
             cause = _cause(error)
             if isinstance(cause, EngineDead):
                 cause = EngineStartError(f"a worker died while it started: {cause}")
             if not isinstance(cause, EngineStartError):
                 raise cause from error
-            if self._num_start_failures < _MAX_START_FAILURES:
-                self._replace(slot, start)
-            elif any(other.is_ready for other in self._slots):
-                self._remove(slot)
-            else:
-                raise cause from error
+            self._after_failed_start(slot, cause, start)
         else:
             slot.is_ready = True
             self._num_start_failures = 0
+
+    def _after_failed_start(
+        self, slot: _Slot, cause: EngineStartError, start: Callable[[], _Slot]
+    ) -> None:
+        self._num_start_failures += 1
+        if self._num_start_failures < _MAX_START_FAILURES:
+            self._replace(slot, start)
+        elif any(other.is_ready for other in self._slots):
+            self._remove(slot)
+        else:
+            raise cause
+
+    def _end_hung_starts(self, start: Callable[[], _Slot]) -> None:
+        limit = self._config.start_timeout_seconds
+        for slot in [slot for slot in self._slots if not slot.is_ready]:
+            if slot.loading_since is None:
+                # While others hold the resources, a worker may wait as long as it takes.
+                placed, _ = ray.wait([slot.placed], timeout=0)
+                slot.loading_since = time.monotonic() if placed else None
+            elif time.monotonic() - slot.loading_since > limit:
+                cause = EngineStartError(
+                    f"a worker's engine was not loaded within {limit:g} s. Raise "
+                    "executor.start_timeout_seconds if it needs longer."
+                )
+                self._after_failed_start(slot, cause, start)
 
     def _after_task(
         self, slot: _Slot, ref: Any, waiting: UnitQueue, start: Callable[[], _Slot]

@@ -14,6 +14,7 @@ from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import parts, rgpt_batch
 from tests.executors.cluster import WITHOUT_TORCH
 
+JUMPING_CLOCK = str(Path(__file__).parent / "jumping_clock")
 RAY = ("--executor", "ray", "-o", "executor.num_workers=2")
 
 
@@ -119,6 +120,27 @@ def test_an_engine_that_hangs_ends_the_job_of_the_local_executor(job, finish, tm
     assert code == 0
 
 
+# The clock
+
+
+def test_a_clock_that_jumps_by_a_year_changes_nothing(job, start, finish, clean_rows, tmp_path):
+    output = tmp_path / "scored"
+    clock = {
+        "environment": {"PYTHONPATH": JUMPING_CLOCK, "JUMPING_CLOCK_SECONDS": str(365 * 86_400)},
+        "without_torch": False,
+    }
+    process = start([*job.score(output), *job.slow], **clock)
+    process.wait_until(lambda: len(parts(output)) >= 3)
+    process.kill_group()
+    assert 3 <= len(parts(output)) < job.num_units
+    code, said = finish(job.score(output), **clock)
+    assert code == 0, said
+    assert row_differences(clean_rows, read_output(output)) == []
+    for command in (rgpt_batch("verify", output), rgpt_batch("status", output)):
+        code, said = finish(command, **clock)
+        assert code == 0, said
+
+
 # Disks
 
 
@@ -160,6 +182,32 @@ def test_a_full_disk_stops_the_job_and_space_lets_it_go_on(
     assert row_differences(clean_rows, read_output(output)) == []
 
 
+def test_a_file_system_that_becomes_read_only_stops_the_job_and_it_goes_on_afterwards(
+    job, start, finish, clean_rows, small_disk
+):
+    output = small_disk / "scored"
+    process = start([*job.score(output), *job.slow])
+    process.wait_until(lambda: len(parts(output)) >= 2)
+
+    def remount(mode):
+        # It is busy while a file is open for writing.
+        while subprocess.run(["mount", "-o", f"remount,{mode}", str(small_disk)]).returncode:
+            assert process.is_running(), process.output
+
+    remount("ro")
+    assert process.wait() in (1, 3), process.output
+    assert "Read-only file system" in process.output
+    assert "Traceback" not in process.output
+    committed = identities(output)
+    assert 2 <= len(committed) < job.num_units
+
+    remount("rw")
+    code, said = finish(job.score(output))
+    assert code == 0, said
+    assert committed.items() <= identities(output).items()
+    assert row_differences(clean_rows, read_output(output)) == []
+
+
 def test_a_limit_on_file_sizes_is_an_error_and_publishes_nothing(job, finish, tmp_path):
     output = tmp_path / "scored"
     limited = ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *job.score(output)]
@@ -186,6 +234,35 @@ def test_a_deleted_input_file_fails_its_units_and_comes_back(own_job, start, fin
     code, said = finish(own_job.score(output))
     assert code == 0, said
     assert f"{num_left * 4} in this run" in said
+
+
+def test_bits_that_rot_while_the_job_runs_cost_their_rows_and_no_others(
+    own_job, start, clean_rows, tmp_path
+):
+    import pyarrow.parquet as pq
+
+    output, shard = tmp_path / "scored", own_job.pairs / "pairs-1.parquet"
+    table = pq.read_table(shard)
+    pq.write_table(table, shard, row_group_size=16, write_page_checksum=True)
+    chunk = pq.read_metadata(shard).row_group(2).column(3)
+    status = shard.stat()
+    process = start([*own_job.score(output), *own_job.slow])
+    process.wait_until(lambda: len(parts(output)) >= 1)
+    assert len(parts(output)) < 16, "the rows may have been read before"
+    with shard.open("r+b") as stream:
+        # A disk changes no time stamps.
+        position = chunk.data_page_offset + chunk.total_compressed_size // 2
+        stream.seek(position)
+        byte = stream.read(1)[0]
+        stream.seek(position)
+        stream.write(bytes([byte ^ 4]))
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert process.wait() == 3, process.output
+    rows = read_output(output).to_pylist()
+    assert [row["rejection"] for row in rows[80:]] == ["UNREADABLE"] * 16
+    scores = clean_rows["score"].to_pylist()
+    assert [row["score"] for row in rows[:80]] == scores[:80]
+    assert not (output / "_SUCCESS").exists()
 
 
 def test_an_input_file_that_is_overwritten_while_it_is_read_is_noticed(tiny_tokenizer, tmp_path):

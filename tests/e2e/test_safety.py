@@ -7,6 +7,8 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import ConfigError, EngineStartError, ManifestMismatch
@@ -53,7 +55,8 @@ def test_no_secret_of_the_environment_is_told_anywhere(options, job, finish, tmp
     _, said = finish(job.score(output, *options), environment=environment)
     _, verified = finish(rgpt_batch("verify", output), environment=environment)
     _, status = finish(rgpt_batch("status", output, "--json"), environment=environment)
-    assert CANARY not in said + verified + status
+    _, reported = finish(rgpt_batch("report", output), environment=environment)
+    assert CANARY not in said + verified + status + reported
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files
     assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
@@ -79,17 +82,61 @@ def test_yaml_cannot_create_objects(job, finish, tmp_path):
     "method",
     ["transformers", pytest.param("prompt-logprobs", marks=pytest.mark.vllm)],
 )
-def test_pickled_weights_run_no_code(method, tiny_llama, tmp_path):
+def test_pickled_weights_run_no_code_where_they_are_allowed(method, tiny_llama, tmp_path):
     folder = shutil.copytree(tiny_llama, tmp_path / "model")
     (folder / "model.safetensors").unlink()
     marker = tmp_path / "executed"
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(marker)))
     with pytest.raises(EngineStartError):
-        create_engine(float32_config(folder, method))
+        create_engine(float32_config(folder, method, allow_pickled_weights=True))
     assert not marker.exists()
     # The control: the file does what it says.
     pickle.loads((folder / "pytorch_model.bin").read_bytes()).close()
     assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["transformers", *(pytest.param(m, marks=pytest.mark.vllm) for m in ("auto", "query-rows"))],
+)
+def test_pickled_weights_are_refused_unless_they_are_allowed(method, tiny_llama, tmp_path):
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="allow_pickled_weights=true") as raised:
+        create_engine(float32_config(folder, method))
+    assert str(folder) in str(raised.value)
+    assert "pytorch_model.bin" in str(raised.value)
+    create_engine(float32_config(folder, method, allow_pickled_weights=True)).close()
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["transformers", pytest.param("prompt-logprobs", marks=pytest.mark.vllm)],
+)
+def test_engines_read_safetensors_alone_whatever_lies_beside_them(method, tiny_llama, tmp_path):
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    marker = tmp_path / "executed"
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(marker)))
+    create_engine(float32_config(folder, method)).close()
+    # Not even as the last resort.
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    (folder / "other.safetensors").write_bytes(b"")
+    with pytest.raises(EngineStartError):
+        create_engine(float32_config(folder, method))
+    assert not marker.exists()
+
+
+def test_a_job_whose_weights_are_pickled_ends_with_the_option_that_allows_them(
+    job, finish, tiny_llama, tmp_path
+):
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    code, said = finish(
+        job.score(tmp_path / "scored", "--model", folder, "-o", "engine.method=transformers")
+    )
+    assert code == 2
+    assert "-o model.allow_pickled_weights=true" in said
 
 
 def test_code_in_a_model_folder_is_not_run_unless_it_is_trusted(tiny_llama, tmp_path):
@@ -117,10 +164,16 @@ def test_code_in_a_model_folder_is_not_run_unless_it_is_trusted(tiny_llama, tmp_
     assert marker.exists()
 
 
-def test_names_of_columns_cannot_leave_the_output_folder(tiny_tokenizer, write_pairs, tmp_path):
+def test_names_of_columns_and_a_template_cannot_leave_the_output_folder(
+    tiny_tokenizer, write_pairs, tmp_path
+):
     name = "../../escaped"
     path = write_pairs(5, extra={name: pa.array(["x"] * 5)})
-    config = fake_config(tiny_tokenizer, f"output.pass_through=['{name}']")
+    config = fake_config(
+        tiny_tokenizer,
+        f"output.pass_through=['{name}']",
+        "protocol.template='../../../{document}/../{query}'",
+    )
     before = set(tmp_path.rglob("*"))
     output = tmp_path / "deep" / "er" / "scored"
     scored = score(config, [path], output)

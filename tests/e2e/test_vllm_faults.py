@@ -5,42 +5,77 @@ import signal
 
 import pytest
 
+from tests.e2e.outputs import read_output
 from tests.e2e.processes import parts
 
 pytestmark = pytest.mark.vllm
 
 
+@pytest.fixture
+def start_vllm(job, start, tiny_llama, tmp_path):
+    """Start a job whose engine has two processes of its own; returns the command's process."""
+
+    def start_job(*options):
+        settings = {
+            "model.name": tiny_llama,
+            "model.dtype": "float32",
+            "engine.method": "prompt-logprobs",
+            # Two processes of vLLM's own beside the driver.
+            "engine.tensor_parallel_size": 2,
+            "engine.kv_cache_bytes": 64 * 2**20,
+            "engine.max_num_seqs": 4,
+            "engine.max_num_batched_tokens": 96,
+            "engine.enforce_eager": "true",
+            "units.max_rows": 2,
+        }
+        command = job.score(tmp_path / "scored", *options)
+        for name, value in settings.items():
+            command += ["-o", f"{name}={value}"]
+        # One core each; vLLM would look for a NUMA node each.
+        cores = sorted(os.sched_getaffinity(0))
+        environment = {"VLLM_CPU_OMP_THREADS_BIND": f"{cores[0]}|{cores[-1]}"}
+        process = start(command, environment=environment, without_torch=False)
+        process.wait_until(lambda: len(parts(tmp_path / "scored")) >= 1, 300)
+        assert len(engines(process)) == 2
+        return process
+
+    return start_job
+
+
+def engines(process):
+    """Process ids of vLLM's own processes."""
+    return [pid for pid, name in process.relatives().items() if "VLLM::Worker" in name]
+
+
 def test_a_killed_engine_process_stops_the_job_with_the_cause_and_leaves_no_process_behind(
-    job, start, tiny_llama, tmp_path, read_status
+    start_vllm, tmp_path, read_status
 ):
     output = tmp_path / "scored"
-    options = {
-        "model.name": tiny_llama,
-        "model.dtype": "float32",
-        "engine.method": "prompt-logprobs",
-        # Two processes of vLLM's own beside the driver.
-        "engine.tensor_parallel_size": 2,
-        "engine.kv_cache_bytes": 64 * 2**20,
-        "engine.max_num_seqs": 4,
-        "engine.max_num_batched_tokens": 96,
-        "engine.enforce_eager": "true",
-        "units.max_rows": 2,
-    }
-    command = job.score(output)
-    for name, value in options.items():
-        command += ["-o", f"{name}={value}"]
-    # One core each; vLLM would look for a NUMA node each.
-    cores = sorted(os.sched_getaffinity(0))
-    environment = {"VLLM_CPU_OMP_THREADS_BIND": f"{cores[0]}|{cores[-1]}"}
-    process = start(command, environment=environment, without_torch=False)
-    process.wait_until(lambda: len(parts(output)) >= 1, 300)
-    engines = [pid for pid, name in process.relatives().items() if "VLLM::Worker" in name]
-    assert len(engines) == 2
-    os.kill(engines[1], signal.SIGKILL)
+    process = start_vllm()
+    os.kill(engines(process)[1], signal.SIGKILL)
     assert process.wait() == 1, process.output
     assert "vLLM failed" in process.output
     assert "run the same command again" in process.output
     assert read_status(output)["state"] == "failed"
     assert 1 <= len(parts(output)) < 48
     assert not (output / "_SUCCESS").exists()
+    process.wait_until_all_gone()
+
+
+def test_the_engines_processes_end_when_the_driver_is_killed(start_vllm, tmp_path):
+    process = start_vllm()
+    process.send(signal.SIGKILL)
+    process.wait_until_all_gone(60)
+    assert 1 <= len(parts(tmp_path / "scored")) < 48
+    assert not (tmp_path / "scored" / "_SUCCESS").exists()
+
+
+@pytest.mark.ray
+def test_ray_replaces_the_worker_whose_engine_process_was_killed(job, start_vllm, tmp_path):
+    output = tmp_path / "scored"
+    process = start_vllm("--executor", "ray", "-o", "executor.num_workers=1")
+    os.kill(engines(process)[1], signal.SIGKILL)
+    assert process.wait(400) == 0, process.output
+    assert (output / "_SUCCESS").exists()
+    assert read_output(output).num_rows == job.num_rows
     process.wait_until_all_gone()

@@ -27,12 +27,21 @@ METHODS = (
 
 
 def float32_config(
-    model: Path, method: str = "prompt-logprobs", *, protocol: str = "card", **engine: Any
+    model: Path,
+    method: str = "prompt-logprobs",
+    *,
+    protocol: str = "card",
+    allow_pickled_weights: bool = False,
+    **engine: Any,
 ) -> JobConfig:
     """Configure an engine; most prompts of the tests are longer than one of its steps."""
     return JobConfig.model_validate(
         {
-            "model": {"name": str(model), "dtype": "float32"},
+            "model": {
+                "name": str(model),
+                "dtype": "float32",
+                "allow_pickled_weights": allow_pickled_weights,
+            },
             "protocol": {
                 "name": protocol,
                 "max_length": MAX_LENGTH if protocol == "card" else None,

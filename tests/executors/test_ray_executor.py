@@ -76,6 +76,31 @@ def test_workers_whose_process_dies_at_the_start_end_the_job(ray_executor, tmp_p
     assert len(journal.events("start")) == 3
 
 
+def test_engines_that_hang_while_they_start_end_the_job(ray_executor, tmp_path, journal):
+    make_worker = partial(ScriptedWorker, tmp_path, Script(every_start="hang"))
+    with pytest.raises(EngineStartError, match=r"not loaded within 0\.5 s.*start_timeout_seconds"):
+        run(ray_executor(start_timeout_seconds=0.5), make_units(3), make_worker)
+    assert not journal.events("begin")
+
+
+def test_an_engine_that_hangs_once_while_it_starts_is_replaced(ray_executor, tmp_path, journal):
+    script = Script(starts=["hang"])
+    executor = ray_executor(start_timeout_seconds=10)
+    done, failures = run(executor, make_units(3), partial(ScriptedWorker, tmp_path, script))
+    assert len(done) == 3 and not failures
+    assert len(journal.events("start")) == 2
+
+
+def test_a_worker_that_waits_for_its_place_is_not_taken_for_hung(ray_executor, tmp_path, journal):
+    # Each takes half of the cluster, so the third is placed when one of the others is gone.
+    executor = ray_executor(num_workers=3, cpus_per_worker=NUM_CPUS / 2, start_timeout_seconds=10)
+    script = Script(starts=["hang", "hang"])
+    done, failures = run(executor, make_units(6), partial(ScriptedWorker, tmp_path, script))
+    assert len(done) == 6 and not failures
+    # Two starts in a row failed: one more that was blamed would have ended the job.
+    assert len(journal.events("start")) >= 3
+
+
 def test_starts_that_fail_at_first_are_tried_again(ray_executor, tmp_path, journal):
     script = Script(starts=["start-error", "exit"])
     done, failures = run(ray_executor(), make_units(3), partial(ScriptedWorker, tmp_path, script))

@@ -29,6 +29,7 @@ Fault = Literal[
     "sysexit",
     "start-error",
     "config",
+    "hang",
 ]
 
 
@@ -183,6 +184,8 @@ def _fail(fault: Fault, where: str) -> None:
             os._exit(7)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            threading.Event().wait()
         case "sysexit":
             raise SystemExit(f"scripted {where}")
 

@@ -1,6 +1,6 @@
-"""Damage Parquet files at random and read them in processes that may die of it.
+"""Damage Parquet files and read them in a process that may die of it.
 
-    python -m tests.property.damage 5000
+    python -m tests.property.damage 5000 [SEED]
 
 runs a campaign of so many mutations and prints what came of them.
 """
@@ -8,22 +8,24 @@ runs a campaign of so many mutations and prints what came of them.
 from __future__ import annotations
 
 import faulthandler
+import functools
 import multiprocessing
 import os
-import random
 import resource
-import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import hypothesis
 import pyarrow as pa
 import pyarrow.parquet as pq
+from hypothesis import strategies as st
 
 from rgpt_batch.config import InputConfig, UnitsConfig
 from rgpt_batch.errors import RgptBatchError
@@ -31,25 +33,26 @@ from rgpt_batch.plan import inspect_shards, plan_units
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair
 from rgpt_batch.shards import read_pairs
 
-NUM_ROWS = 60
+NUM_VARIANTS = 12
+ROWS = [(f"q{i % 7}", f"d{i}", f"query {i % 7}", f"document {i} " * 5) for i in range(60)]
 _MEMORY_BYTES = 4 * 2**30
-_HANG_SECONDS = 30.0
+_HANG_SECONDS = 60.0
 
 # What a damaged file may lead to.
 REFUSED = "refused with an error that names the file"
 UNREADABLE = "some rows rejected as UNREADABLE, all others right"
 HARMLESS = "all rows right"
-# pyarrow 26 reads the size statistics of a column chunk outside of all of its error handling.
-ABORTED = "pyarrow aborts: histogram size mismatch in the footer's size statistics"
+ALLOWED = {REFUSED, UNREADABLE, HARMLESS}
 
 
-def write_shard(path: Path, variant: int) -> list[tuple[str, str, str, str]]:
-    """Write a shard with page checksums; the variants differ in codec, encoding and pages."""
-    rows = [(f"q{i % 7}", f"d{i}", f"query {i % 7}", f"document {i} " * 5) for i in range(NUM_ROWS)]
+@functools.cache
+def shard(variant: int) -> bytes:
+    """Write ROWS with page checksums; the variants differ in codec, encoding and pages."""
     names = ("query_id", "doc_id", "query", "document")
+    sink = pa.BufferOutputStream()
     pq.write_table(
-        pa.table(dict(zip(names, zip(*rows, strict=True), strict=True))),
-        path,
+        pa.table(dict(zip(names, zip(*ROWS, strict=True), strict=True))),
+        sink,
         row_group_size=20,
         compression=("zstd", "snappy", "none", "gzip")[variant % 4],
         use_dictionary=variant % 3 == 0,
@@ -57,37 +60,129 @@ def write_shard(path: Path, variant: int) -> list[tuple[str, str, str, str]]:
         data_page_version=("1.0", "2.0")[variant // 2 % 2],
         write_page_checksum=True,
     )
-    return rows
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
-def mutate(content: bytes, chooser: random.Random) -> bytes:
-    """Change some bytes; half of the time in the footer, which has no checksum."""
-    changed = bytearray(content)
-    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-    for _ in range(chooser.choice((1, 1, 1, 2, 5))):
-        low = footer if chooser.random() < 0.5 else 0
-        position = chooser.randrange(low, len(content))
-        length = chooser.choice((1, 1, 2, 4, 16))
-        match chooser.randrange(7):
-            case 0 | 1:
-                changed[position : position + 1] = [changed[position] ^ 1 << chooser.randrange(8)]
-            case 2:
-                changed[position : position + length] = chooser.randbytes(length)
-            case 3:
-                changed[position : position + length] = chooser.choice((b"\xff", b"\0")) * length
-            case 4:
-                del changed[position : position + length]
-            case 5:
-                changed[position:position] = chooser.randbytes(length)
-            case 6:
-                source = chooser.randrange(len(content))
-                changed[position : position + length] = content[source : source + length]
-        if len(changed) < len(content):
-            changed += bytes(len(content) - len(changed))
-        del changed[len(content) :]
-    if chooser.random() < 0.02:
-        del changed[chooser.randrange(len(changed)) :]
-    return bytes(changed)
+class Edit(Protocol):
+    """A change of some bytes; positions count around where a region is shorter."""
+
+    def apply(self, region: bytearray) -> None: ...
+
+
+@dataclass(frozen=True)
+class Flip:
+    position: int
+    bit: int
+
+    def apply(self, region: bytearray) -> None:
+        region[self.position % len(region)] ^= 1 << self.bit
+
+
+@dataclass(frozen=True)
+class Overwrite:
+    position: int
+    content: bytes
+
+    def apply(self, region: bytearray) -> None:
+        start = self.position % len(region)
+        region[start : start + len(self.content)] = self.content
+
+
+@dataclass(frozen=True)
+class Insert:
+    position: int
+    content: bytes
+
+    def apply(self, region: bytearray) -> None:
+        start = self.position % len(region)
+        region[start:start] = self.content
+
+
+@dataclass(frozen=True)
+class Cut:
+    position: int
+    length: int
+
+    def apply(self, region: bytearray) -> None:
+        start = self.position % len(region)
+        # Something is left, so that the next edit has its place.
+        del region[max(start, 1) : start + self.length]
+
+
+@dataclass(frozen=True)
+class Swap:
+    position: int
+    distance: int
+    length: int
+
+    def apply(self, region: bytearray) -> None:
+        first = self.position % len(region)
+        second = first + self.length + self.distance
+        a, b = (bytes(region[start : start + self.length]) for start in (first, second))
+        if len(a) == len(b):
+            region[first : first + len(a)], region[second : second + len(b)] = b, a
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is done to a shard.
+
+    Attributes:
+        pages: Edits of what comes before the footer.
+        footer: Edits of the footer's Thrift; its length is stated rightly.
+        length_error: How far the stated length of the footer is off.
+        num_cut: Bytes that are cut from the end of the file.
+    """
+
+    variant: int
+    pages: Sequence[Edit]
+    footer: Sequence[Edit]
+    length_error: int
+    num_cut: int
+
+    def content(self) -> bytes:
+        """The damaged shard."""
+        intact = shard(self.variant)
+        start = len(intact) - 8 - int.from_bytes(intact[-8:-4], "little")
+        pages, footer = bytearray(intact[:start]), bytearray(intact[start:-8])
+        for edits, region in ((self.pages, pages), (self.footer, footer)):
+            for edit in edits:
+                edit.apply(region)
+        length = (len(footer) + self.length_error) % 2**32
+        whole = bytes(pages + footer) + length.to_bytes(4, "little") + b"PAR1"
+        return whole[: len(whole) - self.num_cut]
+
+
+def damages() -> st.SearchStrategy[Damage]:
+    """Valid shards with one to a few mutations each."""
+    positions = st.integers(0, 2**13)
+    lengths = st.sampled_from((1, 1, 2, 4, 16, 64))
+    contents = st.one_of(
+        st.binary(min_size=1, max_size=16),
+        lengths.flatmap(lambda length: st.sampled_from((b"\xff" * length, bytes(length)))),
+    )
+    flips = st.builds(Flip, positions, st.integers(0, 7))
+    edits = st.one_of(
+        flips,
+        flips,
+        st.builds(Overwrite, positions, contents),
+        st.builds(Insert, positions, contents),
+        st.builds(Cut, positions, lengths),
+        st.builds(Swap, positions, st.integers(0, 400), lengths),
+    )
+    variants = st.integers(0, NUM_VARIANTS - 1)
+    none, some = st.just(()), st.lists(edits, min_size=1, max_size=4)
+    no_error, no_cut = st.just(0), st.just(0)
+    errors = st.integers(-(2**11), 2**31).filter(bool)
+    return st.one_of(
+        st.builds(Damage, variants, none, some, no_error, no_cut),
+        st.builds(Damage, variants, none, st.lists(flips, min_size=1), no_error, no_cut),
+        st.builds(Damage, variants, some, none, no_error, no_cut),
+        st.builds(Damage, variants, some, some, no_error, no_cut),
+        st.builds(Damage, variants, none, none, errors, no_cut),
+        st.builds(Damage, variants, none, none, no_error, st.integers(1, 2**13)),
+    )
 
 
 def read_all(path: Path) -> list[Any]:
@@ -105,12 +200,9 @@ def read_all(path: Path) -> list[Any]:
     return found
 
 
-def outcome(seed: int, folder: Path) -> str:
-    """Damage a shard in the way that the seed says, and say what reading it leads to."""
-    chooser = random.Random(seed)
-    path = folder / "pairs.parquet"
-    rows = write_shard(path, chooser.randrange(12))
-    path.write_bytes(mutate(path.read_bytes(), chooser))
+def outcome(content: bytes, path: Path) -> str:
+    """Say what reading a shard of this content leads to."""
+    path.write_bytes(content)
     try:
         found = read_all(path)
     except RgptBatchError as error:
@@ -119,15 +211,15 @@ def outcome(seed: int, folder: Path) -> str:
         return f"memory: {error}"
     except Exception as error:
         return f"unforeseen {type(error).__name__}: {str(error)[:200]}"
-    return compare(found, rows)
+    return compare(found)
 
 
-def compare(found: Sequence[Any], rows: Sequence[Any]) -> str:
+def compare(found: Sequence[Any]) -> str:
     """Say how the rows that were read differ from those that were written."""
-    if len(found) != len(rows):
+    if len(found) != len(ROWS):
         return f"WRONG COUNT: {len(found)}"
     rejected = 0
-    for there, row in zip(found, rows, strict=True):
+    for there, row in zip(found, ROWS, strict=True):
         if isinstance(there, Rejection):
             rejected += 1
             if there.reason is not RejectionReason.UNREADABLE:
@@ -137,47 +229,91 @@ def compare(found: Sequence[Any], rows: Sequence[Any]) -> str:
     return UNREADABLE if rejected else HARMLESS
 
 
-def _read_in_child(seeds: Sequence[int], folder: str, pipe: Connection) -> None:
+class Reader:
+    """A process that reads shards; one that dies or hangs is replaced."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._child: Any = None
+        self._pipe: Any = None
+
+    def outcome(self, content: bytes) -> str:
+        """Say what reading a shard of this content leads to."""
+        if self._child is None:
+            context = multiprocessing.get_context("fork")
+            self._pipe, inner = context.Pipe()
+            self._child = context.Process(target=_serve, args=(self._folder, inner), daemon=True)
+            self._child.start()
+            inner.close()
+        try:
+            self._pipe.send_bytes(content)
+            if self._pipe.poll(_HANG_SECONDS):
+                found: str = self._pipe.recv()
+                return found
+            self.close()
+            return "HANG"
+        except (EOFError, OSError):
+            self._child.join()
+            code, self._child = self._child.exitcode, None
+            said = (self._folder / "stderr").read_text(errors="replace").strip()
+            return f"CRASH {code}: {said[-300:]}"
+
+    def close(self) -> None:
+        """End the process."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.join()
+            self._child = None
+
+
+def _serve(folder: Path, pipe: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     faulthandler.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.dup2(os.open(Path(folder, "stderr"), os.O_WRONLY | os.O_CREAT), 2)
-    for seed in seeds:
-        pipe.send(outcome(seed, Path(folder)))
+    os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    while True:
+        pipe.send(outcome(pipe.recv_bytes(), folder / "pairs.parquet"))
 
 
-def campaign(seeds: Sequence[int]) -> dict[int, str]:
-    """Return the outcome for every seed; a process that dies or hangs is replaced."""
-    context = multiprocessing.get_context("fork")
-    outcomes: dict[int, str] = {}
-    while left := seeds[len(outcomes) :]:
-        with tempfile.TemporaryDirectory() as folder:
-            pipe, inner = context.Pipe()
-            child = context.Process(target=_read_in_child, args=(left, folder, inner))
-            child.start()
-            inner.close()
-            for seed in left:
-                try:
-                    if not pipe.poll(_HANG_SECONDS):
-                        child.kill()
-                        outcomes[seed] = "HANG"
-                        break
-                    outcomes[seed] = pipe.recv()
-                except EOFError:
-                    child.join()
-                    said = Path(folder, "stderr").read_text(errors="replace")
-                    is_known = child.exitcode == -signal.SIGABRT and "histogram size" in said
-                    outcomes[seed] = ABORTED if is_known else f"CRASH {child.exitcode}: {said}"
-                    break
-            child.join()
-    return outcomes
+def campaign(num_mutations: int, counts: Counter[str], seed: int | None = None) -> None:
+    """Count what mutations lead to.
+
+    Args:
+        num_mutations: How many.
+        counts: Filled with the number of mutations for every outcome.
+        seed: Of the choice; without one it is always the same.
+
+    Raises:
+        AssertionError: One led to something that is not allowed; hypothesis says to the smallest.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        reader = Reader(Path(folder))
+
+        @hypothesis.settings(
+            max_examples=num_mutations,
+            deadline=None,
+            database=None,
+            derandomize=seed is None,
+            suppress_health_check=[hypothesis.HealthCheck.too_slow],
+        )
+        @hypothesis.given(damages())
+        def read(damage: Damage) -> None:
+            found = reader.outcome(damage.content())
+            counts[found] += 1
+            assert found in ALLOWED, found
+
+        try:
+            (read if seed is None else hypothesis.seed(seed)(read))()
+        finally:
+            reader.close()
 
 
 if __name__ == "__main__":
     started = time.monotonic()
-    first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    results = campaign(range(first, first + int(sys.argv[1])))
-    for text, count in Counter(results.values()).most_common():
-        example = next(seed for seed, found in results.items() if found == text)
-        print(f"{count:6,}  {text}  (for example seed {example})")
-    print(f"{time.monotonic() - started:.0f} s")
+    results: Counter[str] = Counter()
+    try:
+        campaign(int(sys.argv[1]), results, int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    finally:
+        for text, count in results.most_common():
+            print(f"{count:6,}  {text}")
+        print(f"{time.monotonic() - started:.0f} s")

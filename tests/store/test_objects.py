@@ -311,6 +311,9 @@ def test_wrong_uri_is_refused_without_repeating_secrets(uri: str, message: str) 
     [
         "s3://bucket/a b/c#d",
         "gs://bucket/x?.parquet",
+        "az://container/x",
+        "abfs://container/x",
+        "abfs://container@account.dfs.core.windows.net/x",
         "abfss://container@account.dfs.core.windows.net/x",
         "hf://datasets/owner/name@main/x",
         "/local/path",
@@ -319,6 +322,23 @@ def test_wrong_uri_is_refused_without_repeating_secrets(uri: str, message: str) 
 )
 def test_usable_location_is_accepted(location: str) -> None:
     check_location(location)
+
+
+def test_azure_is_asked_for_the_container_of_the_uri_whatever_its_form(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A port on which nothing listens: the error is the store's, not one about the URI.
+    for name, value in {
+        "AZURE_STORAGE_ACCOUNT_NAME": "account",
+        "AZURE_STORAGE_ACCOUNT_KEY": "a2V5",
+        "AZURE_STORAGE_ENDPOINT": "http://127.0.0.1:9/account",
+        "AZURE_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for bucket in ("container-1", "container-2@account.dfs.core.windows.net"):
+        for scheme in ("abfs", "abfss"):
+            with pytest.raises(StorageError, match=rf"{scheme}://{bucket}/x"):
+                objects.head(f"{scheme}://{bucket}/x")
 
 
 def test_hub_and_whole_buckets_are_no_output() -> None:

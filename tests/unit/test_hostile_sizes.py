@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,6 +70,8 @@ def read_with(path: Path, num_bytes: int) -> list[str]:
         text=True,
         cwd=ROOT,
         timeout=120,
+        # Arrow's own allocator takes a gigabyte of addresses ahead of need: no limit would bite.
+        env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -82,11 +85,9 @@ def test_too_little_memory_for_a_row_is_an_error_and_not_damage(huge_cell: Path)
     assert all(row == "row" or "not enough memory" in row for row in said)
 
 
-def test_too_few_threads_to_read_with_are_an_error_and_not_damage(write_pairs: WritePairs) -> None:
-    # Room for no thread's stack, or just so for one.
-    said = read_with(write_pairs(10), 4 * MEGABYTE)
-    assert len(said) == 10
-    assert all(row == "row" or "reading failed" in row for row in said)
+def test_reading_needs_no_threads_that_might_not_start(write_pairs: WritePairs) -> None:
+    # Less than the stack of one.
+    assert read_with(write_pairs(10), 7 * MEGABYTE) == ["row"] * 10
 
 
 def test_a_footer_of_ten_thousand_columns_takes_little_memory(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_other_input_changes_the_fingerprint(write_pairs: WritePairs, tiny_token
     [
         "units.max_rows=1",
         "units.max_bytes=10",
+        "model.allow_pickled_weights=true",
         "executor.kind=ray",
         "executor.max_attempts=9",
         "engine.max_num_seqs=1",

@@ -9,7 +9,7 @@ import pytest
 
 from rgpt_batch.config import ModelConfig
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.model_files import model_identity, pinned
+from rgpt_batch.model_files import check_weights, model_identity, pinned
 
 # Above the size up to which files are hashed whole.
 LARGE_BYTES = 40 * 2**20
@@ -125,3 +125,44 @@ def test_name_that_is_neither_folder_nor_hub_id_is_refused(name: str) -> None:
 def test_hub_model_that_is_not_cached_is_refused_offline_with_advice() -> None:
     with pytest.raises(ConfigError, match="Check the name, the network, and HF_TOKEN"):
         pinned(ModelConfig(name="rgpt-batch-tests/never-published"))
+
+
+def _replace_weights(model: Path, *names: str) -> ModelConfig:
+    (model / "model.safetensors").unlink()
+    for name in names:
+        (model / name).touch()
+    return ModelConfig(name=str(model))
+
+
+def test_pickled_weights_are_refused_with_their_names_and_the_fix(model: Path) -> None:
+    names = [f"pytorch_model-0000{i}-of-00004.bin" for i in range(1, 5)]
+    config = _replace_weights(model, *names)
+    with pytest.raises(ConfigError) as raised:
+        check_weights(config)
+    assert str(raised.value) == (
+        f"model '{model}': its weights are pickled ({', '.join(names[:3])}, …), and there are no "
+        "safetensors. Convert them, or set -o model.allow_pickled_weights=true to read them with "
+        "torch's restricted unpickler."
+    )
+    check_weights(config.model_copy(update={"allow_pickled_weights": True}))
+
+
+@pytest.mark.parametrize("names", [("model-1-of-2.safetensors", "training_args.bin"), ()])
+def test_a_checkpoint_without_pickled_weights_alone_is_left_to_the_engine(
+    model: Path, names: tuple[str, ...]
+) -> None:
+    check_weights(_replace_weights(model, *names))
+
+
+def test_pickled_weights_of_a_hub_model_are_found_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "models--org--name"
+    snapshot = repository / "snapshots" / "abc123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "pytorch_model.bin").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"model 'org/name': .*pytorch_model\.bin"):
+        check_weights(ModelConfig(name="org/name", revision="abc123"))
+    check_weights(ModelConfig(name="org/unknown", revision="abc123"))
