@@ -54,6 +54,7 @@ class Findings:
     rows_compared: int = 0
     files_read: int = 0
     units_scored_again: int | None = None
+    rows_scored_again: int | None = None
     most_units_lost_by_a_kill: int | None = None
     rows_lost: int = field(default=0, metadata={"bad": True})
     rows_doubled: int = field(default=0, metadata={"bad": True})
@@ -100,7 +101,7 @@ def read_rows(output: Path) -> dict[tuple[str, int], list[str]]:
 def run_job_in_child(
     config: JobConfig, pairs: str, output: str, journal: str, writer: str, log_path: str
 ) -> None:
-    """Be the process that is killed: run the job, and note each unit that is begun."""
+    """Be the process that is killed: run the job, and note the rows of each unit that is begun."""
     os.setsid()
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
@@ -111,13 +112,13 @@ def run_job_in_child(
         note = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
         class NotingRunner(UnitRunner):
-            """Notes the unit before it begins."""
+            """Notes the unit's rows before it begins."""
 
             def run(
                 self, unit: WorkUnit, crashing_rows: frozenset[int] = frozenset()
             ) -> UnitReport:
                 """See UnitRunner."""
-                os.write(note, f"{unit.unit_id}\n".encode())
+                os.write(note, f"{unit.num_rows}\n".encode())
                 return super().run(unit, crashing_rows)
 
         vars(job)["UnitRunner"] = NotingRunner
@@ -233,14 +234,14 @@ class Chaos:
         output = self._outputs / f"round-{time.monotonic_ns()}"
         code = None
         while code is None:
-            num_begun, num_there = self._num_begun(), self._num_parts(output)
+            begun, there = self._begun(), _committed(output)
             process = self._start(output, self._writer)
             code = self._end(process, clean_seconds)
             if code is None:
                 self.findings.kills += 1
                 if self._config.executor.kind == "local":
-                    num_lost = self._num_begun() - num_begun - self._num_parts(output) + num_there
-                    self._note_waste(num_lost)
+                    # Units, as their numbers of rows: begun by this process, and not committed.
+                    self._note_waste(self._begun() - begun - (_committed(output) - there))
                 is_early = (output / "_SUCCESS").exists() and read_rows(output) != expected
                 self.findings.false_successes += is_early
         if code != 0:
@@ -255,9 +256,12 @@ class Chaos:
         for part in output.glob("part-*.parquet"):
             read_footer(str(part))
 
-    def _note_waste(self, num_units: int) -> None:
+    def _note_waste(self, lost: Counter[int]) -> None:
         findings = self.findings
+        num_units = lost.total()
+        num_rows = sum(rows * count for rows, count in lost.items())
         findings.units_scored_again = (findings.units_scored_again or 0) + num_units
+        findings.rows_scored_again = (findings.rows_scored_again or 0) + num_rows
         findings.most_units_lost_by_a_kill = max(findings.most_units_lost_by_a_kill or 0, num_units)
 
     def _compare(
@@ -307,15 +311,21 @@ class Chaos:
             if time.monotonic() > deadline:
                 raise SystemExit(f"a job hangs: {self._log().read_text()}")
 
-    def _num_parts(self, output: Path) -> int:
-        return len(list(output.glob("part-*.parquet")))
-
-    def _num_begun(self) -> int:
+    def _begun(self) -> Counter[int]:
+        """Count the units that were begun in all jobs so far, by their number of rows."""
         journal = self._folder / "journal"
-        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+        return Counter(map(int, journal.read_text().split())) if journal.exists() else Counter()
 
     def _log(self) -> Path:
         return self._folder / "log"
+
+
+def _committed(output: Path) -> Counter[int]:
+    """Count the units that are committed, by their number of rows."""
+    parts = output.glob("part-*.parquet")
+    return Counter(
+        pq.read_metadata(part).num_rows for part in parts if _is_whole(part.read_bytes())
+    )
 
 
 def session_of(leader: int) -> dict[int, str]:

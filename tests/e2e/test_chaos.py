@@ -21,6 +21,7 @@ def test_a_hundred_kills_lose_double_and_change_no_row_and_show_no_partial_file(
     assert findings.jobs_completed >= 1
     assert findings.files_read > 30
     assert findings.most_units_lost_by_a_kill <= 3
+    assert 0 < findings.rows_scored_again <= 3 * 8 * findings.kills
 
 
 def test_a_writer_that_streams_to_the_final_name_is_caught(campaign):
