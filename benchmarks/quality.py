@@ -81,30 +81,27 @@ def rgpt_batch(*arguments: str | Path) -> str:
 
 
 def find_set(folder: Path, work: Path, num_queries: int | None) -> EvaluationSet:
-    """Take the set as it is, or write a sample of it."""
-    found = EvaluationSet(
-        name=folder.name, pairs=folder / "pairs.parquet", qrels=folder / "qrels.tsv", work=work
-    )
-    for path in (found.pairs, found.qrels):
+    """Write the set's pairs in the order of documents, all or a sample of its queries."""
+    for path in (folder / "pairs.parquet", folder / "qrels.tsv"):
         if not path.exists():
             raise SystemExit(f"{path}: is missing. FOLDER/SET holds pairs.parquet and qrels.tsv.")
-    work.mkdir(parents=True, exist_ok=True)
-    if num_queries is None:
-        return found
-    qrels = read_qrels(str(found.qrels))
+    found = EvaluationSet(
+        name=folder.name, pairs=work / "pairs.parquet", qrels=work / "qrels.tsv", work=work
+    )
+    qrels = read_qrels(str(folder / "qrels.tsv"))
     chosen = sorted(qrels, key=lambda query_id: hashlib.sha256(query_id.encode()).digest())
     chosen = sorted(chosen[:num_queries])
-    table = pq.read_table(found.pairs)
-    sample = EvaluationSet(
-        name=found.name, pairs=work / "pairs.parquet", qrels=work / "qrels.tsv", work=work
-    )
+    table = pq.read_table(folder / "pairs.parquet")
     table = table.filter(pc.is_in(table["query_id"], pa.array(chosen)))
+    # The engine then computes a document once for all its queries.
+    table = table.sort_by([("doc_id", "ascending"), ("query_id", "ascending")])
+    work.mkdir(parents=True, exist_ok=True)
     # A file that is new would be another job's input.
-    if not sample.pairs.exists() or not pq.read_table(sample.pairs).equals(table):
-        pq.write_table(table, sample.pairs, compression="zstd")
+    if not found.pairs.exists() or not pq.read_table(found.pairs).equals(table):
+        pq.write_table(table, found.pairs, compression="zstd")
     lines = [f"{q}\t0\t{d}\t{grade}\n" for q in chosen for d, grade in qrels[q].items()]
-    sample.qrels.write_text("".join(lines), encoding="utf-8")
-    return sample
+    found.qrels.write_text("".join(lines), encoding="utf-8")
+    return found
 
 
 def write_best_order(pairs: Path, qrels: Qrels, run: Path) -> None:
