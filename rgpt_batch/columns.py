@@ -71,6 +71,9 @@ def _find(schema: pa.Schema, role: str, name: str | None, shard: str) -> str:
     if not found:
         wanted = f"column '{name}'" if name else f"{role} column ({', '.join(ALIASES[role])})"
         raise ShardError(f"{shard}: no {wanted}. It has: {', '.join(schema.names)}. {fix}")
+    if "docno" in found and "docid" in found:
+        # PyTerrier numbers its documents in `docid`, beside the real id in `docno`.
+        found.remove("docid")
     if len(found) > 1:
         raise ShardError(f"{shard}: {' and '.join(found)} could both be the {role}. {fix}")
     _check_unique(schema, found[0], shard)

@@ -226,7 +226,7 @@ def pairs(
 def ir_datasets(name: str, run_path: str | None, qrels: bool, output: str, **options: Any) -> int:
     """Import a data set of ir_datasets by its NAME.
 
-    Needs the extra `ir_datasets`, which downloads what it lacks to ~/.ir_datasets.
+    Needs the extra `ir-datasets`, which downloads what it lacks to ~/.ir_datasets.
     """
     from rgpt_batch.formats.ir_datasets_source import IrDatasetsSource
 

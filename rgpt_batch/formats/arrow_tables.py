@@ -1,12 +1,13 @@
-"""Arrow streams, such as the folders that `datasets.save_to_disk` writes; `datasets` is not needed.
+"""Arrow files, such as the folders that `datasets.save_to_disk` writes; `datasets` is not needed.
 
-state.json of such a folder lists the files in order.
+That writes streams, and state.json lists them in order. Arrow's file format, which Feather uses,
+is read as well.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pyarrow as pa
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.formats.relations import Kind, Table, check_types, find_columns
 from rgpt_batch.formats.spool import Spool
+
+_FILE_MAGIC = b"ARROW1"
 
 
 def find_arrow_files(folder: Path) -> list[str]:
@@ -51,15 +54,15 @@ def find_arrow_files(folder: Path) -> list[str]:
 
 
 def open_arrow(path: str, files: Sequence[str], kind: Kind, spool: Spool) -> Table:
-    """Write the needed columns of Arrow streams to the spool.
+    """Write the needed columns of Arrow files to the spool.
 
     Raises:
         ShardError: A file is unreadable, or a column is missing or of a wrong type.
     """
     if not files:
         raise ShardError(f"{path}: the data set has no files. Save it again.")
-    with _reader(files[0]) as reader:
-        schema = reader.schema
+    with _opened(files[0]) as (schema, _):
+        pass
     columns = find_columns(schema.names, kind, files[0])
     check_types(schema, columns, files[0])
     kept = pa.schema([schema.field(name).remove_metadata() for name in columns.values()])
@@ -69,26 +72,33 @@ def open_arrow(path: str, files: Sequence[str], kind: Kind, spool: Spool) -> Tab
 
 
 def _read_batches(file: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    with _reader(file) as reader:
+    with _opened(file) as (found, batches):
         for name in schema.names:
-            if name not in reader.schema.names or reader.schema.field(name).type != (
+            if name not in found.names or found.field(name).type != (
                 wanted := schema.field(name).type
             ):
                 raise ShardError(
                     f"{file}: no column '{name}' of type {wanted}, as the files before have it. "
                     "Save the data set again."
                 )
-        for batch in reader:
+        for batch in batches:
             yield pa.record_batch(batch.select(schema.names).columns, schema=schema)
 
 
 @contextmanager
-def _reader(file: str) -> Iterator[pa.RecordBatchReader]:
+def _opened(file: str) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
     try:
-        with pa.OSFile(file) as stream, pa.ipc.open_stream(stream) as reader:
-            yield reader
+        with pa.OSFile(file) as source:
+            is_stream = source.read(len(_FILE_MAGIC)) != _FILE_MAGIC
+            source.seek(0)
+            if is_stream:
+                with pa.ipc.open_stream(source) as stream:
+                    yield stream.schema, stream
+            else:
+                with pa.ipc.open_file(source) as reader:
+                    yield reader.schema, map(reader.get_batch, range(reader.num_record_batches))
     except (OSError, pa.ArrowException) as error:
         raise ShardError(
-            f"{file}: not a readable Arrow stream, as datasets.save_to_disk writes: {error}. Save "
+            f"{file}: not a readable Arrow stream or file: {error}. Save "
             "the data set again, or write it as Parquet."
         ) from error

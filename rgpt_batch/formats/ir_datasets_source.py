@@ -67,7 +67,7 @@ class IrDatasetsSource:
         except ImportError as error:
             raise ConfigError(
                 "the package ir_datasets is not installed. Run "
-                "`pip install 'rgpt-batch[ir_datasets]'`."
+                "`pip install 'rgpt-batch[ir-datasets]'`."
             ) from error
         try:
             return ir_datasets.load(self.name)

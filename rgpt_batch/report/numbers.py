@@ -45,7 +45,7 @@ def percent(share: float) -> str:
         return f"{percentage:.0f}%"
     if percentage < 0.01:
         return "<0.01%"
-    decimals = 2 if percentage < 1 or percentage > 99 else 1
+    decimals = 2 if percentage < 1 or percentage >= 99.95 else 1
     # 99.999 is not all.
     return f"{min(percentage, 99.99):.{decimals}f}%"
 

@@ -120,9 +120,9 @@ def _plots(report: Report, units: Sequence[Spans]) -> dict[str, Plot]:
                 decimals=2,
             )
         for name, title, distribution in (
-            ("document_tokens", "Document", rows.document_tokens),
-            ("query_tokens", "Query", rows.query_tokens),
-            ("text_tokens", "Document and query", rows.text_tokens),
+            ("document_tokens", "Rows by document tokens", rows.document_tokens),
+            ("query_tokens", "Rows by query tokens", rows.query_tokens),
+            ("text_tokens", "Rows by tokens of both", rows.text_tokens),
         ):
             if distribution is not None:
                 found[name] = value_plots.histogram(

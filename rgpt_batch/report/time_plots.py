@@ -55,7 +55,7 @@ def speed(activity: Activity) -> Plot:
         plot.y_axis(y, x.start, x.end, y.ticks(4))
         plot.path(f"{style} area", steps(edges, [y(value) for value in values], bottom))
     _draw_run_starts(plot, activity, x, 14.0, bottom)
-    plot.time_axis(x, bottom, "work time")
+    plot.time_axis(x, bottom, _time_label(activity))
     return plot
 
 
@@ -93,7 +93,7 @@ def timeline(units: Sequence[Spans], records: Sequence[RunRecord], activity: Act
             )
     _draw_failures(plot, records, activity, x, top)
     _draw_run_starts(plot, activity, x, 14.0, bottom)
-    plot.time_axis(x, bottom, "work time")
+    plot.time_axis(x, bottom, _time_label(activity))
     return plot
 
 
@@ -161,6 +161,11 @@ def _draw_failures(
 
 def _time_scale(activity: Activity) -> Scale:
     return Scale(low=0, high=float(activity.edges[-1]), start=LEFT, end=WIDTH - RIGHT)
+
+
+def _time_label(activity: Activity) -> str:
+    joined = ", without the time between runs" if len(activity.run_starts) > 1 else ""
+    return f"time since the start{joined}"
 
 
 def _draw_run_starts(plot: Plot, activity: Activity, x: Scale, top: float, bottom: float) -> None:

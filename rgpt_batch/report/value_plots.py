@@ -124,13 +124,14 @@ def changes(differences: Sequence[tuple[str, float]], metric: str) -> Plot:
     values = list(differences)[::-1]
     num_gains = sum(value > 0 for _, value in values)
     num_losses = sum(value < 0 for _, value in values)
+    num_same = len(values) - num_gains - num_losses
     height, top = 240.0, 26.0
     bottom = height - 30
     plot = Plot(
         plot_id="changes",
         title=f"Difference in {metric} for every query",
         description=f"Queries that gain: {num_gains}, that lose: {num_losses}, that stay as they "
-        f"are: {len(values) - num_gains - num_losses}.",
+        f"are: {num_same}.",
         width=WIDTH,
         height=height,
     )
@@ -157,6 +158,9 @@ def changes(differences: Sequence[tuple[str, float]], metric: str) -> Plot:
             plot.path(style, steps(edges, tops, y(0)))
     plot.line("axis", x.start, y(0), x.end, y(0))
     plot.text("label start", x.start, height - 8, f"gain: {number(num_gains)}")
+    if num_same:
+        middle = (x.start + x.end) / 2
+        plot.text("label middle", middle, height - 8, f"unchanged: {number(num_same)}")
     plot.text("label end", x.end, height - 8, f"lose: {number(num_losses)}")
     return plot
 

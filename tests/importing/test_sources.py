@@ -96,14 +96,14 @@ def test_run_with_tables_of_any_format(
     assert import_rows(source, tmp_path / "pairs") == RANKED
 
 
-@pytest.mark.parametrize("is_stream", [False, True], ids=["parquet", "arrow"])
+@pytest.mark.parametrize("container", ["parquet", "stream", "file"])
 @pytest.mark.parametrize(
     "column_type",
     [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],
     ids=str,
 )
 def test_strings_may_be_of_any_arrow_type(
-    tmp_path: Path, column_type: pa.DataType, is_stream: bool
+    tmp_path: Path, column_type: pa.DataType, container: str
 ) -> None:
     table = pa.table(
         {
@@ -111,12 +111,13 @@ def test_strings_may_be_of_any_arrow_type(
             "text": pa.array(DOCUMENTS.values(), pa.string()).cast(column_type),
         }
     )
-    corpus = tmp_path / ("corpus.arrow" if is_stream else "corpus.parquet")
-    if is_stream:
-        with pa.ipc.new_stream(str(corpus), table.schema) as writer:
-            writer.write_table(table)
-    else:
+    corpus = tmp_path / ("corpus.parquet" if container == "parquet" else "corpus.arrow")
+    if container == "parquet":
         pq.write_table(table, corpus)
+    else:
+        create = pa.ipc.new_stream if container == "stream" else pa.ipc.new_file
+        with create(str(corpus), table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
     assert import_rows(trec_source(tmp_path, corpus=corpus), tmp_path / "pairs") == RANKED
 
 

@@ -103,6 +103,14 @@ def test_an_output_without_any_row_has_a_report(tiny_tokenizer: Path, tmp_path: 
     assert "the input has no row" in page.text
 
 
+def test_sections_without_content_are_left_out(tiny_tokenizer: Path, tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "pairs.parquet", ["what is it"] * 12, 0)
+    page = read(score(fake_config(tiny_tokenizer), [shard], tmp_path / "scored").folder)
+    assert page.tiles["Rejected"] == page.tiles["Truncated"] == "00% of the rows"
+    headings = [heading.text for heading in page.all("h2")]
+    assert headings == ["Speed", "Scores", "Tokens", "Runs", "Configuration and versions"]
+
+
 def test_the_cause_of_a_stopped_run_is_told(output: Path) -> None:
     (output / "_SUCCESS").unlink()
     (output / "part-000002.parquet").unlink()

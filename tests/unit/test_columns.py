@@ -110,6 +110,14 @@ def test_two_aliases_at_once_are_ambiguous(score_with_fake: Score, tmp_path: Pat
     )
 
 
+def test_pyterrier_frame_has_its_ids_in_docno_and_numbers_in_docid(
+    score_with_fake: Score, tmp_path: Path
+) -> None:
+    frame = {**_renamed(query_id="qid", doc_id="docno", document="text"), "docid": [7, 8]}
+    scored = score_with_fake(_write(tmp_path / "frame.parquet", frame))
+    assert scored.column("doc_id") == PAIRS["doc_id"]
+
+
 @pytest.mark.parametrize("twice", ["query", "note"])
 def test_column_that_exists_twice_is_refused(
     score_with_fake: Score, tmp_path: Path, twice: str
