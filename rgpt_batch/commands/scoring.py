@@ -51,7 +51,8 @@ def _job_options(command: _Command) -> _Command:
             click.option(
                 "--protocol",
                 type=click.Choice(["card", "eval", "eval-arguana"]),
-                help="Same as -o protocol.name=…  [default: card]",
+                help="Same as -o protocol.name=…, with that protocol's own --max-length instead of "
+                "the configuration's, if that is for another. [default: card]",
             ),
             click.option(
                 "--max-length",
@@ -272,13 +273,15 @@ def _load(
     missing: str | None = None,
     max_rejected_fraction: float | None = None,
 ) -> JobConfig:
-    """Read the configuration; the shortcuts win over -o, which wins over the file."""
+    """Read the configuration; the shortcuts win over -o, which wins over the file.
+
+    A file's limit on prompts belongs to the file's protocol: it would undo eval.py's cut.
+    """
     from rgpt_batch.config import load_config
 
     columns = None if pass_through is None else json.dumps(pass_through.split(","))
     shortcuts = {
         "model.name": None if model is None else json.dumps(model),
-        "protocol.name": protocol,
         "protocol.max_length": max_length,
         "output.pass_through": columns,
         "output.max_rejected_fraction": max_rejected_fraction,
@@ -287,7 +290,11 @@ def _load(
         "input.missing": missing,
     }
     given = tuple(f"{key}={value}" for key, value in shortcuts.items() if value is not None)
-    return load_config(config, (*overrides, *given))
+    loaded = load_config(config, (*overrides, *given))
+    if protocol in (None, loaded.protocol.name):
+        return loaded
+    given = (f"protocol.name={protocol}", "protocol.max_length=null", *overrides, *given)
+    return load_config(config, (*given, f"protocol.name={protocol}"))
 
 
 def _print_summary(summary: JobSummary) -> None:

@@ -66,6 +66,22 @@ def test_plan_knows_what_is_done_and_how_fast_it_was(job, finish, clean_output, 
     assert "holds another job" in said
 
 
+@pytest.mark.parametrize(
+    ("options", "max_tokens"),
+    [
+        (["--protocol", "eval"], 512),
+        (["--protocol", "eval", "--max-length", "99"], 99),
+        (["--protocol", "eval", "-o", "protocol.max_length=99"], 99),
+        (["--protocol", "card"], 40),
+    ],
+)
+def test_another_protocol_comes_with_its_own_limit(job, finish, tmp_path, options, max_tokens):
+    command = rgpt_batch("plan", "-c", job.config, "-i", job.pairs, "--output", tmp_path / "scored")
+    code, said = finish([*command, *options])
+    assert code == 0
+    assert facts(said)["truncated"].endswith(f"sampled rows, at {max_tokens} tokens")
+
+
 def test_plan_names_its_cost(job, finish, tmp_path):
     command = rgpt_batch("plan", "-c", job.config, "-i", job.pairs, "--output", tmp_path / "scored")
     options = ["--pairs-per-second", "0.01", "--price-per-hour", "3", "--sample", "8"]
