@@ -84,18 +84,17 @@ def _file_names(name: str, revision: str | None) -> list[str]:
             HFValidationError,
             OfflineModeIsEnabled,
         )
-        from huggingface_hub.utils import validate_repo_id
 
         try:
-            validate_repo_id(name)
             if not constants.HF_HUB_OFFLINE:
                 files: list[str] = HfApi().list_repo_files(name, revision=revision)
                 return [file for file in files if "/" not in file]
+        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
+            pass  # The cache may still know it; or it is a folder that is not there.
+        try:
+            cached = try_to_load_from_cache(name, "config.json", revision=revision or "main")
         except HFValidationError:
-            return []  # The path of a folder that is not there: engines say so.
-        except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
-            pass  # The cache may still know them.
-        cached = try_to_load_from_cache(name, "config.json", revision=revision or "main")
+            return []
         if not isinstance(cached, str):
             return []
         folder = Path(cached).parent
