@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.quality import find_set
+from benchmarks.quality import find_set, to_markdown
 from rgpt_batch.formats.trec import read_qrels
 from tests.conftest import ROOT
 
@@ -49,9 +50,13 @@ def measure(sets: Path, model: Path, *options: str) -> subprocess.CompletedProce
 def rows(sets: Path) -> dict[str, list[list[str]]]:
     """The table's cells by set, without set and header."""
     (file,) = (sets.parent / "results").glob("*-quality.md")
+    return parse(file.read_text())
+
+
+def parse(table: str) -> dict[str, list[list[str]]]:
     found: dict[str, list[list[str]]] = {}
     name = ""
-    for line in file.read_text().splitlines():
+    for line in table.splitlines():
         if line.startswith("| ") and not line.startswith("| set"):
             first, *cells = (cell.strip() for cell in line.strip("|").split("|"))
             name = first or name
@@ -59,7 +64,9 @@ def rows(sets: Path) -> dict[str, list[list[str]]]:
     return found
 
 
-def test_sets_are_measured_one_by_one_into_one_table(sets: Path, tiny_llama: Path) -> None:
+def test_a_set_is_measured_and_joins_the_table_of_those_that_were(
+    sets: Path, tiny_llama: Path
+) -> None:
     done = measure(sets, tiny_llama, "--set", "two")
     assert done.returncode == 0, done.stderr
     bm25, *others, best = rows(sets)["two"]
@@ -73,10 +80,8 @@ def test_sets_are_measured_one_by_one_into_one_table(sets: Path, tiny_llama: Pat
     assert best[3].startswith(f"{1 - ndcg:+.4f} [")
     assert "7 queries, 28 pairs, 0 documents cut, 0 rejected" in done.stdout
 
-    done = measure(sets, tiny_llama, "--set", "one", "--num-queries", "3")
-    assert done.returncode == 0, done.stderr
-    assert list(rows(sets)) == ["one", "two"]
-    assert "3 queries, 12 pairs" in done.stdout
+    result = json.loads((sets.parent / "work" / "two" / "result.json").read_text())
+    assert list(parse(to_markdown({"one": result, "two": result}))) == ["one", "two"]
 
 
 def test_a_sample_of_queries_is_the_same_every_time(sets: Path, tmp_path: Path) -> None:
