@@ -133,7 +133,13 @@ def test_signal_leaves_nothing_behind(tmp_path: Path, signum: signal.Signals, co
     os.mkfifo(pipe)
     arguments[2] = pipe
     command = [sys.executable, "-m", "rgpt_batch", "import", *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    # A shell that starts the tests in the background has them ignore SIGINT.
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     # Once the pipe is open, the import reads and has its temporary folders.
     with pipe.open("w") as stream:
         stream.write("q1 Q0 d1 1 2.5 bm25\n")

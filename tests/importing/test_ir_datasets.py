@@ -94,5 +94,5 @@ def test_missing_package_is_an_error_that_names_the_extra(
 ) -> None:
     # Importing a module that is None there fails as if it were not installed.
     monkeypatch.setitem(sys.modules, "ir_datasets", None)
-    with pytest.raises(ConfigError, match=r"pip install 'rgpt-batch\[ir_datasets\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'rgpt-batch\[ir-datasets\]'"):
         run_import(_source("vaswani"), tmp_path / "pairs")

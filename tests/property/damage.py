@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -43,6 +43,8 @@ REFUSED = "refused with an error that names the file"
 UNREADABLE = "some rows rejected as UNREADABLE, all others right"
 HARMLESS = "all rows right"
 ALLOWED = {REFUSED, UNREADABLE, HARMLESS}
+
+Read = Callable[[bytes, Path], str]
 
 
 @functools.cache
@@ -230,19 +232,28 @@ def compare(found: Sequence[Any]) -> str:
 
 
 class Reader:
-    """A process that reads shards; one that dies or hangs is replaced."""
+    """A process that reads shards; one that dies or hangs is replaced.
 
-    def __init__(self, folder: Path) -> None:
+    It is not forked: in a process that other tests have given threads, pyarrow's would be missing.
+
+    Args:
+        folder: Where it writes them.
+        read: What it does with the content and path of each.
+    """
+
+    def __init__(self, folder: Path, read: Read | None = None) -> None:
         self._folder = folder
+        self._read = read or outcome
         self._child: Any = None
         self._pipe: Any = None
 
     def outcome(self, content: bytes) -> str:
         """Say what reading a shard of this content leads to."""
         if self._child is None:
-            context = multiprocessing.get_context("fork")
+            context = multiprocessing.get_context("spawn")
             self._pipe, inner = context.Pipe()
-            self._child = context.Process(target=_serve, args=(self._folder, inner), daemon=True)
+            arguments = (self._folder, inner, self._read)
+            self._child = context.Process(target=_serve, args=arguments, daemon=True)
             self._child.start()
             inner.close()
         try:
@@ -266,13 +277,13 @@ class Reader:
             self._child = None
 
 
-def _serve(folder: Path, pipe: Connection) -> None:
+def _serve(folder: Path, pipe: Connection, read: Read) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     faulthandler.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     while True:
-        pipe.send(outcome(pipe.recv_bytes(), folder / "pairs.parquet"))
+        pipe.send(read(pipe.recv_bytes(), folder / "pairs.parquet"))
 
 
 def campaign(num_mutations: int, counts: Counter[str], seed: int | None = None) -> None:

@@ -1,6 +1,8 @@
 """Whatever happens to the bytes of a shard: a clear error, or the right rows."""
 
+import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -42,10 +44,14 @@ def test_the_oracle_sees_a_wrong_a_lost_and_a_doubled_row(tmp_path):
     assert damage.compare(wrong).startswith("WRONG ROW: ('q0', 'd7'")
 
 
-def test_a_reader_that_dies_is_reported_and_replaced(tmp_path, monkeypatch):
-    reader = damage.Reader(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(damage, "read_all", lambda path: damage.os.abort())
-        assert reader.outcome(damage.shard(0)).startswith("CRASH -6")
+def die_or_read(content: bytes, path: Path) -> str:
+    if content == b"die":
+        os.abort()
+    return damage.outcome(content, path)
+
+
+def test_a_reader_that_dies_is_reported_and_replaced(tmp_path):
+    reader = damage.Reader(tmp_path, die_or_read)
+    assert reader.outcome(b"die").startswith("CRASH -6")
     assert reader.outcome(damage.shard(0)) == damage.HARMLESS
     reader.close()
