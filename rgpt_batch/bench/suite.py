@@ -135,7 +135,9 @@ class Suite:
                 results = results or loaded.results_for(workload)
                 loaded.take_turn(workload, results, seed=turn)
                 speeds = ", ".join(
-                    f"{r.variant.name} {r.turns[-1].pairs_per_second:,.1f}" for r in results
+                    f"{r.variant.name} {r.turns[-1].pairs_per_second:,.1f}"
+                    for r in results
+                    if r.turns
                 )
                 say(f"{workload.label}, turn {turn}, pairs/s: {speeds}")
                 keep(findings)
@@ -220,9 +222,16 @@ class _Loaded:
         scores: dict[str, list[float]] = {}
         for result in results:
             name = result.variant.name
+            if name in self._findings.not_measured:
+                continue
             if result.variant.method == PIPELINE:
                 count = self._num_pairs.get("query-rows", len(pairs))
-                seconds = _run_pipeline(self._configs[name], texts[:count])
+                try:
+                    seconds = _run_pipeline(self._configs[name], texts[:count])
+                except RgptBatchError as error:
+                    # Such as memory that the other variants have taken.
+                    self._findings.not_measured[name] = str(error).splitlines()[0]
+                    continue
             else:
                 count = self._num_pairs[name]
                 measurement: Measurement = self._contestants[name].score(pairs[:count])
