@@ -133,6 +133,8 @@ class Suite:
                     say(f"{self.budget_seconds:.0f} s are over")
                     return
                 results = results or loaded.results_for(workload)
+                if not results:
+                    break
                 loaded.take_turn(workload, results, seed=turn)
                 speeds = ", ".join(
                     f"{r.variant.name} {r.turns[-1].pairs_per_second:,.1f}"
@@ -180,16 +182,23 @@ class _Loaded:
             else:
                 self._variants.append(variant)
                 say(f"{variant.name}: ready after {time.monotonic() - started:.0f} s")
+        if group and variants[0] not in self._variants:
+            reason = f"{variants[0].name}, which it is compared with, did not start"
+            findings.not_measured |= {variant.name: reason for variant in self._variants}
+            self._variants.clear()
 
     def results_for(self, workload: Workload) -> list[Result]:
         """Begin a workload. What gains nothing from shared documents is measured once."""
         is_shared = workload.queries_per_document > 1
-        results = [
-            Result(variant=variant, workload=workload, group=self._group)
+        variants = [
+            variant
             for variant in self._variants
             if (variant.shares_documents or variant.name == BASELINE or not is_shared)
             and not (variant.method == PIPELINE and is_shared)
         ]
+        if self._group and len(variants) == 1:
+            return []
+        results = [Result(variant=v, workload=workload, group=self._group) for v in variants]
         self._findings.results += results
         self._num_pairs = {
             r.variant.name: self._calibrate(workload, r.variant)
@@ -225,11 +234,11 @@ class _Loaded:
             if name in self._findings.not_measured:
                 continue
             if result.variant.method == PIPELINE:
-                count = self._num_pairs.get("query-rows", len(pairs))
+                count = len(pairs)
                 try:
                     seconds = _run_pipeline(self._configs[name], texts[:count])
                 except RgptBatchError as error:
-                    # Such as memory that the other variants have taken.
+                    # Such as memory that query-rows has taken.
                     self._findings.not_measured[name] = str(error).splitlines()[0]
                     continue
             else:

@@ -78,8 +78,10 @@ VARIANTS = {variant.name: variant for variant in (*STANDARD, *TUNING)}
 def groups(variants: Sequence[Variant]) -> list[list[Variant]]:
     """Split into those that are loaded together, and take turns.
 
-    What is tuned meets query-rows alone: all of it at once would not fit a GPU.
+    Returns:
+        The standard ways, maybe none; then, for every other variant, query-rows and it alone: all
+        at once would not fit a GPU, and the pipeline needs what the standard ways hold.
     """
-    standard = [variant for variant in variants if variant not in TUNING]
-    tuned = [[VARIANTS["query-rows"], variant] for variant in variants if variant in TUNING]
-    return [group for group in (standard, *tuned) if group]
+    alone = [variant for variant in variants if variant in TUNING or variant.method == PIPELINE]
+    standard = [variant for variant in variants if variant not in alone]
+    return [standard, *([VARIANTS["query-rows"], variant] for variant in alone)]
