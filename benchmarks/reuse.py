@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rgpt_batch.config import JobConfig, load_config
-from rgpt_batch.job import plan_job
+from rgpt_batch.job_plan import plan_job
 from rgpt_batch.pair_hash import pair_hashes
 from rgpt_batch.records import Rejection, Score
 from rgpt_batch.score_file import Footer, to_table, with_footer

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 import click
 
 from rgpt_batch import __version__
-from rgpt_batch.commands import bench, importing, inspection, ranking, report, scoring
+from rgpt_batch.commands import (
+    bench,
+    importing,
+    inspection,
+    planning,
+    ranking,
+    report,
+    scoring,
+)
 from rgpt_batch.errors import (
     ConfigError,
     Interrupted,
@@ -40,7 +48,7 @@ def cli() -> None:
 for _command in (
     scoring.score,
     scoring.retry_failed,
-    scoring.plan,
+    planning.plan,
     inspection.status,
     inspection.verify,
     importing.import_group,

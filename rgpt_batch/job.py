@@ -8,121 +8,32 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
-from rgpt_batch.config import InputConfig, JobConfig
+from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import (
     CommitError,
     ConfigError,
     EngineError,
     Interrupted,
-    ManifestMismatch,
     ShardError,
     StorageError,
 )
 from rgpt_batch.executors import create_executor
-from rgpt_batch.formats.relations import Relations
+from rgpt_batch.job_plan import OnChange, find_plan, join_and_cut, plan_job, plan_joined_job
 from rgpt_batch.job_run import EXIT_COMPLETE, Run, finish, recorded_config
 from rgpt_batch.job_run import JobSummary as JobSummary
-from rgpt_batch.joined_input import (
-    TextTables,
-    is_joined,
-    join_tables,
-    joined_columns,
-    open_tables,
-    tables_identity,
-)
-from rgpt_batch.manifest import (
-    Manifest,
-    differences,
-    fingerprint,
-    job_identity,
-    shards_identity,
-)
-from rgpt_batch.model_files import pinned
+from rgpt_batch.joined_input import TextTables, is_joined
 from rgpt_batch.parity import check_parity, require_parity
-from rgpt_batch.plan import inspect_shards, plan_units, resolve_inputs
 from rgpt_batch.prefix_caching import decide_prefix_caching
 from rgpt_batch.progress import ProgressDisplay, Tally
 from rgpt_batch.records import WorkUnit
 from rgpt_batch.reuse import build_index, drop_indexes, find_earlier_scores
-from rgpt_batch.score_file import check_pass_through
-from rgpt_batch.store import Store, open_store
+from rgpt_batch.store import open_store
 from rgpt_batch.unit_runner import UnitRunner
-from rgpt_batch.uris import check_location, is_inside, is_uri
-
-OnChange = Literal["refuse", "overwrite"]
-
-
-def plan_job(config: JobConfig, inputs: Sequence[str], output: str) -> tuple[JobConfig, Manifest]:
-    """Find out what a job has to do, without writing anything.
-
-    Returns:
-        The configuration with the model pinned to a commit, and the plan.
-
-    Raises:
-        ConfigError: Input, output or configuration is wrong.
-        ShardError: An input file cannot be used.
-    """
-    check_pass_through(config.output.pass_through)
-    target = _absolute(output)
-    paths = resolve_inputs(inputs)
-    _check_apart(paths, inputs, target)
-    shards = inspect_shards(paths, config.input, config.output.pass_through)
-    config = config.model_copy(update={"model": pinned(config.model)})
-    identity = job_identity(config, shards[0].columns, shards_identity(shards))
-    manifest = Manifest(
-        fingerprint=fingerprint(identity),
-        identity=identity,
-        columns=shards[0].columns,
-        units=tuple(plan_units(shards, config.units)),
-    )
-    return config, manifest
-
-
-def _plan_joined(
-    config: JobConfig, inputs: Sequence[str], tables: TextTables, output: str
-) -> tuple[JobConfig, Manifest, Relations]:
-    """Do the same for an input whose texts stand elsewhere; its units are known after the join."""
-    check_pass_through(config.output.pass_through)
-    relations = open_tables(inputs, tables, config)
-    found = [t for t in (relations.candidates, relations.queries, relations.documents) if t]
-    paths = [path for table in found for path in table.paths]
-    _check_apart(paths, [table.origin for table in found], _absolute(output))
-    config = config.model_copy(update={"model": pinned(config.model)})
-    columns = joined_columns(config)
-    identity = job_identity(config, columns, tables_identity(relations))
-    planned = Manifest(
-        fingerprint=fingerprint(identity), identity=identity, columns=columns, units=()
-    )
-    return config, planned, relations
-
-
-def _check_apart(paths: Sequence[str], inputs: Sequence[str], target: str) -> None:
-    """Raise ConfigError where input and output are in each other's way."""
-    if inside := [path for path in paths if is_inside(path, target)]:
-        raise ConfigError(f"{inside[0]}: an input file lies in the output folder {target}.")
-    # A resumed job would find its own output among its input.
-    folders = [
-        name if is_uri(name) else str(Path(name).resolve())
-        for name in inputs
-        if is_uri(name) or Path(name).is_dir()
-    ]
-    if around := [folder for folder in folders if is_inside(target, folder)]:
-        raise ConfigError(f"{target}: the output folder lies in the input folder {around[0]}.")
-
-
-def _absolute(location: str) -> str:
-    """Return a folder's full path, or its URI as it is.
-
-    Raises:
-        ConfigError: The URI cannot be used.
-    """
-    check_location(location)
-    return location if is_uri(location) else str(Path(location).resolve())
+from rgpt_batch.uris import is_uri
 
 
 def run_job(
@@ -149,7 +60,7 @@ def run_job(
         only: Ids of the units to run; None runs all that remain.
 
     Raises:
-        ConfigError, ShardError: See plan_job and reuse.find_earlier_scores.
+        ConfigError, ShardError: See job_plan.plan_job and reuse.find_earlier_scores.
         ManifestMismatch: The folder belongs to another job, and on_change is refuse; or the earlier
             scores were made with other settings.
         ParityError: config.parity asks for a check, and the engine fails it.
@@ -169,17 +80,17 @@ def run_job(
     if tables is None:
         config, planned = plan_job(config, inputs, output)
     else:
-        config, planned, relations = _plan_joined(config, inputs, tables, output)
+        config, planned, relations = plan_joined_job(config, inputs, tables, output)
     store = open_store(output)
     earlier = None
     if reuse is not None:
         earlier = find_earlier_scores(reuse, store, planned.identity, config)
     with _signals_raise():
-        manifest = _find_plan(store, planned, on_change)
+        manifest = find_plan(store, planned, on_change)
         if manifest is None:
             if relations is not None:
                 report("joining candidates with their texts")
-                planned = _with_units(planned, relations, store, config)
+                planned = join_and_cut(planned, relations, store, config)
             store.save_manifest(planned)
             manifest = store.load_manifest() or planned
     committed = store.committed()
@@ -276,33 +187,6 @@ def _say(message: str) -> None:
 
 def _say_nothing(message: str) -> None:
     pass
-
-
-def _with_units(
-    planned: Manifest, relations: Relations, store: Store, config: JobConfig
-) -> Manifest:
-    """Join the tables and cut the pairs into units."""
-    folder = join_tables(relations, planned.fingerprint, store.location, config)
-    shards = inspect_shards(resolve_inputs([folder]), InputConfig(), config.output.pass_through)
-    return replace(planned, units=tuple(plan_units(shards, config.units)))
-
-
-def _find_plan(store: Store, planned: Manifest, on_change: OnChange) -> Manifest | None:
-    """Return the plan that is in force in the folder, if there is one."""
-    try:
-        found = store.load_manifest()
-        if found is not None and found.fingerprint != planned.fingerprint:
-            raise ManifestMismatch(
-                f"{store.location}: holds the scores of another job:\n"
-                f"{differences(found.identity, planned.identity)}\n"
-                "Use another output folder, or --on-change overwrite to delete them."
-            )
-    except ManifestMismatch:
-        if on_change == "refuse" or not store.has_manifest():
-            raise
-        store.clear()
-        return None
-    return found
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch import run_job
-from rgpt_batch.job import plan_job
+from rgpt_batch.job_plan import plan_job
 from rgpt_batch.store import open_store
 from tests.executors.mortal import MortalWorker
 from tests.executors.test_contract import run

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from rgpt_batch.job import plan_job
+from rgpt_batch.job_plan import plan_job
 from rgpt_batch.manifest import Manifest
 from rgpt_batch.parity import choose_sample
 from rgpt_batch.records import WorkUnit

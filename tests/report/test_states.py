@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.errors import ShardError
-from rgpt_batch.job import plan_job
+from rgpt_batch.job_plan import plan_job
 from rgpt_batch.store import open_store
 from tests.conftest import RunCli
 from tests.e2e.processes import parts, rgpt_batch, started

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rgpt_batch.estimate import TokenSample, sample_tokens
-from rgpt_batch.job import plan_job
+from rgpt_batch.job_plan import plan_job
 from tests.unit.conftest import Score
 from tests.unit.jobs import fake_config
 

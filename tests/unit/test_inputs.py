@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
-from rgpt_batch.job import plan_job
+from rgpt_batch.job_plan import plan_job
 from rgpt_batch.records import RejectionReason
 from rgpt_batch.shards import read_pairs
 from rgpt_batch.unit_runner import UnitRunner

@@ -26,7 +26,7 @@ LAYERS = {
     2: ("shards", "score_file", "score_index", "store", "engines"),
     3: ("unit_runner", "progress", "metrics"),
     4: ("executors",),
-    APPLICATION: ("job", "verify", "estimate"),
+    APPLICATION: ("job", "job_plan", "job_run", "verify", "estimate"),
     6: ("cli", "commands", "__main__"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rgpt_batch.errors import ManifestMismatch
-from rgpt_batch.job import plan_job
+from rgpt_batch.job_plan import plan_job
 from rgpt_batch.manifest import Manifest, differences, fingerprint, installed_versions
 from tests.models import save_tiny_tokenizer
 from tests.unit.jobs import fake_config

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rgpt_batch.job import plan_job
+from rgpt_batch.job_plan import plan_job
 from rgpt_batch.prefix_caching import decide_prefix_caching, queries_per_document
 from tests.unit.jobs import fake_config
 
