@@ -55,6 +55,17 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
     }
 
 
+def prefix_cache_args(config: JobConfig) -> dict[str, Any]:
+    """Collect the arguments of vllm.EngineArgs for an engine that reads the prefix cache."""
+    from vllm.platforms import current_platform
+
+    is_on = config.engine.prefix_caching is not False
+    # Whole blocks are shared. vLLM's default on CPU would leave documents below 128 tokens out; 32
+    # is the least that its kernels take.
+    block_size = {"block_size": 32} if is_on and current_platform.is_cpu() else {}
+    return {"enable_prefix_caching": is_on, **block_size}
+
+
 def _memory_utilization(config: JobConfig) -> float:
     """Return the share of memory that vLLM asks to be free when it starts."""
     from vllm.platforms import current_platform

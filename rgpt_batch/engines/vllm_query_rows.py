@@ -151,7 +151,7 @@ def _engine_args(config: JobConfig) -> dict[str, Any]:
         config,
         runner="pooling",
         max_model_len=config.protocol.max_tokens,
-        enable_prefix_caching=config.engine.prefix_caching is not False,
+        **vllm_common.prefix_cache_args(config),
     )
     if "scheduler_cls" not in args and not missing(_SCHEDULER_HOOKS):
         scheduler = "CappedAsyncScheduler" if args.get("async_scheduling") else "CappedScheduler"

@@ -108,7 +108,7 @@ def _start(config: JobConfig) -> Any:
         **vllm_common.engine_args(
             config,
             max_model_len=config.protocol.max_tokens + 1,
-            enable_prefix_caching=config.engine.prefix_caching is not False,
+            **vllm_common.prefix_cache_args(config),
         )
     )
 

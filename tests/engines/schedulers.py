@@ -1,4 +1,4 @@
-"""vLLM schedulers that count preemptions; vLLM loads them by name."""
+"""vLLM schedulers that count what they do; vLLM loads them by name."""
 
 from __future__ import annotations
 
@@ -12,17 +12,28 @@ CAPPED = f"{__name__}.CountingCappedScheduler"
 UNCAPPED = f"{__name__}.CountingScheduler"
 
 _preempted: list[str] = []
+_scheduled: list[int] = []
 
 
 def reset() -> None:
     _preempted.clear()
+    _scheduled.clear()
 
 
 def num_preemptions() -> int:
     return len(_preempted)
 
 
+def num_computed_tokens() -> int:
+    return sum(_scheduled)
+
+
 class _Counts:
+    def schedule(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().schedule(*args, **kwargs)  # type: ignore[misc]
+        _scheduled.append(output.total_num_scheduled_tokens)
+        return output
+
     def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         _preempted.append(request.request_id)
         return super()._preempt_request(request, *args, **kwargs)  # type: ignore[misc]

@@ -152,6 +152,25 @@ def test_prefixes_stay_in_the_cache_between_calls(
         assert engine.num_retries == 0
 
 
+@pytest.mark.parametrize("max_num_batched_tokens", [96, 2048])
+def test_a_short_document_is_computed_once_for_its_queries(
+    tiny_llama: Path, max_num_batched_tokens: int
+) -> None:
+    rng = np.random.default_rng(5)
+    document = rng.integers(3, 1000, 83)
+    pairs = [to_pair(document, rng.integers(3, 1000, 8)) for _ in range(16)]
+    config = float32_config(
+        tiny_llama,
+        max_num_batched_tokens=max_num_batched_tokens,
+        vllm_args={"scheduler_cls": schedulers.CAPPED},
+    )
+    with query_rows(config) as engine:
+        schedulers.reset()
+        engine.score(pairs)
+    # All but the last, incomplete block of the document.
+    assert schedulers.num_computed_tokens() < 83 + 16 * (32 + 8)
+
+
 def test_logprobs_without_prefix_caching(
     tiny_llama: Path, adversarial: tuple[list[TokenizedPair], list[QueryLogprobs]]
 ) -> None:
