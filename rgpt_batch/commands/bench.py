@@ -226,6 +226,9 @@ def _header(hardware: str, model: str, suite: Suite, matmul_rate: float) -> str:
     from rgpt_batch.manifest import installed_versions
 
     versions = ", ".join(f"{name} {version}" for name, version in installed_versions().items())
+    engine = suite.config.engine.model_dump(exclude_defaults=True, exclude={"vllm_args"})
+    options = {**engine, **suite.config.engine.vllm_args}
+    given = ", ".join(f"{name} {value}" for name, value in options.items())
     return "\n".join(
         [
             f"# Throughput: {model}, {hardware}",
@@ -238,7 +241,7 @@ def _header(hardware: str, model: str, suite: Suite, matmul_rate: float) -> str:
             "that the scores need, with nothing shared, over the measured matrix-product rate of "
             f"{matmul_rate / 1e12:.2f} TFLOP/s; more queries per document can exceed 100 %.",
             "",
-            f"{versions}.",
+            f"{versions}. Engine options: {given or 'the defaults'}.",
             "",
         ]
     )
