@@ -185,7 +185,6 @@ class _Loaded:
         if group and variants[0] not in self._variants:
             reason = f"{variants[0].name}, which it is compared with, did not start"
             findings.not_measured |= {variant.name: reason for variant in self._variants}
-            self._variants.clear()
 
     def results_for(self, workload: Workload) -> list[Result]:
         """Begin a workload. What gains nothing from shared documents is measured once."""
@@ -196,7 +195,8 @@ class _Loaded:
             if (variant.shares_documents or variant.name == BASELINE or not is_shared)
             and not (variant.method == PIPELINE and is_shared)
         ]
-        if self._group and len(variants) == 1:
+        # All groups but the first compare one variant with query-rows, and need both.
+        if self._group and len(variants) < 2:
             return []
         results = [Result(variant=v, workload=workload, group=self._group) for v in variants]
         self._findings.results += results
@@ -236,7 +236,7 @@ class _Loaded:
             if result.variant.method == PIPELINE:
                 count = len(pairs)
                 try:
-                    seconds = _run_pipeline(self._configs[name], texts[:count])
+                    seconds = _run_pipeline(self._configs[name], texts)
                 except RgptBatchError as error:
                     # Such as memory that query-rows has taken.
                     self._findings.not_measured[name] = str(error).splitlines()[0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rgpt_batch.commands.job_options import job_options, load_job_config
-from rgpt_batch.commands.text import print_facts
+from rgpt_batch.commands.text import price_option, print_facts
 
 if TYPE_CHECKING:
     from rgpt_batch.store import Store
@@ -38,11 +38,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Engines that will run at once.",
 )
-@click.option(
-    "--price-per-hour",
-    type=click.FloatRange(min=0),
-    help="Price of one worker's GPUs for an hour, any currency. [default: no cost is shown]",
-)
+@price_option
 def plan(
     config: str | None,
     inputs: tuple[str, ...],

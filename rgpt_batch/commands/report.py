@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rgpt_batch.commands.text import print_facts
+from rgpt_batch.commands.text import price_option, print_facts
 
 
 @click.command(
@@ -37,11 +37,7 @@ from rgpt_batch.commands.text import print_facts
     show_default=True,
     help="Names of ir_measures; the first one is shown query by query.",
 )
-@click.option(
-    "--price-per-hour",
-    type=click.FloatRange(min=0),
-    help="Price of one worker's GPUs for an hour, any currency. [default: no cost is shown]",
-)
+@price_option
 @click.option(
     "--temp-folder",
     type=click.Path(exists=True, file_okay=False),

@@ -1,4 +1,4 @@
-"""How commands read locations, and write numbers and lists of facts."""
+"""How commands read locations and prices, and write numbers and lists of facts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ class OutputFolder(click.Path):
             check_location(value)
             return value
         return super().convert(value, param, ctx)
+
+
+price_option = click.option(
+    "--price-per-hour",
+    type=click.FloatRange(min=0),
+    help="Price of one worker's GPUs for an hour, any currency. [default: no cost is shown]",
+)
 
 
 class LocalPath(click.Path):
