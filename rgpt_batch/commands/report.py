@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from rgpt_batch.commands.text import price_option, print_facts
+from rgpt_batch.commands.text import LocalPath, OutputFolder, price_option, print_facts
+from rgpt_batch.uris import is_uri
 
 
 @click.command(
@@ -15,12 +16,13 @@ from rgpt_batch.commands.text import price_option, print_facts
     epilog="Example: rgpt-batch report scored/ --qrels qrels.tsv --baseline bm25.trec "
     "--price-per-hour 2.50",
 )
-@click.argument("output", type=click.Path(exists=True, file_okay=False))
+@click.argument("output", type=OutputFolder(exists=True, file_okay=False))
 @click.option(
     "--to",
     "target",
-    type=click.Path(dir_okay=False),
-    help="File to write; the Markdown summary goes beside it. [default: OUTPUT/_rgpt/report.html]",
+    type=LocalPath(dir_okay=False),
+    help="File to write; the Markdown summary goes beside it. Needed where OUTPUT is a URI. "
+    "[default: OUTPUT/_rgpt/report.html]",
 )
 @click.option(
     "--qrels",
@@ -41,7 +43,8 @@ from rgpt_batch.commands.text import price_option, print_facts
 @click.option(
     "--temp-folder",
     type=click.Path(exists=True, file_okay=False),
-    help="Where to put what does not fit into memory. [default: the system's]",
+    help="Where to put what does not fit into memory, and copies of an output that is a URI. "
+    "[default: the system's]",
 )
 @click.option(
     "--memory-gib",
@@ -63,6 +66,8 @@ def report(output: str, target: str | None, baseline: str | None, **options: Any
         raise click.UsageError("--baseline needs --qrels.")
     if target and Path(target).suffix == ".md":
         raise click.UsageError("--to names the HTML page; the summary takes its name with .md.")
+    if not target and is_uri(output):
+        raise click.UsageError("--to is needed: the page is written to this machine.")
     store = open_store(output)
     found = gather(store, baseline=baseline, **options)
     page = Path(target) if target else Path(store.location, "_rgpt", "report.html")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rgpt_batch.commands.job_options import job_options, load_job_config
-from rgpt_batch.commands.text import format_rejected, print_facts
+from rgpt_batch.commands.text import OutputFolder, format_rejected, print_facts
 
 if TYPE_CHECKING:
     from rgpt_batch.job_run import JobSummary
@@ -106,7 +106,7 @@ def score(
     short_help="Score the failed units of a job once more.",
     epilog="Example: rgpt-batch retry-failed scored/",
 )
-@click.argument("output", type=click.Path(exists=True, file_okay=False))
+@click.argument("output", type=OutputFolder(exists=True, file_okay=False))
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def retry_failed(output: str, quiet: bool) -> int:
     """Score the failed units of an output folder with the input and options of its last run."""

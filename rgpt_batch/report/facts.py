@@ -12,6 +12,7 @@ from rgpt_batch.manifest import Manifest
 from rgpt_batch.pair_tables import DEFAULT_MEMORY_GIB, open_database
 from rgpt_batch.progress import format_count
 from rgpt_batch.records import UnitFailure
+from rgpt_batch.report.copies import local_files
 from rgpt_batch.report.quality import Quality, assess
 from rgpt_batch.report.rows import RowFacts, row_facts
 from rgpt_batch.report.runs import RunFacts, RunRecord, read_records, run_facts
@@ -164,13 +165,16 @@ def gather(
         raise ConfigError(f"{store.location}: no job was planned here; nothing to report.")
     units = {unit.unit_id: unit for unit in manifest.units}
     committed = {key: file for key, file in store.committed().items() if key in units}
-    files = list(committed.values())
     is_complete = store.read_success() is not None
     records, num_foreign_records = read_records(store)
-    rows, quality, quality_missing = None, None, None
-    with open_database(memory_gib, temp_folder) as connection:
+    rows, footer, quality, quality_missing = None, None, None, None
+    with (
+        local_files(list(committed.values()), temp_folder) as files,
+        open_database(memory_gib, temp_folder) as connection,
+    ):
         if files:
             rows = row_facts(connection, files, manifest)
+            footer = read_footer(files[0].path)[0]
         if qrels is not None and is_complete and rows is not None:
             quality = assess(
                 connection,
@@ -187,21 +191,20 @@ def gather(
                 "look worse than it is."
             )
     runs = tuple(run_facts(number, record) for number, record in enumerate(records, 1))
-    footer = read_footer(files[0].path)[0] if files else None
     reported = {unit.unit_id for record in records for unit in record.units}
     last = records[-1] if records else None
     return Report(
         output=store.location,
         state="complete" if is_complete else _state(store),
         manifest=manifest,
-        num_units_committed=len(files),
-        num_rows_committed=sum(units[file.unit_id].num_rows for file in files),
+        num_units_committed=len(committed),
+        num_rows_committed=sum(units[unit_id].num_rows for unit_id in committed),
         rows=rows,
         runs=runs,
         records=tuple(records),
         num_foreign_records=num_foreign_records,
         num_rows_unrecorded=sum(
-            units[file.unit_id].num_rows for file in files if file.unit_id not in reported
+            units[unit_id].num_rows for unit_id in committed if unit_id not in reported
         ),
         failures=tuple(f for f in store.read_failures() if f.unit_id not in committed),
         speed=_speed(runs),
