@@ -134,7 +134,7 @@ class EngineConfig(_Section):
     )
     max_num_seqs: PositiveInt = Field(256, description="Prompts per engine step.")
     max_num_batched_tokens: PositiveInt | None = Field(
-        None, description="Prompt tokens per engine step. Default: 8192 on GPUs, 2048 on CPU."
+        None, description="Prompt tokens per engine step. Default: 8192 on GPUs, 1024 on CPU."
     )
     prefix_caching: bool | None = Field(
         None,

@@ -84,8 +84,9 @@ def max_num_batched_tokens(config: JobConfig) -> int:
         return given
     from vllm.platforms import current_platform
 
-    # Larger steps gain nothing on CPU.
-    return 2048 if current_platform.is_cpu() else 8192
+    # On CPU larger steps leave the caches: 2048 tokens are 2 % (bloom-560m) to 12 % (SmolLM2-135M)
+    # slower (float32, 2 cores of an EPYC).
+    return 1024 if current_platform.is_cpu() else 8192
 
 
 def shut_down(engine: Any) -> None:

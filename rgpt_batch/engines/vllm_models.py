@@ -35,12 +35,18 @@ def __getattr__(name: str) -> Any:
     from vllm.model_executor.models.bloom import BloomForCausalLM as VllmBloom
     from vllm.model_executor.models.bloom import BloomMLP
 
+    class _InPlaceTanhGelu(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            # A fresh tensor would cost more than the function: on CPU its pages come one by one.
+            torch.ops.aten.gelu_(x, approximate="tanh")
+            return x
+
     class BloomForCausalLM(VllmBloom):  # type: ignore[misc]
         def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
             super().__init__(vllm_config=vllm_config, prefix=prefix)
             for module in self.modules():
                 if isinstance(module, BloomMLP):
-                    module.gelu_impl = torch.nn.GELU(approximate="tanh")
+                    module.gelu_impl = _InPlaceTanhGelu()
 
         def load_weights(self, weights: Iterable[tuple[str, Any]]) -> set[str]:
             loaded: set[str] = set()
