@@ -58,17 +58,23 @@ class ModelShape:
         """Weights of all layers' matrices, embeddings left out."""
         kv_size = self.hidden_size * self.num_kv_heads // self.num_heads
         attention = 2 * self.hidden_size * (self.hidden_size + kv_size)
-        ffn = self.num_ffn_matrices * self.hidden_size * self.ffn_size
-        return self.num_layers * (attention + ffn)
+        return self.num_layers * (attention + self.num_ffn_parameters)
+
+    @property
+    def num_ffn_parameters(self) -> int:
+        """Weights of one layer's feed-forward matrices."""
+        return self.num_ffn_matrices * self.hidden_size * self.ffn_size
 
     def flops_per_score(self, num_tokens: int, num_query_tokens: int) -> float:
         """FLOPs that a score needs: the body for every token, the head for the query's rows.
 
-        Attention is causal: query t meets t + 1 keys. Nothing is shared between pairs.
+        The last feed-forward layer belongs to the head. Attention is causal: query t meets t + 1
+        keys. Nothing is shared between pairs.
         """
-        body = 2.0 * self.num_layer_parameters * num_tokens
+        body = 2.0 * (self.num_layer_parameters - self.num_ffn_parameters) * num_tokens
         attention = 2.0 * self.num_layers * self.hidden_size * num_tokens * (num_tokens + 1)
-        return body + attention + 2.0 * self.vocab_size * self.hidden_size * num_query_tokens
+        head = 2.0 * (self.num_ffn_parameters + self.vocab_size * self.hidden_size)
+        return body + attention + head * num_query_tokens
 
 
 def _bloom(name: str, hidden_size: int, num_layers: int, num_heads: int) -> ModelShape:

@@ -47,6 +47,9 @@ class TransformersEngine:
                 f"model '{config.name}': the checkpoint lacks {len(missing)} tensors, such as "
                 f"{missing[0]}. Download or convert it again."
             )
+        if getattr(model.config, "attn_logit_softcapping", None):
+            # torch's attention, the default, leaves Gemma 2's soft cap out without a word.
+            model.set_attn_implementation("eager")
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model: Any = model.eval().to(self._device)
 

@@ -1,7 +1,8 @@
 """A vLLM plugin that adds, for every causal language model, one that scores queries.
 
 `LlamaForCausalLM` gets `LlamaForCausalLMQueryRows`: the same weights and layers, with a pooler
-instead of a sampler. vLLM then runs it as a pooling model.
+instead of a sampler, and the end of the last layer for the pooler's rows alone. vLLM then runs it
+as a pooling model.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def __getattr__(name: str) -> Any:
 def _query_rows_model(base: Any, name: str) -> Any:
     from vllm.model_executor.models.interfaces_base import VllmModelForPooling
 
+    from rgpt_batch.engines.vllm_last_layer import stop_before_last_mlp
     from rgpt_batch.engines.vllm_query_rows_pooler import QueryRowsPooler
 
     class QueryRowsModel(base, VllmModelForPooling):  # type: ignore[misc]
@@ -52,8 +54,10 @@ def _query_rows_model(base: Any, name: str) -> Any:
 
         def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
             super().__init__(vllm_config=vllm_config, prefix=prefix)
+            finish = stop_before_last_mlp(self)
             self.pooler = QueryRowsPooler(
-                self.compute_logits, vllm_config.model_config.get_vocab_size()
+                lambda rows: self.compute_logits(finish(rows)),
+                vllm_config.model_config.get_vocab_size(),
             )
 
     QueryRowsModel.__name__ = QueryRowsModel.__qualname__ = name

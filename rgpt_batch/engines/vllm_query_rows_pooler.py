@@ -33,7 +33,8 @@ class QueryRowsPooler(Pooler):  # type: ignore[misc]
     """Computes logits at the rows that predict query tokens, and nowhere else.
 
     Args:
-        compute_logits: The model's own, from shape (rows, hidden_size) to (rows, vocab_size).
+        compute_logits: From rows of hidden states, shape (rows, hidden_size), a copy of its own, to
+            (rows, vocab_size).
         vocab_size: Bounds how many rows are computed at once.
     """
 
