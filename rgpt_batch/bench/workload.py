@@ -42,7 +42,8 @@ def make_pairs(
     workload: Workload, num_pairs: int, words: Sequence[str], seed: int
 ) -> list[ScorePair]:
     """Draw random texts. Other seeds give other documents, which no cache has seen."""
-    chooser = random.Random(seed)
+    # A number and its negative would give the same texts.
+    chooser = random.Random(str(seed))
 
     def text(num_words: int) -> str:
         return " ".join(chooser.choices(words, k=num_words))

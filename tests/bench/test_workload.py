@@ -37,10 +37,11 @@ def test_words_of_an_ordinary_tokenizer_are_one_token_each(tiny_tokenizer: Path)
 
 def test_pairs_of_a_document_follow_each_other_and_other_turns_have_other_documents() -> None:
     words = [f"w{i}" for i in range(500)]
-    first, second = (make_pairs(WORKLOAD, 8, words, seed=seed) for seed in (1, 2))
+    first, *others = (make_pairs(WORKLOAD, 8, words, seed=seed) for seed in (1, 2, 0, -1, -2))
     assert [pair.document for pair in first[:4]] == [first[0].document] * 4
     assert len({pair.query for pair in first}) == 8
-    assert not {pair.document for pair in first} & {pair.document for pair in second}
+    for other in others:
+        assert not {pair.document for pair in first} & {pair.document for pair in other}
     assert make_pairs(WORKLOAD, 8, words, seed=1) == first
 
 
