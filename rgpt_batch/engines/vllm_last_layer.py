@@ -2,8 +2,8 @@
 
 In the last layer a document's token has to give its key and value to the query's tokens. What
 becomes of it after that nobody reads. So the model stops before that layer's MLP, and only the rows
-that predict query tokens go through the MLP and the final norm. In bloom-560m that is 3 % of the
-work for a pair, in Llama-2-7B 2 %.
+that predict query tokens go through the MLP and the final norm. In bloom-560m that is 2.4 % of the
+work for a pair of 90 tokens, in Llama-2-7B 1.9 %.
 
 No layer's forward is replaced: the last MLP and the norms around it are, by functions that let
 everything pass. The layers' code stays vLLM's.
