@@ -55,6 +55,24 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
     }
 
 
+def with_room_for_a_token(args: dict[str, Any]) -> dict[str, Any]:
+    """Raise max_model_len by the token that vLLM has to generate behind the longest prompt.
+
+    That may be one more than the model has positions, which vLLM refuses; but nothing is computed
+    at the last one, since the token is never fed.
+
+    Raises:
+        ValueError: From vLLM: the longest prompt itself does not fit the model.
+    """
+    from vllm import EngineArgs
+
+    EngineArgs(**args).create_model_config()
+    length = args["max_model_len"] + 1
+    # vLLM believes this name where it tells of more positions than the others.
+    overrides = {**args.get("hf_overrides", {}), "model_max_length": length}
+    return args | {"max_model_len": length, "hf_overrides": overrides}
+
+
 def prefix_cache_args(config: JobConfig) -> dict[str, Any]:
     """Collect the arguments of vllm.EngineArgs for an engine that reads the prefix cache."""
     from vllm.platforms import current_platform
@@ -116,7 +134,10 @@ def start_error(config: JobConfig, error: Exception) -> EngineStartError:
         if isinstance(error, ValidationError)
         else error
     )
+    advice = "Set VLLM_LOGGING_LEVEL=INFO to see vLLM's log."
+    if "derived max_model_len" in str(cause):
+        advice = "Lower protocol.max_length to the number of positions that the model has."
     return EngineStartError(
         f"vLLM cannot start with model '{config.model.name}': {type(error).__name__}: {cause}\n"
-        "Set VLLM_LOGGING_LEVEL=INFO to see vLLM's log."
+        f"{advice}"
     )

@@ -1,7 +1,7 @@
 """Scoring with vLLM's prompt logprobs: works on every vLLM, on CPU and GPU.
 
 vLLM computes logprobs for every prompt token; those of the query's tokens are kept. One token has
-to be generated, so prompts may be at most max_model_len - 1 tokens long.
+to be generated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PromptLogprobsEngine:
         vllm_common.set_environment()
         args = vllm_common.engine_args(
             config,
-            max_model_len=config.protocol.max_tokens + 1,
+            max_model_len=config.protocol.max_tokens,
             # Requests for prompt logprobs never read the prefix cache.
             enable_prefix_caching=False,
         )
@@ -40,7 +40,7 @@ class PromptLogprobsEngine:
             from rgpt_batch.engines import vllm_models
 
             vllm_models.register()
-            self._llm: Any = LLM(**args)
+            self._llm: Any = LLM(**vllm_common.with_room_for_a_token(args))
         except Exception as error:
             raise vllm_common.start_error(config, error) from error
         self._params = SamplingParams(

@@ -104,13 +104,12 @@ def _start(config: JobConfig) -> Any:
             f"this vLLM has no {', '.join(names)}. Set engine.method=prompt-logprobs."
         )
     vllm_models.register()
-    return LLM(
-        **vllm_common.engine_args(
-            config,
-            max_model_len=config.protocol.max_tokens + 1,
-            **vllm_common.prefix_cache_args(config),
-        )
+    args = vllm_common.engine_args(
+        config,
+        max_model_len=config.protocol.max_tokens,
+        **vllm_common.prefix_cache_args(config),
     )
+    return LLM(**vllm_common.with_room_for_a_token(args))
 
 
 def _sampling_params(pair: TokenizedPair, read_cache: bool) -> Any:

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import EngineStartError
-from tests.engines.configs import METHODS, float32_config, open_engine
-from tests.engines.test_contract import PAIRS, TOLERANCE
+from tests.engines.configs import MAX_LENGTH, METHODS, float32_config, open_engine
+from tests.engines.test_contract import PAIRS, TOLERANCE, make_pair
 
 WITH_MODEL = METHODS[1:]
 
@@ -138,3 +138,29 @@ def test_an_engine_scores_in_other_threads_than_the_one_that_started_it(tiny_lla
                 found = pool.submit(engine.score, PAIRS).result()
             for one, other in zip(found, expected, strict=True):
                 np.testing.assert_allclose(one.values, other.values, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("method", ["prompt-logprobs", "query-rows"])
+def test_the_longest_prompt_may_fill_the_model(
+    method: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = with_positions(tiny_llama, tmp_path / "just-enough", MAX_LENGTH)
+    pair = make_pair(MAX_LENGTH - 9, 9)
+    with open_engine(float32_config(folder, "transformers")) as engine:
+        expected = engine.score([pair])
+    with open_engine(float32_config(folder, method)) as engine:
+        got = engine.score([pair])
+    np.testing.assert_allclose(got[0].values, expected[0].values, rtol=0, atol=TOLERANCE)
+    folder = with_positions(tiny_llama, tmp_path / "one-less", MAX_LENGTH - 1)
+    with pytest.raises(EngineStartError, match=r"Lower protocol\.max_length") as raised:
+        create_engine(float32_config(folder, method))
+    assert "(1024) is greater than" in str(raised.value)
+
+
+def with_positions(model: Path, folder: Path, num_positions: int) -> Path:
+    """Copy a model, and say that it was trained on so many positions."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["max_position_embeddings"] = num_positions
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
