@@ -89,6 +89,12 @@ def save_tiny_bloom(folder: Path, *, own_head: bool) -> Path:
     return save_tiny_tokenizer(folder)
 
 
+def set_config(folder: Path, **settings: object) -> None:
+    """Change settings in a model's config.json."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | settings))
+
+
 def fill_head(model: Path, value: float) -> None:
     """Give all weights of a tiny Llama's head one value, which spoils every score."""
     import torch

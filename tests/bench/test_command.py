@@ -37,6 +37,7 @@ def test_every_variant_is_measured_or_told_why_not(run_cli: RunCli, tmp_path: Pa
     assert all(float(row[2].replace(",", "")) > 0 for row in cells)
     # All variants score the same pairs the same, in bfloat16 where the machine has it.
     assert all(float(row[8].rstrip(" |")) < 0.1 for row in cells[:-2])
+    assert [row[8].rstrip(" |") for row in cells[-2:]] == ["-", "-"]
     # The pipeline takes turns with query-rows alone.
     assert [row[1] for row in cells[-2:]] == ["query-rows", "pipeline"]
     assert all(row[4] != "-" for row in cells[-2:])

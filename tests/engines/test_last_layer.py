@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -21,7 +20,7 @@ from tests.engines.test_query_rows import (
     mixed_pairs,
     query_rows,
 )
-from tests.models import VOCAB_SIZE, save_tiny_tokenizer
+from tests.models import VOCAB_SIZE, save_tiny_tokenizer, set_config
 
 pytestmark = pytest.mark.vllm
 
@@ -97,9 +96,7 @@ def test_bloom_whose_residual_is_normalised_equals_the_reference(
     tiny_bloom: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny_bloom, tmp_path / "bloom")
-    config = json.loads((folder / "config.json").read_text())
-    config["apply_residual_connection_post_layernorm"] = True
-    (folder / "config.json").write_text(json.dumps(config))
+    set_config(folder, apply_residual_connection_post_layernorm=True)
     pairs = mixed_pairs(4, 100)
     assert difference(folder, pairs) <= TOLERANCE
     plain = TransformersEngine(float32_config(tiny_bloom).model).score(pairs)

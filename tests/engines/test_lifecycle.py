@@ -17,6 +17,7 @@ from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import EngineStartError
 from tests.engines.configs import MAX_LENGTH, METHODS, float32_config, open_engine
 from tests.engines.test_contract import PAIRS, TOLERANCE, make_pair
+from tests.models import set_config
 
 WITH_MODEL = METHODS[1:]
 
@@ -61,11 +62,6 @@ def remove_one_of_two_files(folder: Path) -> None:
 
 def damage_config(folder: Path) -> None:
     (folder / "config.json").write_text("{")
-
-
-def set_config(folder: Path, **settings: object) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | settings))
 
 
 def set_unknown_architecture(folder: Path) -> None:
@@ -144,23 +140,15 @@ def test_an_engine_scores_in_other_threads_than_the_one_that_started_it(tiny_lla
 def test_the_longest_prompt_may_fill_the_model(
     method: str, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    folder = with_positions(tiny_llama, tmp_path / "just-enough", MAX_LENGTH)
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    set_config(folder, max_position_embeddings=MAX_LENGTH)
     pair = make_pair(MAX_LENGTH - 9, 9)
     with open_engine(float32_config(folder, "transformers")) as engine:
         expected = engine.score([pair])
     with open_engine(float32_config(folder, method)) as engine:
         got = engine.score([pair])
     np.testing.assert_allclose(got[0].values, expected[0].values, rtol=0, atol=TOLERANCE)
-    folder = with_positions(tiny_llama, tmp_path / "one-less", MAX_LENGTH - 1)
+    set_config(folder, max_position_embeddings=MAX_LENGTH - 1)
     with pytest.raises(EngineStartError, match=r"Lower protocol\.max_length") as raised:
         create_engine(float32_config(folder, method))
     assert "(1024) is greater than" in str(raised.value)
-
-
-def with_positions(model: Path, folder: Path, num_positions: int) -> Path:
-    """Copy a model, and say that it was trained on so many positions."""
-    shutil.copytree(model, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["max_position_embeddings"] = num_positions
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder

@@ -5,7 +5,6 @@ What every engine promises is in test_contract.py, whole prompts of all kinds ar
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from rgpt_batch.records import QueryLogprobs, TokenizedPair
 from tests.engines import schedulers
 from tests.engines.configs import float32_config
 from tests.engines.shared_prefixes import BLOCK_SIZE, MAX_LENGTH, adversarial_pairs, to_pair
+from tests.models import set_config
 
 pytestmark = pytest.mark.vllm
 
@@ -243,11 +243,6 @@ def with_8_bit_layers(model: Path, folder: Path) -> Path:
         },
     )
     return folder
-
-
-def set_config(folder: Path, **settings: object) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | settings))
 
 
 def test_a_model_that_is_no_causal_language_model_is_refused(
