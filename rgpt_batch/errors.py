@@ -11,7 +11,7 @@ RgptBatchError
 │   └── EngineDead          the engine process is gone; retry on a new worker
 ├── CommitError             the operator: a result could not be published; retry is safe
 │   └── CommitStateUnknown  the store did not say whether the commit happened; list it, then decide
-├── StorageError            the operator: an object store refuses or fails; retry when it is back
+├── StorageError            the operator: a store or a disk refuses or fails; retry when it is back
 └── Interrupted             nobody: a signal stopped the job; the same command resumes it
 """
 
@@ -66,7 +66,7 @@ class CommitStateUnknown(CommitError):
 
 
 class StorageError(RgptBatchError):
-    """An object store refused a request, or gave no answer.
+    """An object store or a disk refused a request, or gave no answer.
 
     Attributes:
         is_transient: Whether the same request may succeed later. If it was a write, it may have

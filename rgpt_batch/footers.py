@@ -11,10 +11,38 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rgpt_batch.errors import ShardError
+from rgpt_batch.errors import ShardError, StorageError
 
 # What pyarrow raises for files that are no Parquet, or no longer.
 READ_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Tell damaged bytes from a storage that fails, and from too little memory or too few threads.
+
+    Arrow reports damaged bytes as an OSError without errno, or as one of the subclasses of
+    ArrowException; a failing storage with errno; a lack of threads as ArrowException itself.
+    """
+    if isinstance(error, MemoryError | StorageError) or type(error) is pa.ArrowException:
+        return False
+    return getattr(error, "errno", None) is None
+
+
+def read_error(path: str, error: Exception) -> ShardError | StorageError:
+    """Say why a Parquet file of ours cannot be read, without advice in the case of damage.
+
+    Returns:
+        ShardError for damage; StorageError where the file may be as good as ever.
+    """
+    if isinstance(error, StorageError):
+        return error
+    reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+    if is_damage(error):
+        return ShardError(f"{path}: not a readable Parquet file: {reason}.")
+    return StorageError(
+        f"{path}: cannot be read: {reason}. Nothing says that the file is damaged: check the "
+        "storage, permissions and memory, then run the same command again."
+    )
 
 
 def check_column_chunks(path: str, metadata: pq.FileMetaData, columns: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
 from rgpt_batch.files import open_source
+from rgpt_batch.footers import read_error
 from rgpt_batch.pair_hash import NUM_BYTES
 from rgpt_batch.records import QueryLogprobs, Rejection, Score
 from rgpt_batch.shards import SOURCE_FILE, SOURCE_ROW
@@ -47,7 +47,8 @@ class Footer(BaseModel):
         versions: Package name → version, of the worker that wrote the file.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # What another version adds is no reason to doubt the rest: the fingerprint covers the scores.
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     fingerprint: str
     unit_id: str
@@ -136,13 +137,22 @@ def read_footer(path: str) -> tuple[Footer, pq.FileMetaData]:
     """Read what a scored file says of itself.
 
     Raises:
-        ShardError: The file is not readable Parquet, or was not written by this program.
+        ShardError: The file is damaged, or was not written by this program.
+        ManifestMismatch: Another version of this program has written it.
+        StorageError: The storage fails; the file may be good.
     """
     try:
         metadata = pq.read_metadata(open_source(path))
-    except (OSError, pa.ArrowException) as error:
-        raise ShardError(f"{path}: not a readable Parquet file: {error}.") from error
+    except (OSError, MemoryError, pa.ArrowException) as error:
+        raise read_error(path, error) from error
     try:
-        return Footer.model_validate(json.loads((metadata.metadata or {})[_FOOTER_KEY])), metadata
-    except (KeyError, ValueError, ValidationError) as error:
+        text = (metadata.metadata or {})[_FOOTER_KEY]
+    except KeyError as error:
         raise ShardError(f"{path}: not a scored file of rgpt-batch; it has no footer.") from error
+    try:
+        return Footer.model_validate_json(text), metadata
+    except ValidationError as error:
+        raise ManifestMismatch(
+            f"{path}: another version of rgpt-batch has written its footer, and this one does not "
+            "understand it. Use that version, or another output folder."
+        ) from error

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from rgpt_batch.columns import Columns
 from rgpt_batch.errors import ShardError
 from rgpt_batch.files import buffer_bytes, open_version
-from rgpt_batch.footers import READ_ERRORS
+from rgpt_batch.footers import READ_ERRORS, is_damage
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair, Segment, WorkUnit
 
 _BATCH_ROWS = 1024
@@ -112,10 +112,7 @@ def _read_group(
             f"{error}. Give the worker more, or write the file with smaller values."
         ) from error
     except (OSError, pa.ArrowException) as error:
-        # Arrow reports damaged bytes as an OSError without errno, or as one of the subclasses of
-        # ArrowException; a failing storage with errno; a lack of threads as ArrowException itself.
-        is_damage = getattr(error, "errno", None) is None and type(error) is not pa.ArrowException
-        if not is_damage:
+        if not is_damage(error):
             raise ShardError(
                 f"{path}: reading failed: {error}. Check the storage, and the limits of the "
                 "worker's process."
