@@ -85,6 +85,8 @@ def run_job(
     earlier = None
     if reuse is not None:
         earlier = find_earlier_scores(reuse, store, planned.identity, config)
+        if earlier.problem is not None:
+            report(f"reusing what is there of {reuse}: {earlier.problem}")
     with _signals_raise():
         manifest = find_plan(store, planned, on_change)
         if manifest is None:
@@ -93,7 +95,7 @@ def run_job(
                 planned = join_and_cut(planned, relations, store, config)
             store.save_manifest(planned)
             manifest = store.load_manifest() or planned
-    committed = store.committed()
+        committed = store.withdraw_false_success()
     missing = [unit for unit in manifest.units if unit.unit_id not in committed]
     remaining = [unit for unit in missing if only is None or unit.unit_id in only]
     tally = Tally(
@@ -106,9 +108,9 @@ def run_job(
     if remaining:
         with suppress(ShardError):  # The unit's worker will report it.
             config = decide_prefix_caching(config, manifest.columns, remaining)
-    run = Run(store, manifest, config, tally, earlier)
+    run = Run(store, manifest, config, tally, _say, earlier)
     try:
-        run.open()
+        run.open(has_work=bool(remaining))
         with _signals_raise():
             if remaining:
                 _score(run, remaining, report, quiet=quiet)
@@ -119,9 +121,7 @@ def run_job(
             error.add_note(
                 "Committed units are safe; run the same command again to score the rest."
             )
-        # Where even the record cannot be written, the error itself says more.
-        with suppress(OSError, CommitError):
-            run.close(state, {"cause": f"{type(error).__name__}: {error}"})
+        run.close(state, {"cause": f"{type(error).__name__}: {error}"})
         raise
     state = "complete" if summary.exit_code == EXIT_COMPLETE else "incomplete"
     if state == "complete":

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from rgpt_batch.config import JobConfig
-from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
-from rgpt_batch.files import sha256
+from rgpt_batch.errors import CommitError, ConfigError, StorageError
 from rgpt_batch.manifest import Manifest, installed_versions
+from rgpt_batch.output_files import crash_problem, describe_files, foreign_files
 from rgpt_batch.parity import Parity
 from rgpt_batch.progress import Tally
 from rgpt_batch.records import RejectionReason, UnitFailure, UnitReport, WorkUnit
 from rgpt_batch.reuse import EarlierScores
-from rgpt_batch.score_file import read_footer
 from rgpt_batch.store import Store
-from rgpt_batch.store.base import CommittedFile
+from rgpt_batch.store.success import OutputFile, Success
 
 EXIT_COMPLETE = 0
 EXIT_USAGE = 2
 EXIT_INCOMPLETE = 3
-
-_NUM_FILES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +64,11 @@ class JobSummary:
 
 
 class Run:
-    """One run of the command, and the record that it leaves."""
+    """One run of the command, and the record that it leaves.
+
+    Args:
+        warn: Is told of records that cannot be written: scores do not depend on them.
+    """
 
     def __init__(
         self,
@@ -76,6 +76,7 @@ class Run:
         manifest: Manifest,
         config: JobConfig,
         tally: Tally,
+        warn: Callable[[str], None],
         earlier: EarlierScores | None = None,
     ) -> None:
         self.store = store
@@ -87,12 +88,18 @@ class Run:
         self.reports: list[UnitReport] = []
         self.failures: list[UnitFailure] = []
         self.started = time.monotonic()
+        self._warn = warn
         self._started_at = time.time()
         self._run_id = f"{datetime.now():%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
 
-    def open(self) -> None:
-        """Write a record for the case that this process has no time to write another one."""
-        self._write("running", {"units": []})
+    def open(self, *, has_work: bool) -> None:
+        """Write a record for the case that this process has no time to write another one.
+
+        Raises:
+            CommitError: There is work, and nothing can be written: it would be in vain.
+        """
+        with nullcontext() if has_work else self._only_a_record():
+            self._write("running", {"units": []})
 
     def add(self, outcome: UnitReport | UnitFailure) -> None:
         """Note the outcome of one unit."""
@@ -100,18 +107,30 @@ class Run:
             self.reports.append(outcome)
         else:
             self.failures.append(outcome)
-            self.store.add_failure(outcome)
+            with self._only_a_record():
+                self.store.add_failure(outcome)
 
     def note_committed(self, unit_ids: Iterable[str]) -> None:
         """Note what is published, whoever did it: no such unit is a failed one."""
-        on_record = {failure.unit_id for failure in self.store.read_failures()}
-        self.store.drop_failures(on_record.intersection(unit_ids))
+        with self._only_a_record():
+            on_record = {failure.unit_id for failure in self.store.read_failures()}
+            self.store.drop_failures(on_record.intersection(unit_ids))
 
     def close(self, state: str, ending: dict[str, Any]) -> None:
         """Write the final status and the record of the run."""
-        self.store.write_status(self.tally.status(state))
+        with self._only_a_record():
+            self.store.write_status(self.tally.status(state))
         units = [asdict(report) for report in self.reports]
-        self._write(state, {"finished_at": time.time(), **ending, "units": units})
+        with self._only_a_record():
+            self._write(state, {"finished_at": time.time(), **ending, "units": units})
+
+    @contextmanager
+    def _only_a_record(self) -> Iterator[None]:
+        """Go on where a record cannot be written."""
+        try:
+            yield
+        except (CommitError, StorageError, OSError) as error:
+            self._warn(f"warning: a record is missing: {error}")
 
     def _write(self, state: str, facts: dict[str, Any]) -> None:
         self.store.write_run(
@@ -143,37 +162,44 @@ def recorded_config(store: Store) -> JobConfig:
 
 
 def finish(run: Run) -> JobSummary:
-    """Compare what is published with the plan; declare success if nothing is missing."""
-    tally = run.tally
-    committed = run.store.committed()
-    run.note_committed(committed)
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        files = dict(zip(committed, pool.map(_describe_file, committed.values()), strict=True))
+    """Compare what is published with the plan; declare success if nothing is missing.
+
+    Files that _SUCCESS names are not read again.
+    """
+    manifest, tally, listing = run.manifest, run.tally, run.store.listing()
+    run.note_committed(listing.files)
+    planned = {unit.unit_id for unit in manifest.units}
+    success = listing.success
+    if success and success.fingerprint == manifest.fingerprint and success.files.keys() == planned:
+        files, problems = success.files, []
+    else:
+        success = None
+        files, problems = describe_files(listing.files)
     num_rejected: Counter[str] = Counter()
     for file in files.values():
-        num_rejected.update(file["num_rejected"])
+        num_rejected.update(file.num_rejected)
     # From here on the tally speaks of the whole output, earlier runs included.
     tally.num_rejected = num_rejected
-    missing = [unit for unit in run.manifest.units if unit.unit_id not in files]
-    num_reused = sum(file["num_reused"] for file in files.values())
-    problems = _problems(run, files, missing, num_rejected)
-    if not problems:
+    missing = [unit for unit in manifest.units if unit.unit_id not in listing.files]
+    num_reused = sum(file.num_reused for file in files.values())
+    problems = [*_problems(run, files, missing, num_rejected), *problems]
+    if not problems and success is None:
         run.store.write_success(
-            {
-                "fingerprint": run.manifest.fingerprint,
-                "num_units": len(files),
-                "num_rows": run.manifest.num_rows,
-                "num_rejected": dict(num_rejected),
-                "num_reused": num_reused,
-                "files": files,
-            }
+            Success(
+                fingerprint=manifest.fingerprint,
+                num_units=len(files),
+                num_rows=manifest.num_rows,
+                num_rejected=dict(num_rejected),
+                num_reused=num_reused,
+                files=files,
+            )
         )
     pairs_per_second, _, _ = tally.rates()
     return JobSummary(
         output=run.store.location,
         exit_code=EXIT_INCOMPLETE if problems else EXIT_COMPLETE,
-        num_units=len(run.manifest.units),
-        num_rows=run.manifest.num_rows,
+        num_units=len(manifest.units),
+        num_rows=manifest.num_rows,
         num_rows_before=tally.num_rows_before,
         num_rows_scored=tally.num_rows_done,
         num_rejected=dict(num_rejected),
@@ -192,7 +218,10 @@ def finish(run: Run) -> JobSummary:
 
 
 def _problems(
-    run: Run, files: dict[str, Any], missing: Sequence[WorkUnit], num_rejected: Counter[str]
+    run: Run,
+    files: Mapping[str, OutputFile],
+    missing: Sequence[WorkUnit],
+    num_rejected: Counter[str],
 ) -> list[str]:
     problems = []
     if missing:
@@ -201,12 +230,7 @@ def _problems(
             f"{len(missing)} of {len(run.manifest.units)} units ({num_rows:,} rows) are not "
             "scored. Running the same command again tries them once more."
         )
-    planned = {unit.unit_id for unit in run.manifest.units}
-    for unit_id, file in files.items():
-        if unit_id not in planned or file["fingerprint"] != run.manifest.fingerprint:
-            problems.append(
-                f"{file['name']} belongs to another job. Delete it and run the same command again."
-            )
+    problems += foreign_files(files, run.manifest)
     limit = run.config.output.max_rejected_fraction
     if num_rejected.total() > limit * run.manifest.num_rows:
         problems.append(
@@ -219,43 +243,8 @@ def _problems(
             "and no ids. Repair the file and score it again."
         )
     if num_rejected[RejectionReason.ENGINE_CRASH]:
-        problems.append(_crash_problem(files))
+        problems.append(crash_problem(files.values()))
     return problems
-
-
-def _crash_problem(files: dict[str, Any]) -> str:
-    crashes = {
-        file["name"]: file["num_rejected"][RejectionReason.ENGINE_CRASH]
-        for file in files.values()
-        if RejectionReason.ENGINE_CRASH in file["num_rejected"]
-    }
-    names = ", ".join(list(crashes)[:_NUM_FILES_SHOWN])
-    more = f" and {len(crashes) - _NUM_FILES_SHOWN} more" if len(crashes) > _NUM_FILES_SHOWN else ""
-    return (
-        f"{sum(crashes.values()):,} rows have no score because they kill the engine, in "
-        f"{names}{more}. To try them once more, delete these files and run the same command again."
-    )
-
-
-def _describe_file(file: CommittedFile) -> dict[str, Any]:
-    try:
-        footer, metadata = read_footer(file.path)
-    except ShardError as error:
-        raise ManifestMismatch(f"{error} Delete it and run the same command again.") from error
-    if metadata.num_rows != footer.num_rows:
-        raise ManifestMismatch(
-            f"{file.path}: {metadata.num_rows} rows, its footer says {footer.num_rows}. "
-            "Delete it and run the same command again."
-        )
-    return {
-        "name": os.path.basename(file.path),
-        "size": file.size,
-        "sha256": sha256(file.path),
-        "num_rows": footer.num_rows,
-        "num_rejected": footer.num_rejected,
-        "num_reused": footer.num_reused,
-        "fingerprint": footer.fingerprint,
-    }
 
 
 def engine_busy_fraction(reports: Sequence[UnitReport]) -> float:

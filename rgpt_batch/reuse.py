@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rgpt_batch.config import JobConfig
-from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
+from rgpt_batch.errors import ConfigError, ManifestMismatch, RgptBatchError, ShardError
+from rgpt_batch.footers import read_error
 from rgpt_batch.manifest import Identity, differences, scoring_identity
 from rgpt_batch.pair_tables import open_database
 from rgpt_batch.score_file import PAIR_HASH, SCORE_SCHEMA, TOKEN_LOGPROBS, read_footer
@@ -43,6 +43,7 @@ class EarlierScores:
         files: Its committed files, in order.
         num_rows: Their rows, rejected ones included.
         has_logprobs: Whether the new job needs the logprobs per token, too.
+        problem: Why its files are not all that the earlier job was to score; None where they are.
     """
 
     location: str
@@ -50,6 +51,7 @@ class EarlierScores:
     files: tuple[str, ...]
     num_rows: int
     has_logprobs: bool
+    problem: str | None
 
     def record(self) -> dict[str, Any]:
         """Return what the record of a run says of them."""
@@ -78,6 +80,7 @@ def find_earlier_scores(
         ConfigError: The folder holds no job, is the new job's own, or lacks what is needed.
         ManifestMismatch: Its scores were made with other settings.
         ShardError: One of its files is damaged or of another job.
+        StorageError: One of its files cannot be read.
     """
     store = open_store(earlier)
     if Path(store.location).resolve() == Path(output.location).resolve():
@@ -92,10 +95,14 @@ def find_earlier_scores(
             "folder of an earlier job, or leave --reuse out."
         )
     _check_settings(store.location, manifest.identity, identity, config)
-    files = store.committed()
+    listing = store.listing()
+    files = listing.files
     num_rows = 0
     for file in files.values():
-        footer, metadata = read_footer(file.path)
+        try:
+            footer, metadata = read_footer(file.path)
+        except ShardError as error:
+            raise ShardError(f"{error} Delete it; its pairs are then scored again.") from error
         if footer.fingerprint != manifest.fingerprint or metadata.num_rows != footer.num_rows:
             raise ShardError(
                 f"{file.path}: belongs to another job, or lacks rows. Delete it; its pairs are "
@@ -108,6 +115,7 @@ def find_earlier_scores(
         files=tuple(file.path for file in files.values()),
         num_rows=num_rows,
         has_logprobs=config.output.query_token_logprobs,
+        problem=listing.problem,
     )
 
 
@@ -118,13 +126,17 @@ def build_index(earlier: EarlierScores, output: Store) -> str:
 
     Raises:
         ShardError: A file of the earlier job is damaged.
+        StorageError: A file of the earlier job cannot be read.
         ConfigError: The disk is full.
     """
-    index = index_folder(output) / f"{_digest(earlier)}.arrow"
+    index = _index_folder(output) / f"{_digest(earlier)}.arrow"
     if index.exists():
         return str(index)
     index.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=index.parent) as work:
+    # What a killed run leaves there goes some day.
+    staging = Path(output.location, "_rgpt", "staging")
+    staging.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="sorting-", dir=staging) as work:
         written = Path(work, index.name)
         _write_sorted(earlier, written)
         # Another run of the same command may have been faster; its index is the same.
@@ -133,14 +145,15 @@ def build_index(earlier: EarlierScores, output: Store) -> str:
     return str(index)
 
 
-def index_folder(output: Store) -> Path:
-    """Return where the indexes of a job are; they can go when it is complete."""
-    return Path(output.location, "_rgpt", "reuse")
-
-
 def drop_indexes(output: Store) -> None:
-    """Delete what build_index has written."""
-    shutil.rmtree(index_folder(output), ignore_errors=True)
+    """Delete what build_index has written; another run that builds or reads one goes on."""
+    with suppress(OSError):
+        for index in _index_folder(output).glob("*.arrow"):
+            index.unlink(missing_ok=True)
+
+
+def _index_folder(output: Store) -> Path:
+    return Path(output.location, "_rgpt", "reuse")
 
 
 def _check_settings(location: str, old: Identity, new: Identity, config: JobConfig) -> None:
@@ -174,7 +187,7 @@ def _digest(earlier: EarlierScores) -> str:
 
 def _write_sorted(earlier: EarlierScores, path: Path) -> None:
     schema = _index_schema(earlier.has_logprobs)
-    errors: list[ShardError] = []
+    errors: list[RgptBatchError] = []
     rows = pa.RecordBatchReader.from_batches(schema, _read(earlier, schema, errors))
     remedy = "Make room where the output folder is, or leave --reuse out."
     try:
@@ -192,7 +205,7 @@ def _write_sorted(earlier: EarlierScores, path: Path) -> None:
 
 
 def _read(
-    earlier: EarlierScores, schema: pa.Schema, errors: list[ShardError]
+    earlier: EarlierScores, schema: pa.Schema, errors: list[RgptBatchError]
 ) -> Iterator[pa.RecordBatch]:
     """Yield the scored rows of all files, with their hashes in halves."""
     for path in earlier.files:
@@ -200,14 +213,12 @@ def _read(
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 for batch in file.iter_batches(_READ_ROWS, columns=[PAIR_HASH, *schema.names[2:]]):
                     yield _to_index_rows(batch, schema)
-        except (OSError, pa.ArrowException, KeyError) as error:
-            errors.append(
-                ShardError(
-                    f"{path}: cannot be read: {error}. Delete the file; its pairs are then scored "
-                    "again."
-                )
-            )
-            raise errors[-1] from error
+        except (OSError, MemoryError, pa.ArrowException, KeyError) as error:
+            failure: RgptBatchError = read_error(path, error)
+            if isinstance(failure, ShardError):
+                failure = ShardError(f"{failure} Delete it; its pairs are then scored again.")
+            errors.append(failure)
+            raise failure from error
 
 
 def _to_index_rows(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

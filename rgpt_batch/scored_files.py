@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.files import open_source
+from rgpt_batch.footers import is_damage, read_error
 from rgpt_batch.plan import resolve_inputs
 from rgpt_batch.store import open_store
 from rgpt_batch.uris import HUB_SCHEME, is_uri, split_uri
@@ -19,21 +20,21 @@ def find_files(inputs: Sequence[str]) -> list[str]:
     """Expand scored folders, files and glob patterns to Parquet files.
 
     Raises:
-        ConfigError: An argument names nothing, or a folder whose job has not finished.
+        ConfigError: An argument names nothing, or a folder whose job is not complete.
     """
     files: list[str] = []
     for argument in inputs:
         if not _holds_job(argument):
             files += resolve_inputs([argument])
             continue
-        store = open_store(argument)
-        if store.read_success() is None:
+        listing = open_store(argument).listing()
+        if listing.problem is not None:
             raise ConfigError(
-                f"{argument}: its job has not finished, so pairs are missing. Run it again, or "
-                f"name the files that are there: '{argument.rstrip('/')}/part-*.parquet'."
+                f"{argument}: {listing.problem}. Run its job again, or name the files that are "
+                f"there: '{argument.rstrip('/')}/part-*.parquet'."
             )
         # A ranking may have been written into the folder, too.
-        files += [file.path for file in store.committed().values()]
+        files += [file.path for file in listing.files.values()]
     return list(dict.fromkeys(files))
 
 
@@ -57,6 +58,7 @@ def column_names(file: str) -> list[str]:
 
     Raises:
         ShardError: The file is not readable Parquet.
+        StorageError: The storage fails.
     """
     return list(read_schema(file).names)
 
@@ -66,26 +68,29 @@ def read_schema(file: str) -> pa.Schema:
 
     Raises:
         ShardError: The file is not readable Parquet.
+        StorageError: The storage fails.
     """
     try:
         return pq.read_schema(open_source(file))
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ShardError(f"{file}: not a readable Parquet file: {reason}") from error
+    except (OSError, MemoryError, pa.ArrowException) as error:
+        raise read_error(file, error) from error
 
 
 def read_rows(files: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
     """Read columns of Parquet files, some rows at a time.
 
     Raises:
-        ShardError: A file cannot be read, or its columns do not fit the schema.
+        ShardError: A file is damaged, or its columns do not fit the schema.
+        StorageError: The storage fails.
     """
     for file in files:
         try:
             with pq.ParquetFile(open_source(file)) as shard:
                 for batch in shard.iter_batches(columns=schema.names):
                     yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
+            if not is_damage(error):
+                raise read_error(file, error) from error
             raise ShardError(f"{file}: its columns cannot be read: {error}") from error
 
 

@@ -14,19 +14,22 @@ import pyarrow.parquet as pq
 from rgpt_batch.columns import Columns
 from rgpt_batch.config import JobConfig
 from rgpt_batch.engines import create_engine
-from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, StorageError
 from rgpt_batch.files import open_source, sha256
+from rgpt_batch.footers import read_error
 from rgpt_batch.job_run import recorded_config
 from rgpt_batch.manifest import Manifest
 from rgpt_batch.pair_hash import NUM_BYTES, pair_hashes
 from rgpt_batch.protocol import load_protocol
 from rgpt_batch.records import TokenizedPair, WorkUnit
 from rgpt_batch.reference import default_tolerance, reference_config
-from rgpt_batch.score_file import PAIR_HASH, SCORE_SCHEMA, read_footer
+from rgpt_batch.score_file import PAIR_HASH, SCORE_SCHEMA, Footer, read_footer
 from rgpt_batch.scoring import MAX_LOGPROB, to_score
 from rgpt_batch.shards import read_pairs
 from rgpt_batch.store import Store
-from rgpt_batch.store.base import CommittedFile
+from rgpt_batch.store.base import CommittedFile, Listing
+
+_REPAIR = "Delete the file and run the job again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +64,9 @@ def verify_output(
     manifest = store.load_manifest()
     if manifest is None:
         raise ConfigError(f"{store.location}: no job was planned here; nothing to verify.")
-    files = store.committed()
-    problems = list(_check_listing(store, manifest, files))
+    listing = store.listing()
+    files = listing.files
+    problems = list(_check_listing(listing, manifest))
     num_rows = 0
     intact: list[WorkUnit] = []
     for unit in manifest.units:
@@ -89,42 +93,41 @@ def verify_output(
     )
 
 
-def _check_listing(
-    store: Store, manifest: Manifest, files: dict[str, CommittedFile]
-) -> Iterator[str]:
-    planned = {unit.unit_id for unit in manifest.units}
+def _check_listing(listing: Listing, manifest: Manifest) -> Iterator[str]:
+    planned, files = {unit.unit_id for unit in manifest.units}, listing.files
     for unit_id in sorted(planned - files.keys()):
         yield f"part-{unit_id}.parquet: missing. Run the job again."
     for unit_id in sorted(files.keys() - planned):
         yield f"{files[unit_id].path}: not part of this job. Delete it."
-    success = store.read_success()
+    success = listing.declared
     if success is None:
-        yield "_SUCCESS: missing or damaged; the job has not finished. Run it again."
+        if listing.is_declared:
+            yield "_SUCCESS: damaged, or of another version of rgpt-batch. Run the job again."
+        else:
+            yield "_SUCCESS: missing; the job has not finished. Run it again."
         return
-    recorded = success.get("files", {})
-    if success.get("fingerprint") != manifest.fingerprint or recorded.keys() != planned:
+    if success.fingerprint != manifest.fingerprint or success.files.keys() != planned:
         yield "_SUCCESS: not of this job, or not of all of its units. Run the job again."
         return
     for unit_id in sorted(planned & files.keys()):
-        if sha256(files[unit_id].path) != recorded[unit_id]["sha256"]:
-            yield (
-                f"{files[unit_id].path}: its checksum differs from _SUCCESS. "
-                "Delete the file and run the job again."
-            )
+        path = files[unit_id].path
+        try:
+            if sha256(path) != success.files[unit_id].sha256:
+                yield f"{path}: its checksum differs from _SUCCESS. {_REPAIR}"
+        except (StorageError, OSError) as error:
+            yield f"{read_error(path, error)}"
 
 
 def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iterator[str]:
     """Check one file's footer, its values, and its ids against the input."""
-    fix = "Delete the file and run the job again."
+    fix = _REPAIR
     try:
-        footer, _ = read_footer(file.path)
-        # Page checksums are compared while reading.
-        table = pq.read_table(open_source(file.path), page_checksum_verification=True)
+        footer, table = _read_file(file.path)
     except ShardError as error:
         yield f"{error} {fix}"
         return
-    except (OSError, pa.ArrowException) as error:
-        yield f"{file.path}: cannot be read: {error}. {fix}"
+    except (ManifestMismatch, StorageError) as error:
+        yield str(error)
         return
     if wrong := [field.name for field in SCORE_SCHEMA if field not in list(table.schema)]:
         yield f"{file.path}: {', '.join(wrong)} missing or of another type. {fix}"
@@ -152,6 +155,16 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
             yield f"{file.path}: {PAIR_HASH} missing. {fix}"
         elif pc.any(pc.not_equal(table[PAIR_HASH], hashes)).as_py():
             yield f"{file.path}: a {PAIR_HASH} is not that of the input's texts. {fix}"
+
+
+def _read_file(path: str) -> tuple[Footer, pa.Table]:
+    """Read footer and rows; errors as read_footer."""
+    footer, _ = read_footer(path)
+    try:
+        # Page checksums are compared while reading.
+        return footer, pq.read_table(open_source(path), page_checksum_verification=True)
+    except (OSError, MemoryError, pa.ArrowException) as error:
+        raise read_error(path, error) from error
 
 
 def _input_ids_and_hashes(unit: WorkUnit, columns: Columns) -> tuple[pa.Table, pa.Array]:

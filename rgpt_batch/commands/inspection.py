@@ -27,8 +27,14 @@ def status(output: str, as_json: bool) -> int:
     manifest = store.load_manifest() if store.has_manifest() else None
     if manifest is None:
         raise ConfigError(f"{output}: no job was planned here.")
-    committed = store.committed()
+    listing = store.listing()
+    committed = listing.files
     recorded = store.read_status() or {"state": "planned"}
+    # A record may be older than what the folder shows.
+    if listing.problem is None:
+        recorded["state"] = "complete"
+    elif recorded.get("state") == "complete":
+        recorded["state"] = "unfinished"
     num_rows = sum(unit.num_rows for unit in manifest.units if unit.unit_id in committed)
     facts = {
         **recorded,
@@ -36,7 +42,7 @@ def status(output: str, as_json: bool) -> int:
         "num_units_committed": len(committed),
         "num_rows": manifest.num_rows,
         "num_rows_committed": num_rows,
-        "complete": store.read_success() is not None,
+        "complete": listing.problem is None,
         "failed_units": {
             failure.unit_id: failure.cause
             for failure in store.read_failures()
@@ -55,6 +61,8 @@ def status(output: str, as_json: bool) -> int:
             + ("" if facts["state"] in ("complete", "incomplete") else " in the last run"),
         }
     )
+    if listing.is_declared and listing.problem is not None:
+        print_facts({"note": f"{listing.problem}. The same command mends that."})
     if facts["state"] == "running" and facts.get("eta_seconds") is not None:
         print_facts(
             {

@@ -61,6 +61,7 @@ class Report:
 
     Attributes:
         state: complete, incomplete, or what the job does now.
+        false_success: Why the _SUCCESS that is there is not to be believed.
         num_rows: Rows of the input.
         num_rows_committed: Those that stand in the output.
         rows: None where nothing is committed.
@@ -78,6 +79,7 @@ class Report:
 
     output: str
     state: str
+    false_success: str | None
     manifest: Manifest
     num_units_committed: int
     num_rows_committed: int
@@ -111,8 +113,13 @@ class Report:
                 f"({self.num_rows - self.num_rows_committed:,} rows) are not scored yet. Running "
                 "the same command again scores them."
             )
-        elif self.state != "complete":
+        elif self.state != "complete" and self.false_success is None:
             notes.append("All units are there, but the job was not declared complete: no _SUCCESS.")
+        if self.false_success is not None:
+            notes.append(
+                f"The output does not count as complete: {self.false_success}. Running the same "
+                "command again mends that."
+            )
         last = self.runs[-1] if self.runs else None
         # A run that came to its end says of missing units what stands here already.
         is_said = last is not None and last.state == "incomplete" and num_missing
@@ -164,8 +171,9 @@ def gather(
     if manifest is None:
         raise ConfigError(f"{store.location}: no job was planned here; nothing to report.")
     units = {unit.unit_id: unit for unit in manifest.units}
-    committed = {key: file for key, file in store.committed().items() if key in units}
-    is_complete = store.read_success() is not None
+    listing = store.listing()
+    committed = {key: file for key, file in listing.files.items() if key in units}
+    is_complete = listing.problem is None
     records, num_foreign_records = read_records(store)
     rows, footer, quality, quality_missing = None, None, None, None
     with (
@@ -196,6 +204,7 @@ def gather(
     return Report(
         output=store.location,
         state="complete" if is_complete else _state(store),
+        false_success=listing.problem if listing.is_declared else None,
         manifest=manifest,
         num_units_committed=len(committed),
         num_rows_committed=sum(units[unit_id].num_rows for unit_id in committed),

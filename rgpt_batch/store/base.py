@@ -23,14 +23,16 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.manifest import Manifest
 from rgpt_batch.records import UnitFailure
+from rgpt_batch.store.success import Success
 
 PART = re.compile(r"part-(\d{6,})\.parquet")
 _PRIVATE = "_rgpt"
-_SUCCESS = "_SUCCESS"
+SUCCESS = "_SUCCESS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,33 @@ class CommittedFile:
     unit_id: str
     path: str
     size: int
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What an output folder holds.
+
+    Attributes:
+        files: The published units, by unit id.
+        is_declared: Whether there is a _SUCCESS, true or not.
+        declared: What it says, true or not; None where that is not understood.
+        problem: Why the files do not count as a complete output; None where they do.
+    """
+
+    files: dict[str, CommittedFile]
+    is_declared: bool
+    declared: Success | None
+    problem: str | None
+
+    @property
+    def success(self) -> Success | None:
+        """What _SUCCESS says, if it names exactly the files that are there."""
+        return self.declared if self.problem is None else None
 
 
 class Store(ABC):
@@ -108,13 +137,40 @@ class Store(ABC):
         content = memoryview(stream.getvalue()).cast("B")
         return self._create(f"part-{unit_id}.parquet", content, attempt)
 
-    def write_success(self, summary: dict[str, Any]) -> None:
-        """Declare the job complete, and drop what only unfinished jobs need."""
-        self._write_record(_SUCCESS, summary)
+    def write_success(self, success: Success) -> None:
+        """Declare the job complete, and drop what killed runs have left behind."""
+        self._write_record(SUCCESS, success.model_dump(mode="json"))
 
-    def read_success(self) -> dict[str, Any] | None:
-        """Return what write_success wrote, if the job is complete."""
-        return self._read_record(_SUCCESS)
+    def listing(self) -> Listing:
+        """List the published units, and say whether they are the whole job."""
+        content = self._read(SUCCESS)
+        # In this order: what a true _SUCCESS names was there before it.
+        files = self.committed()
+        declared = problem = None
+        if content is None:
+            problem = "its job has not finished, so pairs are missing"
+        else:
+            try:
+                declared = Success.model_validate_json(content)
+                problem = declared.mismatch({file.name: file.size for file in files.values()})
+            except ValidationError:
+                problem = f"its {SUCCESS} is damaged, or of another version of rgpt-batch"
+        return Listing(
+            files=files, is_declared=content is not None, declared=declared, problem=problem
+        )
+
+    def withdraw_false_success(self) -> dict[str, CommittedFile]:
+        """Delete a _SUCCESS that is not of exactly the files that are there; list these.
+
+        A run begins with it. Another run may finish just then, and the _SUCCESS that is deleted be
+        its true one. So the files are listed once more: this run then finds all of them, has
+        nothing to score, and writes _SUCCESS again.
+        """
+        listing = self.listing()
+        if listing.success is not None or not listing.is_declared:
+            return listing.files
+        self._delete([SUCCESS])
+        return self.committed()
 
     def write_run(self, run_id: str, record: dict[str, Any]) -> None:
         """Keep the record of one run of the command."""
@@ -147,11 +203,12 @@ class Store(ABC):
     def clear(self) -> None:
         """Delete everything that a job has written here, and nothing else.
 
-        _SUCCESS goes first, so that no reader takes the rest for complete.
+        _SUCCESS goes first, so that no reader takes the rest for complete. The plan goes last:
+        until then a folder whose clearing was cut short is known as that job's.
         """
-        self._delete([_SUCCESS])
-        self._delete([f"part-{unit_id}.parquet" for unit_id in self.committed()])
-        self._delete_folder(_PRIVATE)
+        self._delete([SUCCESS])
+        self._delete([file.name for file in self.committed().values()])
+        self._delete_folder(_PRIVATE, last=self._plans())
 
     def _plans(self) -> list[str]:
         names = sorted(self._list(_PRIVATE))
@@ -194,5 +251,5 @@ class Store(ABC):
         """Delete files; absent ones do not matter."""
 
     @abstractmethod
-    def _delete_folder(self, folder: str) -> None:
-        """Delete a folder of ours with all that is in it."""
+    def _delete_folder(self, folder: str, last: Sequence[str]) -> None:
+        """Delete a folder of ours with all that is in it, and some files after all others."""

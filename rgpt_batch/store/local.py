@@ -14,11 +14,14 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from rgpt_batch.errors import CommitError, ManifestMismatch
 from rgpt_batch.manifest import Manifest
-from rgpt_batch.store.base import PART, CommittedFile, Store
+from rgpt_batch.store.base import PART, SUCCESS, CommittedFile, Store
+from rgpt_batch.store.success import Success
+
+# Joining tables may take hours, but not so long without writing anything.
+_STALE_SECONDS = 24 * 3600
 
 
 class LocalStore(Store):
@@ -57,10 +60,37 @@ class LocalStore(Store):
                     )
         return super().committed()
 
-    def write_success(self, summary: dict[str, Any]) -> None:
+    def clear(self) -> None:
+        """See Store.
+
+        Raises:
+            ManifestMismatch: A folder of ours leads elsewhere.
+        """
+        self._refuse_links()
+        super().clear()
+
+    def write_success(self, success: Success) -> None:
         """See Store."""
-        super().write_success(summary)
-        shutil.rmtree(self._staging, ignore_errors=True)
+        super().write_success(success)
+        self._clear_staging()
+
+    def _clear_staging(self) -> None:
+        """Delete what killed runs have left behind; what belongs to one that still runs stays.
+
+        All units are published, so that nobody needs what is staged for one; see _create. All else
+        goes when it is a day old. Times are compared as the file system gives them: its clock may
+        not be ours.
+        """
+        with suppress(OSError):
+            now = (self._folder / SUCCESS).stat().st_mtime
+            for staged in self._staging.iterdir():
+                is_part = PART.fullmatch(staged.stem) is not None
+                if not is_part and now - _last_change(staged) < _STALE_SECONDS:
+                    continue
+                if staged.is_dir():
+                    shutil.rmtree(staged, ignore_errors=True)
+                else:
+                    staged.unlink(missing_ok=True)
 
     def _list(self, folder: str) -> dict[str, int]:
         sizes = {}
@@ -81,8 +111,15 @@ class LocalStore(Store):
             return None
 
     def _create(self, name: str, content: bytes | memoryview, attempt: str) -> bool:
+        final = self._folder / name
         with self._staged(name, content, attempt) as staged:
-            return _link(staged, self._folder / name)
+            try:
+                return _link(staged, final)
+            except FileNotFoundError:
+                # Another run has found the job complete, and cleared the staging folder.
+                if final.exists():
+                    return False
+                raise
 
     def _replace(self, name: str, content: bytes) -> None:
         with self._staged(name, content, uuid.uuid4().hex) as staged:
@@ -93,8 +130,18 @@ class LocalStore(Store):
             for name in names:
                 (self._folder / name).unlink(missing_ok=True)
 
-    def _delete_folder(self, folder: str) -> None:
-        shutil.rmtree(self._folder / folder, ignore_errors=True)
+    def _delete_folder(self, folder: str, last: Sequence[str]) -> None:
+        root = self._folder / folder
+        late = [self._folder / name for name in last]
+        # What another run deletes at the same time is gone all the same.
+        with _commit_errors(root), suppress(FileNotFoundError):
+            for path in sorted(root.iterdir(), key=late.__contains__):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            with suppress(OSError):  # Another run may be writing there again.
+                root.rmdir()
 
     @contextmanager
     def _staged(self, name: str, content: bytes | memoryview, attempt: str) -> Iterator[Path]:
@@ -123,6 +170,15 @@ def _commit_errors(path: Path) -> Iterator[None]:
             f"{path}: cannot be written: {error}. Check space and permissions; running the same "
             "command again continues."
         ) from error
+
+
+def _last_change(path: Path) -> float:
+    """Return when a file, or anything below a folder, last changed; seconds since the epoch."""
+    times = [path.lstat().st_mtime]
+    for below in path.rglob("*") if path.is_dir() else ():
+        with suppress(FileNotFoundError):
+            times.append(below.lstat().st_mtime)
+    return max(times)
 
 
 def _link(staged: Path, final: Path) -> bool:

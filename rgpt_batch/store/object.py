@@ -53,9 +53,12 @@ class ObjectStore(Store):
         with _commit_errors():
             objects.delete([self._uri(name) for name in names])
 
-    def _delete_folder(self, folder: str) -> None:
+    def _delete_folder(self, folder: str, last: Sequence[str]) -> None:
+        late = {self._uri(name) for name in last}
         with _commit_errors():
-            objects.delete(objects.list_tree(self._uri(folder)))
+            found = objects.list_tree(self._uri(folder))
+            objects.delete([uri for uri in found if uri not in late])
+            objects.delete([uri for uri in found if uri in late])
 
     def _uri(self, name: str) -> str:
         return f"{self.location}/{name}".rstrip("/")

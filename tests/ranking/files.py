@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 import pytrec_eval
 
 from rgpt_batch.score_file import SCORE_SCHEMA
+from rgpt_batch.store import open_store
+from rgpt_batch.store.success import OutputFile, Success
 
 Row = tuple[str | None, str | None, float | None]
 
@@ -30,6 +33,31 @@ def write_scored(
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
     return path
+
+
+def write_success(folder: Path) -> None:
+    """Declare that the files of an output folder are all of its job."""
+    files = {
+        part.stem.removeprefix("part-"): OutputFile(
+            name=part.name,
+            size=part.stat().st_size,
+            sha256=hashlib.sha256(part.read_bytes()).hexdigest(),
+            num_rows=pq.read_metadata(part).num_rows,
+            num_rejected={},
+            fingerprint="f" * 16,
+        )
+        for part in folder.glob("part-*.parquet")
+    }
+    num_rows = sum(file.num_rows for file in files.values())
+    open_store(str(folder)).write_success(
+        Success(
+            fingerprint="f" * 16,
+            num_units=len(files),
+            num_rows=num_rows,
+            num_rejected={},
+            files=files,
+        )
+    )
 
 
 def write_lines(path: Path, *lines: str) -> Path:

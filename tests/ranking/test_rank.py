@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.ranking import rank
-from tests.ranking.files import Row, read_order, write_scored
+from tests.ranking.files import Row, read_order, write_scored, write_success
 
 # Few values, so that ties are common.
 _SCORES = st.none() | st.integers(-3, 0).map(float) | st.floats(-50, 0, width=32)
@@ -153,8 +153,7 @@ def test_unfinished_job_is_refused_but_its_files_can_be_named(tmp_path: Path) ->
 def test_ranking_in_the_job_folder_is_not_taken_for_scored_pairs(tmp_path: Path) -> None:
     folder = tmp_path / "scored"
     write_scored(folder / "part-000000.parquet", [("q", "a", -1.0)])
-    (folder / "_rgpt").mkdir()
-    (folder / "_SUCCESS").write_text("{}")
+    write_success(folder)
     for _ in range(2):
         summary = rank([str(folder)], str(folder / "run.parquet"), top_k=10)
         assert summary.num_pairs == 1

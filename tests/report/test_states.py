@@ -50,6 +50,17 @@ def test_missing_units_are_told_and_the_rest_is_reported(output: Path, qrels: Pa
     assert "Metric" not in [cell for row in page.all_rows() for cell in row]
 
 
+def test_a_success_that_names_a_missing_file_is_not_believed(output: Path, qrels: Path) -> None:
+    (output / "part-000002.parquet").unlink()
+    page = read(output, "--qrels", qrels)
+    assert page.all("span", "state")[0].text == "unfinished"
+    assert (
+        "The output does not count as complete: its _SUCCESS is out of date: part-000002.parquet "
+        "is missing."
+    ) in notes(page)
+    assert "Not evaluated: the job has not finished" in notes(page)
+
+
 def test_a_killed_run_leaves_no_record_and_the_report_says_so(
     tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -134,7 +145,9 @@ def test_records_of_another_version_are_left_out_and_counted(output: Path) -> No
 
 def test_files_that_are_not_of_the_job_are_not_counted(output: Path) -> None:
     shutil.copy(output / "part-000001.parquet", output / "part-000077.parquet")
-    assert read(output).tiles["Rows"].startswith("605 queries")
+    page = read(output)
+    assert page.tiles["Rows"].startswith("60of 60; 5 queries")
+    assert "part-000077.parquet is not named there. Running the same command" in notes(page)
 
 
 def test_a_damaged_file_is_an_error_and_the_old_report_stays(output: Path) -> None:

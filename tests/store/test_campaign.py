@@ -145,7 +145,7 @@ def test_driver_killed_in_the_middle_of_an_upload_is_resumed(scene: Scene, tmp_p
     assert scene.proxy.upload_was_cut.is_set()
     store = open_store(f"s3://{scene.bucket}/out")
     assert names[2][-14:-8] not in store.committed()
-    assert store.read_success() is None
+    assert not store.listing().is_declared
     before = {unit: read_footer(file.path)[0].attempt for unit, file in store.committed().items()}
     assert before
 
@@ -223,10 +223,10 @@ def test_no_success_is_reported_where_it_could_not_be_written(scene: Scene, tmp_
     assert driver.exitcode == 1
     assert "_SUCCESS: the store fails or does not answer" in (tmp_path / "log").read_text()
     store = open_store(f"s3://{scene.bucket}/out")
-    assert store.read_success() is None
+    assert not store.listing().is_declared
     status = store.read_status()
     assert status is not None and status["state"] == "failed"
     again = _start(scene, tmp_path / "log")
     again.join(120)
     assert again.exitcode == 0
-    assert store.read_success() is not None
+    assert store.listing().success is not None

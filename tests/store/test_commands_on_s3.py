@@ -64,5 +64,6 @@ def test_units_that_a_store_refused_are_retried(
     assert result.return_value == 0, result.output
     assert "8 in this run and 52 before" in result.output
     store = open_store(output)
-    assert (store.read_success() or {})["num_rows"] == 60
+    success = store.listing().success
+    assert success is not None and success.num_rows == 60
     assert store.read_failures() == []

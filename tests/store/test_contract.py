@@ -15,7 +15,7 @@ from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.files import open_source
 from rgpt_batch.records import UnitFailure
 from rgpt_batch.store import Store, open_store
-from tests.store.tables import OTHER, TABLE, manifest
+from tests.store.tables import OTHER, TABLE, manifest, success
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,14 +169,17 @@ def test_folder_of_runs_without_a_plan_can_be_used(place: Place) -> None:
 
 def test_success_status_and_runs_are_read_back(place: Place) -> None:
     store = place.store
-    assert store.read_success() is store.read_status() is None
+    assert store.listing().success is store.read_status() is None
     assert store.read_runs() == []
-    store.write_success({"num_rows": 2})
+    store.commit("000000", "attempt", TABLE)
+    declared = success(store)
+    store.write_success(declared)
     store.write_status({"state": "running"})
     store.write_status({"state": "complete"})
     store.write_run("20240102T000000-b", {"run_id": "b"})
     store.write_run("20240101T000000-a", {"run_id": "a", "model": "größer"})
-    assert store.read_success() == {"num_rows": 2}
+    assert store.listing().success == declared
+    assert store.listing().problem is None
     assert store.read_status() == {"state": "complete"}
     assert store.read_runs() == [{"run_id": "a", "model": "größer"}, {"run_id": "b"}]
 
@@ -200,8 +203,62 @@ def test_failures_are_kept_until_their_units_are_scored(place: Place) -> None:
 def test_damaged_record_counts_as_absent(place: Place, content: bytes) -> None:
     for name in ("_SUCCESS", "_rgpt/status.json", "_rgpt/runs/a.json"):
         place.put(name, content)
-    assert place.store.read_success() is place.store.read_status() is None
+    assert place.store.listing().success is place.store.read_status() is None
+    assert place.store.listing().problem == (
+        "its _SUCCESS is damaged, or of another version of rgpt-batch"
+    )
     assert place.store.read_runs() == []
+
+
+# Success
+
+
+def _missing(place: Place) -> None:
+    # As somebody would who wants these rows to be scored again.
+    content = place.get("part-000000.parquet")
+    place.store.clear()
+    place.put("part-000000.parquet", content)
+
+
+def _added(place: Place) -> None:
+    place.store.commit("000002", "attempt", TABLE)
+
+
+def _replaced(place: Place) -> None:
+    place.put("part-000001.parquet", b"other rows")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (_missing, "part-000001.parquet is missing"),
+        (_added, "part-000002.parquet is not named there"),
+        (_replaced, "part-000001.parquet is of another size"),
+    ],
+)
+def test_success_counts_only_while_it_names_exactly_the_files_that_are_there(
+    place: Place, change: Callable[[Place], None], problem: str
+) -> None:
+    store = place.store
+    for unit_id in ("000000", "000001"):
+        store.commit(unit_id, "attempt", TABLE)
+    store.write_success(success(store))
+    assert store.withdraw_false_success() == store.committed()
+    assert store.listing().success is not None
+    content = place.get("_SUCCESS")
+    change(place)
+    place.put("_SUCCESS", content)
+    listing = store.listing()
+    assert (listing.success, listing.problem) == (None, f"its _SUCCESS is out of date: {problem}")
+    assert store.withdraw_false_success() == store.committed()
+    assert "_SUCCESS" not in place.names()
+
+
+def test_success_that_is_not_understood_is_withdrawn(place: Place) -> None:
+    place.store.commit("000000", "attempt", TABLE)
+    place.put("_SUCCESS", b'{"files": 1}')
+    assert list(place.store.withdraw_false_success()) == ["000000"]
+    assert place.names() == ["part-000000.parquet"]
 
 
 # Clearing
@@ -212,7 +269,7 @@ def test_clear_deletes_what_is_ours_and_nothing_else(place: Place) -> None:
     store.save_manifest(manifest())
     store.commit("000000", "attempt", TABLE)
     store.commit("000001", "attempt", TABLE)
-    store.write_success({})
+    store.write_success(success(store))
     store.write_run("run", {})
     store.add_failure(UnitFailure(unit_id="1", num_rows=1, num_attempts=1, cause="x"))
     theirs = ["notes.txt", "part-00000-spark.parquet", "part-7.parquet", "sub/part-000000.parquet"]

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ import pytest
 
 from rgpt_batch.errors import CommitError, ManifestMismatch
 from rgpt_batch.store import LocalStore
-from tests.store.tables import OTHER, TABLE, manifest
+from tests.store.tables import OTHER, TABLE, manifest, success
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,11 +78,32 @@ def test_crash_after_the_link_leaves_the_unit_committed(store: LocalStore) -> No
     assert pq.read_table(store.committed()["000000"].path).equals(TABLE)
 
 
-def test_what_a_crash_left_in_staging_goes_with_success(store: LocalStore) -> None:
+def test_what_a_crash_left_in_staging_of_a_published_unit_goes_with_success(
+    store: LocalStore,
+) -> None:
     _commit_and_die(store.location, "os.link")
     store.commit("000000", "second", TABLE)
-    store.write_success({"num_rows": 2})
+    store.write_success(success(store))
     assert _files(store.location) == ["_SUCCESS", "part-000000.parquet"]
+
+
+def test_all_else_goes_from_staging_when_it_is_a_day_old(store: LocalStore) -> None:
+    store.commit("000000", "attempt", TABLE)
+    staging = Path(store.location, "_rgpt/staging")
+    names = {
+        "status.json.old": "status.json.new",
+        "joining-old/shards/a.parquet": "joining-new/shards/a.parquet",
+    }
+    for path in (*names, *names.values()):
+        (staging / path).parent.mkdir(parents=True, exist_ok=True)
+        (staging / path).write_text("left behind")
+    for path in sorted(staging.rglob("*"), reverse=True):
+        if "old" in str(path.relative_to(staging)):
+            os.utime(path, (path.stat().st_mtime - 25 * 3600,) * 2)
+    # A folder in which something is still being written.
+    os.utime(staging / "joining-new", (0, 0))
+    store.write_success(success(store))
+    assert _files(staging) == sorted(names.values())
 
 
 _RACE = """
@@ -99,6 +120,63 @@ sys.addaudithook(hook)
 won = LocalStore(sys.argv[1]).commit("000000", sys.argv[2], pa.table({"doc_id": [sys.argv[2]]}))
 print(won, flush=True)
 """
+
+
+_PAUSE = """
+import sys
+from rgpt_batch.store import LocalStore
+from tests.store.tables import OTHER
+
+def hook(event, arguments):
+    if event == sys.argv[2]:
+        print("there", flush=True)
+        sys.stdin.readline()
+
+store = LocalStore(sys.argv[1])
+sys.addaudithook(hook)
+print(eval(sys.argv[3]), flush=True)
+"""
+
+
+def _while_paused(store: LocalStore, event: str, call: str, meanwhile: Callable[[], None]) -> str:
+    """Stop another process at a system call, do something, and let it go on; returns its answer."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _PAUSE, store.location, event, call],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        meanwhile()
+        return process.communicate("go\n", timeout=60)[0].strip()
+
+
+def test_a_record_that_another_run_is_writing_survives_a_success(store: LocalStore) -> None:
+    store.commit("000000", "attempt", TABLE)
+    answer = _while_paused(
+        store,
+        "os.rename",
+        'store.write_status({"state": "running"})',
+        lambda: store.write_success(success(store)),
+    )
+    assert answer == "None"
+    assert store.read_status() == {"state": "running"}
+    assert _files(store.location) == ["_SUCCESS", "_rgpt/status.json", "part-000000.parquet"]
+
+
+def test_an_attempt_whose_staged_file_was_cleared_away_finds_its_unit_published(
+    store: LocalStore,
+) -> None:
+    def complete() -> None:
+        store.commit("000000", "first", TABLE)
+        store.write_success(success(store))
+
+    answer = _while_paused(store, "os.link", 'store.commit("000000", "second", OTHER)', complete)
+    assert answer == "False"
+    assert pq.read_table(store.committed()["000000"].path).equals(TABLE)
+    assert _files(store.location) == ["_SUCCESS", "part-000000.parquet"]
 
 
 def test_of_two_processes_that_commit_at_the_same_moment_exactly_one_wins(
@@ -139,7 +217,7 @@ def test_folder_that_is_a_file_gives_a_commit_error_with_path_and_advice(tmp_pat
     for write in (
         lambda: store.commit("000000", "attempt", TABLE),
         lambda: store.save_manifest(manifest()),
-        lambda: store.write_success({}),
+        lambda: store.write_success(success(store)),
         lambda: store.write_run("run", {}),
         lambda: store.write_status({}),
     ):
@@ -199,9 +277,9 @@ def test_folder_that_is_a_link_to_elsewhere_is_refused_and_nothing_is_written_th
     link = Path(store.location, name)
     link.parent.mkdir(parents=True)
     link.symlink_to(elsewhere)
-    with pytest.raises(ManifestMismatch, match=f"{link}: a symbolic link, expected a folder"):
-        store.load_manifest()
-    store.clear()
+    for use in (store.load_manifest, store.clear):
+        with pytest.raises(ManifestMismatch, match=f"{link}: a symbolic link, expected a folder"):
+            use()
     assert _files(elsewhere) == ["runs/theirs.json"]
 
 
@@ -231,7 +309,7 @@ def test_crash_while_clearing_leaves_no_success_beside_missing_parts(store: Loca
     store.save_manifest(manifest())
     store.commit("000000", "attempt", TABLE)
     store.commit("000001", "attempt", TABLE)
-    store.write_success({})
+    store.write_success(success(store))
     script = """
 import os, signal, sys
 from rgpt_batch.store import LocalStore
@@ -247,6 +325,30 @@ store.clear()
 """
     done = subprocess.run([sys.executable, "-c", script, store.location], cwd=ROOT, timeout=60)
     assert done.returncode == -signal.SIGKILL
-    assert store.read_success() is None
+    assert not store.listing().is_declared
     assert list(store.committed()) == ["000001"]
     assert store.load_manifest() == manifest()
+
+
+def test_crash_at_any_moment_of_clearing_leaves_the_plan_or_nothing_of_the_job(
+    store: LocalStore,
+) -> None:
+    script = """
+import os, signal, sys
+from rgpt_batch.store import LocalStore
+store = LocalStore(sys.argv[1])
+def hook(event, arguments):
+    if event == "os.remove" and "plan-" in str(arguments[0]):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+store.clear()
+"""
+    store.save_manifest(manifest())
+    store.commit("000000", "attempt", TABLE)
+    store.write_run("run", {})
+    store.write_status({})
+    done = subprocess.run([sys.executable, "-c", script, store.location], cwd=ROOT, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert _files(store.location) == [f"_rgpt/plan-{'f' * 16}.json"]
+    store.clear()
+    assert _files(store.location) == []

@@ -140,7 +140,7 @@ def test_flipped_bit_in_a_page_is_found_even_where_the_record_was_changed_too(ou
     overwrite(part, position, bytes([part.read_bytes()[position] ^ 1]))
     _record_checksum(part)
     (problem,) = _verify(output).problems
-    assert problem.startswith(f"{part}: cannot be read: ")
+    assert problem.startswith(f"{part}: not a readable Parquet file: ")
     assert problem.endswith(FIX)
 
 
@@ -258,12 +258,15 @@ def test_same_seed_samples_the_same_rows(output: Path) -> None:
 
 def test_missing_or_damaged_success_is_found(output: Path) -> None:
     success = output / "_SUCCESS"
-    message = "_SUCCESS: missing or damaged; the job has not finished. Run it again."
     content = success.read_bytes()
     success.unlink()
-    assert _verify(output).problems == (message,)
+    assert _verify(output).problems == (
+        "_SUCCESS: missing; the job has not finished. Run it again.",
+    )
     success.write_bytes(content[:-20])
-    assert _verify(output).problems == (message,)
+    assert _verify(output).problems == (
+        "_SUCCESS: damaged, or of another version of rgpt-batch. Run the job again.",
+    )
 
 
 def test_changed_checksum_in_success_is_found(output: Path) -> None:
@@ -308,7 +311,7 @@ def test_output_with_unreadable_input_rows_says_only_that_it_is_unfinished(
     overwrite(path, offset, b"\xff" * num_bytes)
     scored = score_with_fake(path)
     assert _verify(scored.folder, num_rescored=20).problems == (
-        "_SUCCESS: missing or damaged; the job has not finished. Run it again.",
+        "_SUCCESS: missing; the job has not finished. Run it again.",
     )
 
 
