@@ -1,0 +1,103 @@
+"""Output folders of an earlier release are resumed, verified and reported; see tests/older.
+
+Each test copies them beside their input and works there, which is where the plan says they are.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.outputs import identities, read_output, row_differences
+from tests.executors.cluster import WITHOUT_TORCH
+
+HERE = "/proc/self/cwd"
+# What the plans say of the input; a checkout gives files times of its own.
+INPUT_TIME = 1_750_000_000
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of everything."""
+    copy = shutil.copytree(ROOT / "tests" / "older", tmp_path / "older")
+    for shard in (copy / "in").iterdir():
+        os.utime(shard, (INPUT_TIME, INPUT_TIME))
+    return copy
+
+
+@pytest.fixture
+def run(folder):
+    """Run the command line in that folder; returns its exit code and all that it said."""
+
+    def run_one(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "rgpt_batch", *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": f"{WITHOUT_TORCH}{os.pathsep}{ROOT}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        assert "Traceback" not in done.stdout
+        return done.returncode, done.stdout
+
+    return run_one
+
+
+def score(output):
+    return (
+        *("score", "-i", f"{HERE}/in", "--output", f"{HERE}/{output}"),
+        *("-o", f"model.name={HERE}/tokenizer", "-o", "engine.method=fake"),
+        *("-o", "executor.kind=local", "-o", "units.max_rows=3"),
+    )
+
+
+def run_states(output):
+    paths = sorted((output / "_rgpt" / "runs").iterdir())
+    return [json.loads(path.read_text())["state"] for path in paths]
+
+
+def test_a_complete_output_is_verified_reported_ranked_and_found_complete(run, folder):
+    output = folder / "complete"
+    before = identities(output)
+    code, said = run("verify", f"{HERE}/complete")
+    assert code == 0, said
+    code, said = run("status", "complete")
+    assert said.splitlines()[:2] == ["state        complete", "units        4 of 4 committed"]
+    code, said = run("report", "complete")
+    assert (code, "note" in said) == (0, False), said
+    code, said = run("rank", "complete", "--output", "run.parquet")
+    assert code == 0, said
+    code, said = run(*score("complete"))
+    assert code == 0, said
+    assert "12, of which 0 in this run and 12 before" in said
+    assert identities(output) == before
+    assert run_states(output) == ["complete", "complete"]
+
+
+@pytest.mark.parametrize("command", ["score", "retry-failed"])
+def test_an_incomplete_output_is_continued(run, folder, command):
+    output = folder / "incomplete"
+    before = identities(output)
+    code, said = run("status", "incomplete")
+    assert "state        incomplete" in said
+    assert "failed       unit 000002: ShardError: /proc/self/cwd/in/pairs-1.parquet" in said
+    arguments = (
+        score("incomplete") if command == "score" else ("retry-failed", f"{HERE}/incomplete")
+    )
+    code, said = run(*arguments)
+    assert code == 0, said
+    assert "12, of which 3 in this run and 9 before" in said
+    assert before.items() <= identities(output).items()
+    assert row_differences(read_output(folder / "complete"), read_output(output)) == []
+    assert list((output / "_rgpt" / "failed").iterdir()) == []
+    assert run_states(output) == ["incomplete", "complete"]
+    code, said = run("verify", "incomplete")
+    assert code == 0, said
+    code, said = run("report", "incomplete")
+    assert code == 0, said
