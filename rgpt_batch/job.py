@@ -145,8 +145,8 @@ def retry_failed(output: str, *, quiet: bool = False) -> JobSummary:
             f"{output}: this job joined three tables. Run the same score command again; it tries "
             "failed units as well."
         )
-    failed = {failure.unit_id for failure in store.read_failures()}
-    return run_job(recorded_config(store), manifest.inputs, output, quiet=quiet, only=failed)
+    config, failed = recorded_config(store, manifest), store.failed_unit_ids()
+    return run_job(config, manifest.inputs, output, quiet=quiet, only=failed)
 
 
 def _score(

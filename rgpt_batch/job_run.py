@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
+
+from pydantic import ValidationError
 
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import CommitError, ConfigError, StorageError
@@ -90,7 +90,7 @@ class Run:
         self.started = time.monotonic()
         self._warn = warn
         self._started_at = time.time()
-        self._run_id = f"{datetime.now():%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
+        self._run_id = store.new_run_id()
 
     def open(self, *, has_work: bool) -> None:
         """Write a record for the case that this process has no time to write another one.
@@ -113,8 +113,7 @@ class Run:
     def note_committed(self, unit_ids: Iterable[str]) -> None:
         """Note what is published, whoever did it: no such unit is a failed one."""
         with self._only_a_record():
-            on_record = {failure.unit_id for failure in self.store.read_failures()}
-            self.store.drop_failures(on_record.intersection(unit_ids))
+            self.store.drop_failures(unit_ids)
 
     def close(self, state: str, ending: dict[str, Any]) -> None:
         """Write the final status and the record of the run."""
@@ -149,16 +148,27 @@ class Run:
         )
 
 
-def recorded_config(store: Store) -> JobConfig:
-    """Return the configuration of the last run.
+def recorded_config(store: Store, manifest: Manifest) -> JobConfig:
+    """Return the configuration of the last run of a job.
 
     Raises:
-        ConfigError: There was none.
+        ConfigError: There was none, or only another version understands its record.
     """
-    runs = store.read_runs()
+    runs = [run for run in store.read_runs() if run.get("fingerprint") == manifest.fingerprint]
     if not runs:
-        raise ConfigError(f"{store.location}: no record of a run, so no configuration to score by.")
-    return JobConfig.model_validate(runs[-1]["config"])
+        raise ConfigError(
+            f"{store.location}: no record of a run of its job, so no configuration to score by. "
+            "Run the job's own command again."
+        )
+    try:
+        return JobConfig.model_validate(runs[-1].get("config"))
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise ConfigError(
+            f"{store.location}: the last run's configuration is of another version of rgpt-batch: "
+            f"{'.'.join(map(str, found['loc']))}: {found['msg']}. Use that version, or run the "
+            "job's own command again."
+        ) from error
 
 
 def finish(run: Run) -> JobSummary:
@@ -171,10 +181,10 @@ def finish(run: Run) -> JobSummary:
     planned = {unit.unit_id for unit in manifest.units}
     success = listing.success
     if success and success.fingerprint == manifest.fingerprint and success.files.keys() == planned:
-        files, problems = success.files, []
+        files, damaged = success.files, list[str]()
     else:
         success = None
-        files, problems = describe_files(listing.files)
+        files, damaged = describe_files(listing.files)
     num_rejected: Counter[str] = Counter()
     for file in files.values():
         num_rejected.update(file.num_rejected)
@@ -182,7 +192,7 @@ def finish(run: Run) -> JobSummary:
     tally.num_rejected = num_rejected
     missing = [unit for unit in manifest.units if unit.unit_id not in listing.files]
     num_reused = sum(file.num_reused for file in files.values())
-    problems = [*_problems(run, files, missing, num_rejected), *problems]
+    problems = [*_problems(run, files, missing, num_rejected), *damaged]
     if not problems and success is None:
         run.store.write_success(
             Success(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
@@ -93,6 +94,23 @@ class Tally:
             "prompt_tokens_per_second": round(tokens_per_second, 1),
             "eta_seconds": None if eta is None else round(eta),
         }
+
+
+class Status(BaseModel):
+    """What is read of status.json: what Tally.status gives, as this version or another wrote it.
+
+    Attributes:
+        activity: What the executor does, while the job runs.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    state: str
+    updated_at: float = 0.0
+    activity: str = "at work"
+    num_rejected: dict[str, int] = {}
+    pairs_per_second: float = 0.0
+    eta_seconds: float | None = None
 
 
 class ProgressDisplay:

@@ -79,7 +79,7 @@ def verify_output(
             num_rows += unit.num_rows
     max_error, num_done = 0.0, 0
     if num_rescored and intact:
-        config = recorded_config(store)
+        config = recorded_config(store, manifest)
         limit = default_tolerance(config) if tolerance is None else tolerance
         sampled = _sample(intact, num_rescored, seed)
         max_error, num_done, found = _rescore(config, manifest, files, sampled, limit)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from rgpt_batch.commands.text import OutputFolder, format_rejected, print_facts
 from rgpt_batch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rgpt_batch.progress import Status
+    from rgpt_batch.store import Store
 
 # A job that runs renews its status every two seconds.
 _SILENT_SECONDS = 30
@@ -29,48 +33,51 @@ def status(output: str, as_json: bool) -> int:
         raise ConfigError(f"{output}: no job was planned here.")
     listing = store.listing()
     committed = listing.files
-    recorded = store.read_status() or {"state": "planned"}
+    recorded = _read_status(store)
     # A record may be older than what the folder shows.
     if listing.problem is None:
-        recorded["state"] = "complete"
-    elif recorded.get("state") == "complete":
-        recorded["state"] = "unfinished"
+        recorded.state = "complete"
+    elif recorded.state == "complete":
+        recorded.state = "unfinished"
+    if listing.success is not None:
+        recorded.num_rejected = listing.success.num_rejected
     num_rows = sum(unit.num_rows for unit in manifest.units if unit.unit_id in committed)
+    failed_units = {
+        failure.unit_id: failure.cause
+        for failure in store.read_failures()
+        if failure.unit_id not in committed
+    }
     facts = {
-        **recorded,
+        **recorded.model_dump(exclude_unset=True),
         "num_units": len(manifest.units),
         "num_units_committed": len(committed),
         "num_rows": manifest.num_rows,
         "num_rows_committed": num_rows,
         "complete": listing.problem is None,
-        "failed_units": {
-            failure.unit_id: failure.cause
-            for failure in store.read_failures()
-            if failure.unit_id not in committed
-        },
+        "failed_units": failed_units,
     }
     if as_json:
         click.echo(json.dumps(facts))
         return 0
     print_facts(
         {
-            "state": _format_state(facts),
+            "state": _format_state(recorded),
             "units": f"{len(committed):,} of {len(manifest.units):,} committed",
             "rows": f"{num_rows:,} of {manifest.num_rows:,}",
-            "rejected": format_rejected(facts.get("num_rejected", {}))
-            + ("" if facts["state"] in ("complete", "incomplete") else " in the last run"),
+            "rejected": format_rejected(recorded.num_rejected)
+            + ("" if recorded.state in ("complete", "incomplete") else " in the last run"),
         }
     )
     if listing.is_declared and listing.problem is not None:
         print_facts({"note": f"{listing.problem}. The same command mends that."})
-    if facts["state"] == "running" and facts.get("eta_seconds") is not None:
+    if recorded.state == "running" and recorded.eta_seconds is not None:
         print_facts(
             {
-                "speed": f"{facts['pairs_per_second']:,.1f} pairs/s, "
-                f"{format_seconds(facts['eta_seconds'])} left"
+                "speed": f"{recorded.pairs_per_second:,.1f} pairs/s, "
+                f"{format_seconds(recorded.eta_seconds)} left"
             }
         )
-    for unit_id, cause in facts["failed_units"].items():
+    for unit_id, cause in failed_units.items():
         click.echo(f"failed       unit {unit_id}: {cause}")
     return 0
 
@@ -119,12 +126,23 @@ def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
     return EXIT_INCOMPLETE if result.problems else 0
 
 
-def _format_state(facts: dict[str, Any]) -> str:
-    if facts["state"] != "running":
-        return str(facts["state"])
+def _read_status(store: Store) -> Status:
+    from pydantic import ValidationError
+
+    from rgpt_batch.progress import Status
+
+    try:
+        return Status.model_validate(store.read_status() or {"state": "planned"})
+    except ValidationError:
+        return Status(state="unknown: status.json is of another version of rgpt-batch")
+
+
+def _format_state(recorded: Status) -> str:
+    if recorded.state != "running":
+        return recorded.state
     from rgpt_batch.progress import format_seconds
 
-    age = time.time() - facts["updated_at"]
+    age = time.time() - recorded.updated_at
     if age > _SILENT_SECONDS:
         return f"no sign of life for {format_seconds(age)}; the same command resumes"
-    return f"running: {facts['activity']}"
+    return f"running: {recorded.activity}"

@@ -98,8 +98,10 @@ def plan(
 
 def _last_speed(store: Store) -> float | None:
     """Return the pairs per second of one worker in the last run that scored something."""
-    for run in reversed(store.read_runs()):
-        num_workers = len({unit["worker"] for unit in run["units"]})
-        if num_workers and (speed := run.get("summary", {}).get("pairs_per_second")):
-            return float(speed) / num_workers
+    from rgpt_batch.report.runs import read_records
+
+    for run in reversed(read_records(store)[0]):
+        num_workers = len({unit.worker for unit in run.units})
+        if num_workers and run.summary.pairs_per_second:
+            return run.summary.pairs_per_second / num_workers
     return None

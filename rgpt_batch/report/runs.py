@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rgpt_batch.job_run import engine_busy_fraction
 from rgpt_batch.records import UnitFailure, UnitReport
@@ -25,12 +25,27 @@ _SHORTEST_SECONDS = 1e-3
 Values = npt.NDArray[np.float64]
 
 
+class RunEnd(BaseModel):
+    """What is read of the JobSummary in a run's record.
+
+    Attributes:
+        failures: The units that the run gave up.
+        problems: Why the run is incomplete.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    failures: tuple[UnitFailure, ...] = ()
+    problems: tuple[str, ...] = ()
+    pairs_per_second: float = 0.0
+
+
 class RunRecord(BaseModel):
     """What Run.close writes.
 
     Attributes:
         cause: What stopped the run, where something did.
-        summary: The run's JobSummary, where it came to an end.
+        summary: Empty where the run was stopped.
         units: Those that the run finished.
     """
 
@@ -43,7 +58,7 @@ class RunRecord(BaseModel):
     config: dict[str, Any]
     versions: dict[str, str]
     cause: str | None = None
-    summary: dict[str, Any] = {}
+    summary: RunEnd = RunEnd()
     units: tuple[UnitReport, ...]
 
     @property
@@ -51,14 +66,6 @@ class RunRecord(BaseModel):
         """How long the run took; units may count by clocks that differ from the driver's."""
         ends = [unit.finished_at for unit in self.units]
         return max([self.finished_at, *ends]) - self.started_at
-
-    @property
-    def failures(self) -> tuple[UnitFailure, ...]:
-        """The units that the run gave up."""
-        return _FAILURES.validate_python(self.summary.get("failures", ()))
-
-
-_FAILURES = TypeAdapter(tuple[UnitFailure, ...])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +162,7 @@ def read_records(store: Store) -> tuple[list[RunRecord], int]:
             records.append(RunRecord.model_validate(found))
         except ValidationError:
             num_foreign += 1
-    return sorted(records, key=lambda record: record.started_at), num_foreign
+    return records, num_foreign
 
 
 def run_facts(number: int, record: RunRecord) -> RunFacts:
@@ -163,7 +170,6 @@ def run_facts(number: int, record: RunRecord) -> RunFacts:
     units = record.units
     begin = min((unit.started_at for unit in units), default=record.started_at)
     end = max((unit.finished_at for unit in units), default=begin)
-    problems: Sequence[str] = record.summary.get("problems", ())
     return RunFacts(
         number=number,
         run_id=record.run_id,
@@ -180,8 +186,8 @@ def run_facts(number: int, record: RunRecord) -> RunFacts:
         num_prompt_tokens=sum(unit.num_prompt_tokens for unit in units),
         num_retried=sum(unit.num_attempts > 1 for unit in units),
         num_duplicates=sum(not unit.committed for unit in units),
-        failures=record.failures,
-        cause=record.cause or " ".join(problems) or None,
+        failures=record.summary.failures,
+        cause=record.cause or " ".join(record.summary.problems) or None,
     )
 
 

@@ -149,7 +149,7 @@ def _draw_failures(
     plot: Plot, records: Sequence[RunRecord], activity: Activity, x: Scale, top: float
 ) -> None:
     for record, start in zip(records, activity.run_starts, strict=True):
-        for failure in record.failures[:MAX_SINGLE_PARTS]:
+        for failure in record.summary.failures[:MAX_SINGLE_PARTS]:
             if failure.failed_at is not None:
                 center = x(start + failure.failed_at - record.started_at)
                 plot.path(

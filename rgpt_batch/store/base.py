@@ -17,19 +17,23 @@ import json
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.manifest import Manifest
 from rgpt_batch.records import UnitFailure
 from rgpt_batch.store.success import Success
+from rgpt_batch.uris import redacted
 
+_FAILURE = TypeAdapter(UnitFailure)
+_RUN = re.compile(r"run-(\d+)-")
 PART = re.compile(r"part-(\d{6,})\.parquet")
 _PRIVATE = "_rgpt"
 SUCCESS = "_SUCCESS"
@@ -176,8 +180,20 @@ class Store(ABC):
         """Keep the record of one run of the command."""
         self._write_record(f"{_PRIVATE}/runs/{run_id}.json", record)
 
+    def new_run_id(self) -> str:
+        """Name a run so that it comes after all that are on record.
+
+        Names count, because a clock may be set back. Two runs that begin at once share a number.
+        """
+        names = self._list(f"{_PRIVATE}/runs")
+        numbers = [int(match[1]) for name in names if (match := _RUN.match(name))]
+        return f"run-{max(numbers, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
+
     def read_runs(self) -> list[dict[str, Any]]:
-        """Return the records of all runs, oldest first."""
+        """Return the records of all runs, oldest first.
+
+        Once they were named by their time: digits, which come before letters.
+        """
         return self._read_records(f"{_PRIVATE}/runs")
 
     def write_status(self, status: dict[str, Any]) -> None:
@@ -192,13 +208,23 @@ class Store(ABC):
         """Record a failed unit."""
         self._write_record(f"{_PRIVATE}/failed/{failure.unit_id}.json", asdict(failure))
 
-    def drop_failures(self, unit_ids: Collection[str]) -> None:
+    def drop_failures(self, unit_ids: Iterable[str]) -> None:
         """Forget failed units that are scored by now."""
-        self._delete([f"{_PRIVATE}/failed/{unit_id}.json" for unit_id in sorted(unit_ids)])
+        done = self.failed_unit_ids().intersection(unit_ids)
+        self._delete([f"{_PRIVATE}/failed/{unit_id}.json" for unit_id in sorted(done)])
+
+    def failed_unit_ids(self) -> set[str]:
+        """Return the ids of all failed units."""
+        names = self._list(f"{_PRIVATE}/failed")
+        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def read_failures(self) -> list[UnitFailure]:
-        """Return the failed units of the last run."""
-        return [UnitFailure(**record) for record in self._read_records(f"{_PRIVATE}/failed")]
+        """Return the failed units; records that only another version understands are left out."""
+        failures = []
+        for record in self._read_records(f"{_PRIVATE}/failed"):
+            with suppress(ValidationError):
+                failures.append(_FAILURE.validate_python(record))
+        return failures
 
     def clear(self) -> None:
         """Delete everything that a job has written here, and nothing else.
@@ -215,13 +241,15 @@ class Store(ABC):
         return [f"{_PRIVATE}/{name}" for name in names if re.fullmatch(r"plan-.*\.json", name)]
 
     def _write_record(self, name: str, record: dict[str, Any]) -> None:
-        self._replace(name, json.dumps(record, indent=1).encode())
+        # The configuration is what the user has written, is checked for secrets, and is read again.
+        shown = {key: value if key == "config" else _masked(value) for key, value in record.items()}
+        self._replace(name, json.dumps(shown, indent=1).encode())
 
     def _read_record(self, name: str) -> dict[str, Any] | None:
         """Return a record, or None where it is absent or damaged: each can be written again."""
         try:
             record = json.loads(self._read(name) or b"null")
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return record if isinstance(record, dict) else None
 
@@ -253,3 +281,12 @@ class Store(ABC):
     @abstractmethod
     def _delete_folder(self, folder: str, last: Sequence[str]) -> None:
         """Delete a folder of ours with all that is in it, and some files after all others."""
+
+
+def _masked(value: Any) -> Any:
+    """Mask credentials in all texts of a record: causes repeat what libraries say."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {key: _masked(inner) for key, inner in value.items()}
+    return [_masked(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,52 @@ def test_failures_are_kept_until_their_units_are_scored(place: Place) -> None:
     assert store.read_failures() == []
 
 
-@pytest.mark.parametrize("content", [b"", b'{"num_rows"', b"[]", b"\xff\xfe"])
+def test_a_failure_that_only_another_version_understands_is_a_failed_unit_all_the_same(
+    place: Place,
+) -> None:
+    store = place.store
+    failure = UnitFailure(unit_id="000001", num_rows=3, num_attempts=3, cause="ShardError: gone")
+    place.put("_rgpt/failed/000001.json", json.dumps(asdict(failure) | {"machine": "m1"}).encode())
+    place.put("_rgpt/failed/000002.json", b'{"unit": 2, "reasons": []}')
+    assert store.read_failures() == [failure]
+    assert store.failed_unit_ids() == {"000001", "000002"}
+    store.drop_failures(["000000", "000002"])
+    assert store.failed_unit_ids() == {"000001"}
+
+
+def test_a_new_run_comes_after_all_others_whatever_the_clock_said(place: Place) -> None:
+    store = place.store
+    names = ["20991231T235959999999-ffffffff"]
+    for _ in range(11):
+        store.write_run(names[-1], {"run_id": names[-1]})
+        names.append(store.new_run_id())
+    assert [run["run_id"] for run in store.read_runs()] == names[:-1]
+    # Another one that began at the same moment.
+    assert store.new_run_id()[:10] == names[-1][:10] == "run-000011"
+    assert store.new_run_id() != names[-1]
+
+
+def test_records_hold_no_credentials_of_what_libraries_say(place: Place) -> None:
+    cause = "ShardError: https://me:canary@host/a?X-Signature=canary refused"
+    hidden = "ShardError: https://***@host/a?*** refused"
+    store = place.store
+    store.add_failure(UnitFailure(unit_id="000001", num_rows=1, num_attempts=1, cause=cause))
+    store.write_status({"state": "running", "activity": cause})
+    config = {"protocol": {"template": "see https://host/a?q={query}"}}
+    ending = {"failures": ({"cause": cause},), "problems": [cause]}
+    store.write_run("run", {"cause": cause, "summary": ending, "config": config})
+    assert store.read_failures()[0].cause == hidden
+    assert store.read_status() == {"state": "running", "activity": hidden}
+    assert store.read_runs() == [
+        {
+            "cause": hidden,
+            "summary": {"failures": [{"cause": hidden}], "problems": [hidden]},
+            "config": config,
+        }
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b'{"num_rows"', b"[]", b"\xff\xfe"])
 def test_damaged_record_counts_as_absent(place: Place, content: bytes) -> None:
     for name in ("_SUCCESS", "_rgpt/status.json", "_rgpt/runs/a.json"):
         place.put(name, content)
