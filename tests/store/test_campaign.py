@@ -18,7 +18,16 @@ from rgpt_batch.errors import CommitError, StorageError
 from rgpt_batch.score_file import read_footer
 from rgpt_batch.store import open_store
 from rgpt_batch.verify import verify_output
-from tests.store.campaign import NUM_UNITS, TIMEOUT, Findings, Scene, look, run_campaign, set_scene
+from tests.store.campaign import (
+    NUM_UNITS,
+    TIMEOUT,
+    Findings,
+    Scene,
+    look,
+    read_objects,
+    run_campaign,
+    set_scene,
+)
 from tests.store.commands import start_job
 from tests.store.faulty_proxy import Fault, FaultyProxy, Request, first, seeded
 
@@ -159,6 +168,45 @@ def test_driver_killed_in_the_middle_of_an_upload_is_resumed(scene: Scene, tmp_p
     after = {unit: read_footer(file.path)[0].attempt for unit, file in store.committed().items()}
     assert before.items() < after.items()
     assert verify_output(store, num_rescored=5).problems == ()
+
+
+def test_success_goes_before_a_missing_unit_is_written_again(scene: Scene, tmp_path: Path) -> None:
+    _finish(scene, tmp_path)
+    scene.s3.delete_object(Bucket=scene.bucket, Key="out/part-000002.parquet")
+    seen: list[bool] = []
+
+    def look_for_success(request: Request) -> Fault | None:
+        if request.method == "PUT":
+            seen.append("_SUCCESS" in read_objects(scene, "out"))
+        return None
+
+    scene.proxy.restart_counting(look_for_success)
+    _finish(scene, tmp_path)
+    assert len(seen) > 3
+    assert not any(seen[:-2]), "_SUCCESS comes back before the last two records are written"
+    findings = Findings()
+    look(scene, "out", True, findings)
+    assert findings.problems == {}
+
+
+def test_complete_output_is_listed_and_not_read(scene: Scene, tmp_path: Path) -> None:
+    _finish(scene, tmp_path)
+    read: list[str] = []
+
+    def note_parts(request: Request) -> Fault | None:
+        if "/part-" in request.path or (request.method != "GET" and "/_SUCCESS" in request.path):
+            read.append(request.path)
+        return None
+
+    scene.proxy.restart_counting(note_parts)
+    _finish(scene, tmp_path)
+    assert read == []
+
+
+def _finish(scene: Scene, folder: Path) -> None:
+    driver = _start(scene, folder / "log")
+    driver.join(120)
+    assert driver.exitcode == 0, (folder / "log").read_text()
 
 
 def test_reader_that_lists_while_a_job_writes_sees_whole_files_only(
