@@ -2,11 +2,14 @@
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 bin := .venv/bin
+# More processes than cores: most tests wait for something to start. An engine takes up to 3 GB.
+jobs := 4
+pytest := $(bin)/python -m pytest --numprocesses=$(jobs) --dist=loadgroup --no-loadscope-reorder
 
-.PHONY: help setup model demo check test bench chaos lock clean
+.PHONY: help setup model demo check test test-fast test-long bench chaos lock clean
 
 help:  ## Show this list.
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
 
 setup:  ## Make .venv; does nothing when it is current.
 	@scripts/setup.sh
@@ -23,8 +26,16 @@ check: setup  ## Lint, format check, types.
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 
-test: model  ## Run all tests.
-	$(bin)/python -m pytest
+test: model  ## Run all tests, in four processes; jobs=2 takes half the memory.
+	$(pytest)
+
+test-fast: setup  ## Run the tests that start neither vLLM nor Ray.
+	$(pytest) -m "not vllm and not ray"
+
+test-long: model  ## Run the random campaigns at length, by hand: about two hours.
+	$(bin)/python benchmarks/chaos.py --kills 1000
+	$(bin)/python -m tests.store.campaign --runs 500
+	HYPOTHESIS_PROFILE=long $(pytest) tests/property
 
 bench: setup  ## Measure every way to the score on this machine's CPUs; benchmarks/README.md has the rest.
 	$(bin)/rgpt-batch bench --shape bloom-560m --shape smollm2-135m -o engine.kv_cache_bytes=1073741824 --to benchmarks/results

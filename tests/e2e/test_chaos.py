@@ -1,4 +1,7 @@
-"""A hundred kills at random moments, and the proof that a worse writer would not pass."""
+"""Kills at random moments, and the proof that a worse writer would not pass.
+
+A thousand of them: make test-long.
+"""
 
 import pytest
 
@@ -14,12 +17,12 @@ def campaign(tiny_tokenizer, tmp_path):
     return run
 
 
-def test_a_hundred_kills_lose_double_and_change_no_row_and_show_no_partial_file(campaign):
-    findings = campaign(100)
+def test_thirty_kills_lose_double_and_change_no_row_and_show_no_partial_file(campaign):
+    findings = campaign(30)
     assert findings.is_clean, findings
-    assert findings.kills >= 100
+    assert findings.kills >= 30
     assert findings.jobs_completed >= 1
-    assert findings.files_read > 30
+    assert findings.files_read > 10
     assert findings.most_units_lost_by_a_kill <= 3
     assert 0 < findings.rows_scored_again <= 3 * 8 * findings.kills
 

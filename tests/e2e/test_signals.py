@@ -8,8 +8,8 @@ from tests.e2e.outputs import read_output, row_differences
 from tests.e2e.processes import parts
 from tests.executors.cluster import wait_until_idle
 
-# Half of it on quiet cores; Ray's own shutdown takes the most.
-PROMPTLY = 15.0
+# A quarter of it on quiet cores; Ray's own shutdown takes the most. Other tests run beside these.
+PROMPTLY = 30.0
 LOCAL = ("--executor", "local")
 RAY = ("--executor", "ray", "-o", "executor.num_workers=2")
 

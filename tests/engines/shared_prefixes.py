@@ -57,3 +57,18 @@ def _pairs_of_one_document(rng: np.random.Generator) -> Iterator[TokenizedPair]:
     earlier = max(1, len(document) - BLOCK_SIZE // 2)
     yield to_pair(continued.token_ids[:earlier], continued.token_ids[earlier:])
     yield to_pair(document[:1], document[1:])
+
+
+def mixed_pairs(num_documents: int, max_tokens: int) -> list[TokenizedPair]:
+    """Three queries, one of them twice, for documents of up to max_tokens tokens."""
+    rng = np.random.default_rng(1)
+
+    def tokens(high: int) -> np.ndarray:
+        return rng.integers(3, 1000, rng.integers(1, high + 1))
+
+    pairs = []
+    for _ in range(num_documents):
+        document = tokens(max_tokens)
+        pairs += [to_pair(document, tokens(high)) for high in (1, 12, 100)]
+        pairs.append(pairs[-2])
+    return pairs

@@ -12,7 +12,7 @@ from rgpt_batch.engines.auto import first_that_works
 from rgpt_batch.engines.fake import FakeEngine
 from rgpt_batch.errors import EngineDead, EngineError, EngineStartError
 from tests.engines.configs import float32_config, open_engine
-from tests.engines.test_contract import PAIRS, TOLERANCE
+from tests.engines.pairs import PAIRS, TOLERANCE
 
 
 @pytest.mark.vllm

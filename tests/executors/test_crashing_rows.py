@@ -9,7 +9,7 @@ from rgpt_batch import run_job
 from rgpt_batch.job_plan import plan_job
 from rgpt_batch.store import open_store
 from tests.executors.mortal import MortalWorker
-from tests.executors.test_contract import run
+from tests.executors.workers import run
 from tests.unit.jobs import fake_config, read_output, score
 
 pytestmark = pytest.mark.ray

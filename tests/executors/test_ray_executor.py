@@ -9,8 +9,7 @@ import ray
 
 from rgpt_batch.errors import ConfigError, EngineStartError
 from tests.executors.cluster import NUM_CPUS, wait_until_idle
-from tests.executors.test_contract import run
-from tests.executors.workers import DEADLINE_SECONDS, Script, ScriptedWorker, make_units
+from tests.executors.workers import DEADLINE_SECONDS, Script, ScriptedWorker, make_units, run
 
 pytestmark = pytest.mark.ray
 

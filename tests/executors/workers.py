@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import CommitError, ConfigError, EngineDead, EngineStartError, ShardError
-from rgpt_batch.records import Segment, UnitReport, WorkUnit
+from rgpt_batch.executors.base import Executor, MakeWorker
+from rgpt_batch.records import Segment, UnitFailure, UnitReport, WorkUnit
 
 DEADLINE_SECONDS = 60.0
 
@@ -222,3 +223,15 @@ def make_config(method: str = "fake", **executor: Any) -> JobConfig:
     return JobConfig.model_validate(
         {"model": {"name": "none"}, "engine": {"method": method}, "executor": executor}
     )
+
+
+def run(
+    executor: Executor, units: Sequence[WorkUnit], make_worker: MakeWorker
+) -> tuple[list[str], dict[str, UnitFailure]]:
+    """Run to the end; returns the ids of committed units and the failures by id."""
+    with executor:
+        outcomes = list(executor.run(units, make_worker))
+    done = [outcome.unit_id for outcome in outcomes if isinstance(outcome, UnitReport)]
+    failures = {o.unit_id: o for o in outcomes if isinstance(o, UnitFailure)}
+    assert len(done) + len(failures) == len(outcomes)
+    return done, failures
