@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rgpt_batch.errors import ConfigError
+from rgpt_batch.yaml_text import load_yaml
 
 PositiveInt = Annotated[int, Field(gt=0)]
 ProtocolName = Literal["card", "eval", "eval-arguana"]
@@ -255,7 +256,7 @@ def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Job
     settings: Any = {}
     if path is not None:
         try:
-            settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            settings = load_yaml(Path(path).read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot read the configuration: {error}") from error
         except yaml.YAMLError as error:
@@ -276,7 +277,7 @@ def _apply(override: str, settings: dict[str, Any]) -> None:
     if not separator or not all(key.split(".")):
         raise ConfigError(f"-o {override}: expected key=value, such as engine.max_num_seqs=128.")
     try:
-        value = yaml.safe_load(text)
+        value = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"-o {override}: the value is not valid YAML: {error}") from error
     *sections, option = key.split(".")

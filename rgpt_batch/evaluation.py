@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.formats.trec import Qrels, read_qrels
+from rgpt_batch.output_files import replacing
 from rgpt_batch.pair_tables import (
     fetch_rows,
     load_pairs,
@@ -261,13 +262,17 @@ def p_value(differences: Values) -> float | None:
 
 
 def write_per_query(evaluation: Evaluation, path: str) -> None:
-    """Write a tab-separated table: one line per judged query, one column per metric and run."""
+    """Write a tab-separated table: one line per judged query, one column per metric and run.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
     names = [result.metric for result in evaluation.metrics]
     values = evaluation.per_query
     if evaluation.baseline_per_query is not None:
         names += [f"{name} baseline" for name in names]
         values = np.hstack([values, evaluation.baseline_per_query])
-    with open(path, "w", encoding="utf-8") as stream:
+    with replacing(path) as file, file.open("w", encoding="utf-8") as stream:
         stream.write("\t".join(["query_id", *names]) + "\n")
         for query_id, row in zip(evaluation.query_ids, values, strict=True):
             stream.write("\t".join([query_id, *(f"{value:.6f}" for value in row)]) + "\n")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from rgpt_batch.config import InputConfig, JobConfig
+from rgpt_batch.config import InputConfig, JobConfig, ModelConfig
 from rgpt_batch.errors import ConfigError, ManifestMismatch
 from rgpt_batch.formats.relations import Relations
 from rgpt_batch.joined_input import (
@@ -24,7 +24,7 @@ from rgpt_batch.manifest import (
     job_identity,
     shards_identity,
 )
-from rgpt_batch.model_files import pinned
+from rgpt_batch.model_files import check_tokenizer, pinned
 from rgpt_batch.plan import inspect_shards, plan_units, resolve_inputs
 from rgpt_batch.score_file import check_pass_through
 from rgpt_batch.store import Store
@@ -48,7 +48,7 @@ def plan_job(config: JobConfig, inputs: Sequence[str], output: str) -> tuple[Job
     paths = resolve_inputs(inputs)
     _check_apart(paths, inputs, target)
     shards = inspect_shards(paths, config.input, config.output.pass_through)
-    config = config.model_copy(update={"model": pinned(config.model)})
+    config = config.model_copy(update={"model": _checked(config.model)})
     identity = job_identity(config, shards[0].columns, shards_identity(shards))
     manifest = Manifest(
         fingerprint=fingerprint(identity),
@@ -68,7 +68,7 @@ def plan_joined_job(
     found = [t for t in (relations.candidates, relations.queries, relations.documents) if t]
     paths = [path for table in found for path in table.paths]
     _check_apart(paths, [table.origin for table in found], _absolute(output))
-    config = config.model_copy(update={"model": pinned(config.model)})
+    config = config.model_copy(update={"model": _checked(config.model)})
     columns = joined_columns(config)
     identity = job_identity(config, columns, tables_identity(relations))
     planned = Manifest(
@@ -106,6 +106,15 @@ def find_plan(store: Store, planned: Manifest, on_change: OnChange) -> Manifest 
         store.clear()
         return None
     return found
+
+
+def _checked(model: ModelConfig) -> ModelConfig:
+    """Pin the model; say now, not on a worker, if its tokenizer cannot be used."""
+    model = pinned(model)
+    # Code of the repository's own may read any format; load_tokenizer finds out.
+    if not model.trust_remote_code:
+        check_tokenizer(*model.tokenizer_source)
+    return model
 
 
 def _check_apart(paths: Sequence[str], inputs: Sequence[str], target: str) -> None:

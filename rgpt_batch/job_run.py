@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rgpt_batch.config import JobConfig
 from rgpt_batch.errors import CommitError, ConfigError, StorageError
 from rgpt_batch.manifest import Manifest, installed_versions
-from rgpt_batch.output_files import crash_problem, describe_files, foreign_files
+from rgpt_batch.output_inspect import crash_problem, describe_files, foreign_files
 from rgpt_batch.parity import Parity
 from rgpt_batch.progress import Tally
 from rgpt_batch.records import RejectionReason, UnitFailure, UnitReport, WorkUnit

@@ -17,6 +17,8 @@ _SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin", ".pt", ".py", ".
 # What vLLM and transformers unpickle where they find no safetensors.
 _PICKLED_SUFFIXES = {".bin", ".pt"}
 _NUM_FILES_SHOWN = 3
+# The names that SentencePiece's files go by.
+_SENTENCEPIECE = {"tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model"}
 
 
 def pinned(model: ModelConfig) -> ModelConfig:
@@ -71,6 +73,23 @@ def check_weights(model: ModelConfig) -> None:
             f"({', '.join(pickled[:_NUM_FILES_SHOWN])}{more}), and there are no safetensors. "
             "Convert them, or set -o model.allow_pickled_weights=true to read them with torch's "
             "restricted unpickler."
+        )
+
+
+def check_tokenizer(name: str, revision: str | None) -> None:
+    """Refuse a tokenizer that exists only in SentencePiece's format.
+
+    Raises:
+        ConfigError: There is such a file and no tokenizer.json.
+    """
+    names = _file_names(name, revision)
+    found = sorted(_SENTENCEPIECE.intersection(names))
+    if found and "tokenizer.json" not in names:
+        raise ConfigError(
+            f"the tokenizer of '{name}': {found[0]} without tokenizer.json. transformers 5 "
+            "rebuilds its merges in the order of ids instead of scores, which gives other ids than "
+            "the model was trained with wherever blanks follow one another. Put a tokenizer.json "
+            "whose ids equal those of sentencepiece into a folder, and set model.tokenizer to it."
         )
 
 

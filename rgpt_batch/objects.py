@@ -34,6 +34,29 @@ Content = bytes | memoryview
 _MAX_ATTEMPTS = 10
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
+# The client reads its settings from the environment by their names (S3Config, GCSConfig and
+# AzureConfig of obstore 0.12 list them). These are the ones that are URLs; it panics where one of
+# them is not. Others with ENDPOINT in their name, such as AWS_STS_REGIONAL_ENDPOINTS, are none.
+_URL_SETTINGS = {
+    "AWS": (
+        "AWS_ENDPOINT",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_STS_ENDPOINT",
+        "AWS_METADATA_ENDPOINT",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ),
+    "GOOGLE": ("GOOGLE_BASE_URL",),
+    "AZURE": (
+        "AZURE_ENDPOINT",
+        "AZURE_STORAGE_ENDPOINT",
+        "AZURE_AUTHORITY_HOST",
+        "AZURE_STORAGE_AUTHORITY_HOST",
+        "AZURE_MSI_ENDPOINT",
+        "AZURE_IDENTITY_ENDPOINT",
+        "AZURE_FABRIC_TOKEN_SERVICE_URL",
+    ),
+}
 # Where an object's metadata names the attempt that has written it.
 _ATTEMPT = "attempt"
 
@@ -232,14 +255,13 @@ def _bucket(root: str) -> Any:
     from obstore.store import from_url
 
     prefix = OBJECT_SCHEMES[root.partition("://")[0]]
-    settings = {name: value for name, value in os.environ.items() if name.startswith(prefix)}
-    endpoints = {name: url for name, url in settings.items() if "ENDPOINT" in name and url}
-    for name, url in endpoints.items():
+    urls = {name: os.environ[name] for name in _URL_SETTINGS[prefix] if name in os.environ}
+    for name, url in urls.items():
         if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"{name}: expected http://… or https://…")
+            raise ConfigError(f"{name}: expected http://… or https://…. Correct it, or unset it.")
     client: Any = {
-        "allow_http": any(url.startswith("http://") for url in endpoints.values()),
-        "timeout": settings.get(f"{prefix}_TIMEOUT", "30s"),
+        "allow_http": any(url.startswith("http://") for url in urls.values()),
+        "timeout": os.environ.get(f"{prefix}_TIMEOUT", "30s"),
     }
     try:
         # Retries are ours: they have to read a lost answer right, and hold for every failure.

@@ -1,86 +1,96 @@
-"""What the files of an output say of themselves, and whether they are those of the plan."""
+"""Files that a command writes on this machine: each appears in one step, complete, or not at all.
+
+A link stays: what it points to is replaced. A device, a pipe or an open descriptor (/dev/stdout)
+cannot be replaced: it gets the bytes once all of them are there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from rgpt_batch.errors import ManifestMismatch, ShardError
-from rgpt_batch.files import sha256
-from rgpt_batch.manifest import Manifest
-from rgpt_batch.records import RejectionReason
-from rgpt_batch.score_file import read_footer
-from rgpt_batch.store.base import CommittedFile
-from rgpt_batch.store.success import OutputFile
+from rgpt_batch.errors import ConfigError
 
-_REPAIR = "Delete it and run the same command again."
-_NUM_FILES_SHOWN = 3
+_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/(\d+))|/proc/self/fd/(\d+)")
+_STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
-def describe_files(
-    files: Mapping[str, CommittedFile],
-) -> tuple[dict[str, OutputFile], list[str]]:
-    """Read and hash published files.
+@contextmanager
+def replacing(output: str | Path, temp_folder: str | None = None) -> Iterator[Path]:
+    """Give a temporary file whose bytes take the output's place in the end.
 
-    Returns:
-        By unit id those that are whole, and a sentence for each of the others.
+    Args:
+        output: The file to write; its folder is made where it is missing.
+        temp_folder: Where bytes for a device or a pipe wait; default: the system's folder.
 
     Raises:
-        StorageError, OSError: The storage fails; nothing is known of the files.
+        ConfigError: Such a file cannot be written.
     """
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        found = dict(zip(files, pool.map(_describe, files.values()), strict=True))
-    return (
-        {unit_id: file for unit_id, file in found.items() if isinstance(file, OutputFile)},
-        [file for file in found.values() if isinstance(file, str)],
-    )
-
-
-def foreign_files(files: Mapping[str, OutputFile], manifest: Manifest) -> list[str]:
-    """Say which files are not those of the plan, a sentence each."""
-    num_rows = {unit.unit_id: unit.num_rows for unit in manifest.units}
-    return [
-        f"{file.name} belongs to another job. {_REPAIR}"
-        for unit_id, file in files.items()
-        if file.fingerprint != manifest.fingerprint or file.num_rows != num_rows.get(unit_id)
-    ]
-
-
-def crash_problem(files: Iterable[OutputFile]) -> str:
-    """Say which files hold rows that have no score because they kill the engine."""
-    crashes = {
-        file.name: file.num_rejected[RejectionReason.ENGINE_CRASH]
-        for file in files
-        if RejectionReason.ENGINE_CRASH in file.num_rejected
-    }
-    names = ", ".join(list(crashes)[:_NUM_FILES_SHOWN])
-    more = f" and {len(crashes) - _NUM_FILES_SHOWN} more" if len(crashes) > _NUM_FILES_SHOWN else ""
-    return (
-        f"{sum(crashes.values()):,} rows have no score because they kill the engine, in "
-        f"{names}{more}. To try them once more, delete these files and run the same command again."
-    )
-
-
-def _describe(file: CommittedFile) -> OutputFile | str:
-    """Return what a file says, or why it is not whole."""
+    final = Path(output)
     try:
-        footer, metadata = read_footer(file.path)
-    except ManifestMismatch as error:
-        return str(error)
-    except ShardError as error:
-        return f"{error} {_REPAIR}"
-    if metadata.num_rows != footer.num_rows:
-        return (
-            f"{file.path}: {metadata.num_rows} rows, its footer says {footer.num_rows}. {_REPAIR}"
-        )
-    if footer.unit_id != file.unit_id:
-        return f"{file.path}: holds the rows of unit {footer.unit_id}. {_REPAIR}"
-    return OutputFile(
-        name=file.name,
-        size=file.size,
-        sha256=sha256(file.path),
-        num_rows=footer.num_rows,
-        num_rejected=footer.num_rejected,
-        num_reused=footer.num_reused,
-        fingerprint=footer.fingerprint,
-    )
+        check_output(final)
+        if is_stream(final):
+            with tempfile.TemporaryDirectory(prefix="rgpt-batch-", dir=temp_folder) as folder:
+                staged = Path(folder, "output")
+                yield staged
+                _write_through(staged, final)
+            return
+        final = final.resolve()
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staged = final.with_name(f".rgpt-batch-{uuid.uuid4().hex}")
+        try:
+            yield staged
+            staged.replace(final)
+        finally:
+            staged.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{output}: cannot be written: {error.strerror or error}. Check the disk and the "
+            "permissions, or name another file."
+        ) from error
+
+
+def check_output(output: str | Path) -> None:
+    """Say before the work what would keep the file from being written after it.
+
+    Raises:
+        ConfigError: Such a file cannot be written.
+    """
+    path = Path(output)
+    kinds = {"a folder": path.is_dir, "a disk": path.is_block_device, "a socket": path.is_socket}
+    for kind, is_kind in kinds.items():
+        if is_kind():
+            raise ConfigError(f"{output}: is {kind}, expected the name of a file to write.")
+    if not is_stream(path):
+        folder = next(found for found in path.resolve().parents if found.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise ConfigError(
+                f"{output}: cannot be written: {folder} is no folder, or does not allow it. Name "
+                "another file."
+            )
+
+
+def is_stream(path: Path) -> bool:
+    """Whether bytes can be written to a path, but not another file be put in its place."""
+    if _DESCRIPTOR.fullmatch(str(path)):
+        return True
+    return path.is_char_device() or path.is_fifo()
+
+
+def _write_through(staged: Path, stream: Path) -> None:
+    found = _DESCRIPTOR.fullmatch(str(stream))
+    if found:
+        name, *numbers = found.groups()
+        # A copy of the descriptor shares its position: what is printed later comes behind it.
+        number = int(numbers[0] or numbers[1] or _STANDARD[name])
+        target = os.fdopen(os.dup(number), "wb")
+    else:
+        target = stream.open("wb")
+    with staged.open("rb") as source, target:
+        shutil.copyfileobj(source, target)

@@ -17,17 +17,15 @@ Equal scores are ordered by doc_id, ascending. Rejected pairs have no score and 
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import duckdb
 
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.formats.trec import write_run
+from rgpt_batch.output_files import check_output, replacing
 from rgpt_batch.pair_tables import (
     DEFAULT_MEMORY_GIB,
     Duplicates,
@@ -111,7 +109,7 @@ def rank(
 
     Args:
         scored: Output folders of `score`, Parquet files or patterns.
-        output: The file to write; an existing one is replaced.
+        output: The file to write; see output_files.replacing.
         top_k: Pairs per query.
         run_format: Of the output.
         tag: Name of a TREC run.
@@ -123,11 +121,13 @@ def rank(
         temp_folder: Where DuckDB puts what does not fit.
 
     Raises:
-        ConfigError: Nothing to rank, an unfinished job, or a first stage that matches no pair.
+        ConfigError: Nothing to rank, an unfinished job, a first stage that matches no pair, or an
+            output that cannot be written.
         ShardError: A file cannot be used.
     """
+    check_output(output)
     files = find_files(scored)
-    with open_database(memory_gib, temp_folder) as connection, _replacing(output) as file:
+    with open_database(memory_gib, temp_folder) as connection:
         num_without_ids = _load(connection, files, score_column, duplicates, fusion)
         num_queries, num_pairs, num_rejected, num_unknown = connection.execute(
             "SELECT count(DISTINCT query_id), count(*), count(*) - count(score), "
@@ -139,14 +139,15 @@ def rank(
                 "the scored pairs. Compare the ids of both."
             )
         ranked = _ranked(fusion, top_k, keep_rejected)
-        if run_format == "trec":
-            rows = connection.execute(f"SELECT query_id, doc_id, rank, score FROM ({ranked})")
-            num_ranked = write_run(fetch_rows(rows), file, tag)
-        else:
-            target = str(file).replace("'", "''")
-            num_ranked = connection.execute(
-                f"COPY ({ranked}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
-            ).fetchall()[0][0]
+        with replacing(output, temp_folder) as file:
+            if run_format == "trec":
+                rows = connection.execute(f"SELECT query_id, doc_id, rank, score FROM ({ranked})")
+                num_ranked = write_run(fetch_rows(rows), file, tag)
+            else:
+                target = str(file).replace("'", "''")
+                num_ranked = connection.execute(
+                    f"COPY ({ranked}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
+                ).fetchall()[0][0]
     return RankingSummary(
         num_queries=num_queries,
         num_pairs=num_pairs,
@@ -240,18 +241,3 @@ def _ranked(fusion: Fusion | None, top_k: int, keep_rejected: bool) -> str:
         QUALIFY rank <= {top_k}
         ORDER BY query_id, rank
     """
-
-
-@contextmanager
-def _replacing(output: str) -> Iterator[Path]:
-    """Give a temporary file that takes the output's name once it is complete."""
-    final = Path(output)
-    if final.is_dir():
-        raise ConfigError(f"{output}: is a folder, expected the name of a file to write.")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    staged = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
-    try:
-        yield staged
-        staged.replace(final)
-    finally:
-        staged.unlink(missing_ok=True)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rgpt_batch.commands.text import LocalPath
+from rgpt_batch.output_files import check_output, is_stream, replacing
+
 if TYPE_CHECKING:
     from rgpt_batch.bench.shapes import ModelShape
     from rgpt_batch.bench.suite import Findings, Suite
@@ -81,7 +84,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--to",
-    type=click.Path(path_type=Path),
+    type=LocalPath(path_type=Path),
     help="Markdown file, which grows turn by turn; or a folder, in which date and hardware name "
     "the file. [default: only the terminal]",
 )
@@ -109,6 +112,10 @@ def bench(
     from rgpt_batch.bench.suite import Suite
     from rgpt_batch.bench.workload import Workload
 
+    if to is not None and not to.is_dir():
+        check_output(to)
+        if is_stream(to):
+            raise click.UsageError("--to: a file that grows turn by turn is no device or pipe.")
     workloads = [
         Workload(document_tokens=length, query_tokens=query_tokens, queries_per_document=number)
         for length in documents
@@ -168,8 +175,8 @@ class _Report:
         table = to_markdown(findings, self._matmul_rate)
         self.text = f"{self._sections}{self._header}\n{table}\n"
         if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(self.text, encoding="utf-8")
+            with replacing(self._path) as staged:
+                staged.write_text(self.text, encoding="utf-8")
 
 
 def _load(

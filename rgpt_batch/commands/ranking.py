@@ -173,7 +173,10 @@ def evaluate(
     All judged queries count, as with trec_eval -c: those without results count 0.
     """
     from rgpt_batch import evaluation
+    from rgpt_batch.output_files import check_output
 
+    if per_query:
+        check_output(per_query)
     found = evaluation.evaluate(run, qrels, baseline=baseline, metrics=metrics)
     if per_query:
         evaluation.write_per_query(found, per_query)

@@ -21,8 +21,8 @@ from rgpt_batch.uris import is_uri
     "--to",
     "target",
     type=LocalPath(dir_okay=False),
-    help="File to write; the Markdown summary goes beside it. Needed where OUTPUT is a URI. "
-    "[default: OUTPUT/_rgpt/report.html]",
+    help="File to write; the Markdown summary goes beside it, unless it is a pipe or a device. "
+    "Needed where OUTPUT is a URI. [default: OUTPUT/_rgpt/report.html]",
 )
 @click.option(
     "--qrels",
@@ -59,6 +59,7 @@ def report(output: str, target: str | None, baseline: str | None, **options: Any
     The page shows speed, units per worker, scores, tokens, truncated and rejected rows, runs and
     configuration, and on request quality and cost. It needs no network. The job may be unfinished.
     """
+    from rgpt_batch.output_files import check_output
     from rgpt_batch.report import gather, write_report
     from rgpt_batch.store import open_store
 
@@ -69,10 +70,13 @@ def report(output: str, target: str | None, baseline: str | None, **options: Any
     if not target and is_uri(output):
         raise click.UsageError("--to is needed: the page is written to this machine.")
     store = open_store(output)
-    found = gather(store, baseline=baseline, **options)
     page = Path(target) if target else Path(store.location, "_rgpt", "report.html")
+    check_output(page)
+    found = gather(store, baseline=baseline, **options)
     summary = write_report(found, page)
-    print_facts({"report": str(page), "summary": str(summary)})
+    print_facts({"report": str(page)})
+    if summary is not None:
+        print_facts({"summary": str(summary)})
     for note in found.notes:
         click.echo(f"note         {note}")
     return 0

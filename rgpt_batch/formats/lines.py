@@ -18,8 +18,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 def read_lines(path: str) -> Iterator[tuple[int, str]]:
     r"""Yield (number, text) of every line that is not blank; numbers count from 1, blanks too.
 
-    A byte-order mark, line ends (\n or \r\n) and gzip compression, whatever the file is called, are
-    taken off. No other character ends a line: texts may hold U+2028 or \x85.
+    Byte-order marks, line ends (\n or \r\n) and gzip compression, whatever the file is called, are
+    taken off; files that were joined by `cat` have a mark wherever one of them begins. No other
+    character ends a line: texts may hold U+2028 or \x85.
 
     Raises:
         ShardError: The file cannot be read, or a line is not UTF-8. Bytes are never replaced: two
@@ -32,8 +33,7 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
             is_gzip = file.peek(2)[:2] == _GZIP_MAGIC
             stream: Iterable[bytes] = gzip.GzipFile(fileobj=file) if is_gzip else file
             for number, line in enumerate(stream, 1):
-                raw = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-                text = raw.rstrip(b"\r\n").decode("utf-8")
+                text = line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n").decode("utf-8")
                 if text.strip(" \t"):
                     yield number, text
     except UnicodeDecodeError as error:

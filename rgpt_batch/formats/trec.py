@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.formats.lines import read_lines
 
 RUN_SCHEMA = pa.schema(
     [
@@ -41,7 +42,7 @@ def read_run(path: str) -> Iterator[pa.RecordBatch]:
         ShardError: The file cannot be read, or a line is malformed.
     """
     rows: list[tuple[str, str, float]] = []
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         try:
             query_id, _, doc_id, _, score, _ = line.split()
             rows.append((query_id, doc_id, float(score)))
@@ -119,8 +120,8 @@ def read_qrels(path: str) -> Qrels:
     """
     qrels: Qrels = {}
     is_beir = False
-    for number, line in _lines(path):
-        fields = line.rstrip("\r\n").split("\t")
+    for number, line in read_lines(path):
+        fields = line.split("\t")
         if number == 1 and len(fields) == 3 and not _is_integer(fields[2]):
             is_beir = True
             continue
@@ -153,16 +154,3 @@ def _is_integer(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, with their numbers from 1."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield number, line
-    except (OSError, UnicodeDecodeError) as error:
-        raise ShardError(
-            f"{path}: cannot be read as text: {error}. Check the path and the file."
-        ) from error

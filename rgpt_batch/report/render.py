@@ -7,7 +7,6 @@ Markdown every value as well, so that none can become markup in either.
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from rgpt_batch.errors import ConfigError
+from rgpt_batch.output_files import is_stream, replacing
 from rgpt_batch.report import numbers, time_plots, value_plots
 from rgpt_batch.report.facts import Report
 from rgpt_batch.report.runs import Spans, activity, spans
@@ -40,35 +39,24 @@ def to_markdown(report: Report) -> str:
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def write_report(report: Report, path: Path) -> Path:
+def write_report(report: Report, path: Path) -> Path | None:
     """Write the page, and the summary beside it; each appears in one step.
 
     Returns:
-        The path of the summary.
+        The path of the summary; None where the page goes to a device or a pipe, which has no file
+        beside it.
 
     Raises:
         ConfigError: The files cannot be written there.
     """
-    summary = path.with_suffix(".md")
-    texts = {path: to_html(report), summary: to_markdown(report)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for file, text in texts.items():
-            _replace(file, text)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be written: {error}. Name another place with --to."
-        ) from error
+    texts = {path: to_html(report)}
+    summary = None if is_stream(path) else path.with_suffix(".md")
+    if summary is not None:
+        texts[summary] = to_markdown(report)
+    for file, text in texts.items():
+        with replacing(file) as staged:
+            staged.write_text(text, encoding="utf-8")
     return summary
-
-
-def _replace(file: Path, text: str) -> None:
-    staged = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        staged.write_text(text, encoding="utf-8")
-        staged.replace(file)
-    finally:
-        staged.unlink(missing_ok=True)
 
 
 def _environment(**options: Any) -> jinja2.Environment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,10 @@ def test_wrong_arguments_are_named(
     done = run_cli("bench", *arguments, "--cache", tmp_path)
     assert done.returncode == 2
     assert complaint in done.stderr
+
+
+def test_file_that_grows_is_no_pipe(run_cli: RunCli, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = run_cli("bench", "--model", tmp_path, "--to", tmp_path / "pipe")
+    assert done.returncode == 2
+    assert "--to: a file that grows turn by turn is no device or pipe." in done.stderr

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from rgpt_batch.commands.ranking import compare, evaluate, rank
 from tests.ranking.files import Row, write_lines, write_scored
+from tests.unit.test_output_files import reading
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -131,3 +132,32 @@ def test_compare_prints_facts_or_one_json_object(scored: Path, qrels: Path, tmp_
 @pytest.mark.parametrize("command", [rank, evaluate, compare])
 def test_help_ends_with_an_example(command: click.Command) -> None:
     assert f"Example: rgpt-batch {command.name} " in succeed(command, "--help")
+
+
+@pytest.mark.parametrize("run_format", ["trec", "parquet"])
+def test_ranking_goes_through_a_pipe(scored: Path, tmp_path: Path, run_format: str) -> None:
+    succeed(rank, scored, "--output", tmp_path / "run", "--format", run_format)
+    with reading(tmp_path / "pipe") as got:
+        succeed(rank, scored, "--output", tmp_path / "pipe", "--format", run_format)
+    assert got == [(tmp_path / "run").read_bytes()]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_ranking_and_values_are_written_to_where_a_link_points(
+    scored: Path, qrels: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "latest.trec").symlink_to("1.trec")
+    succeed(rank, scored, "--output", tmp_path / "latest.trec")
+    assert (tmp_path / "latest.trec").is_symlink()
+    assert (tmp_path / "1.trec").read_text().startswith("q1 Q0 a 1")
+    (tmp_path / "latest.tsv").symlink_to("1.tsv")
+    succeed(evaluate, scored, "--qrels", qrels, "--per-query", tmp_path / "latest.tsv")
+    assert (tmp_path / "1.tsv").read_text().startswith("query_id\t")
+    assert (tmp_path / "latest.tsv").is_symlink()
+
+
+def test_values_go_through_a_pipe(scored: Path, qrels: Path, tmp_path: Path) -> None:
+    with reading(tmp_path / "pipe") as got:
+        succeed(evaluate, scored, "--qrels", qrels, "--per-query", tmp_path / "pipe")
+    assert got[0].startswith(b"query_id\t")
+    assert (tmp_path / "pipe").is_fifo()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -97,8 +98,25 @@ def test_unusable_judgements_are_named(tmp_path: Path, lines: list[str], message
 
 
 def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match="nowhere: cannot be read"):
+    with pytest.raises(ShardError, match="nowhere: reading failed"):
         read_qrels(str(tmp_path / "nowhere"))
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ShardError, match="binary: cannot be read as text"):
+    with pytest.raises(ShardError, match="binary:1: not UTF-8"):
         read_qrels(str(tmp_path / "binary"))
+
+
+def test_byte_order_marks_are_no_part_of_an_id(tmp_path: Path) -> None:
+    mark = "\ufeff"
+    run = write_lines(tmp_path / "run", f"{mark}q1 Q0 a 1 3 x", f"{mark}q2 Q0 a 1 2 x")
+    qrels = write_lines(tmp_path / "qrels", f"{mark}q1 0 a 1", f"{mark}q2 0 a 2")
+    beir = write_lines(tmp_path / "beir", f"{mark}query-id\tcorpus-id\tscore", "q1\ta\t1")
+    assert pa.Table.from_batches(read_run(str(run)))["query_id"].to_pylist() == ["q1", "q2"]
+    assert read_qrels(str(qrels)) == {"q1": {"a": 1}, "q2": {"a": 2}}
+    assert read_qrels(str(beir)) == {"q1": {"a": 1}}
+
+
+def test_runs_and_judgements_may_be_compressed(tmp_path: Path) -> None:
+    (tmp_path / "run").write_bytes(gzip.compress(b"q1 Q0 a 1 3 x\r\n"))
+    (tmp_path / "qrels").write_bytes(gzip.compress(b"q1 0 a 1\n"))
+    assert pa.Table.from_batches(read_run(str(tmp_path / "run")))["score"].to_pylist() == [3.0]
+    assert read_qrels(str(tmp_path / "qrels")) == {"q1": {"a": 1}}

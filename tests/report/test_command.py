@@ -12,6 +12,7 @@ from rgpt_batch.store import open_store
 from tests.conftest import RunCli
 from tests.report.jobs import UNITS, write_pairs, write_report
 from tests.unit.jobs import Scored, fake_config, score
+from tests.unit.test_output_files import reading
 
 
 @pytest.fixture
@@ -91,4 +92,22 @@ def test_an_unknown_metric_and_unjudged_queries_exit_with_2(
 def test_a_place_that_cannot_be_written_exits_with_2(output: Path, run_cli: RunCli) -> None:
     done = run_cli("report", output, "--to", output / "_SUCCESS" / "report.html")
     assert done.returncode == 2
-    assert "cannot be written" in done.stderr and "--to" in done.stderr
+    assert "cannot be written" in done.stderr
+
+
+def test_page_goes_through_a_pipe_and_has_no_summary_beside_it(
+    output: Path, tmp_path: Path
+) -> None:
+    with reading(tmp_path / "page") as got:
+        result = write_report(output, "--to", tmp_path / "page")
+    assert (result.exit_code, result.output) == (0, f"report       {tmp_path / 'page'}\n")
+    assert got[0].startswith(b"<!DOCTYPE html>") and got[0].rstrip().endswith(b"</html>")
+    assert (tmp_path / "page").is_fifo()
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_page_is_written_to_where_a_link_points(output: Path, tmp_path: Path) -> None:
+    (tmp_path / "latest.html").symlink_to("1.html")
+    assert write_report(output, "--to", tmp_path / "latest.html").exit_code == 0
+    assert (tmp_path / "latest.html").is_symlink()
+    assert (tmp_path / "1.html").read_text().startswith("<!DOCTYPE html>")

@@ -14,6 +14,7 @@ import pytest
 from rgpt_batch import run_job, verify_output
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
 from rgpt_batch.score_file import read_footer
+from rgpt_batch.scoring import SCORING_VERSION
 from rgpt_batch.store import open_store
 from tests.models import save_tiny_tokenizer
 from tests.reuse.conftest import MARK, PAIRS, Run, is_marked, mark
@@ -155,7 +156,7 @@ def test_scores_of_a_release_that_scores_otherwise_are_refused(
     manifest = json.loads(plan.read_text())
     manifest["identity"]["scoring.version"] = "0"
     plan.write_text(json.dumps(manifest))
-    with pytest.raises(ManifestMismatch, match=r"scoring\.version: was 0, is 1"):
+    with pytest.raises(ManifestMismatch, match=rf"scoring\.version: was 0, is {SCORING_VERSION}"):
         run(write_pairs(PAIRS, "new.parquet"), "new", reuse=old.folder)
 
 

@@ -171,6 +171,9 @@ def test_without_credentials_the_error_says_which_variables_to_set(
         ("AWS_TIMEOUT", "soon", 'a setting AWS_… cannot be used: .*"soon" as Duration'),
         ("AWS_MAX_ATTEMPTS", "many", "AWS_MAX_ATTEMPTS=many: expected a whole number"),
         ("AWS_ENDPOINT_URL", "localhost:9000", "AWS_ENDPOINT_URL: expected http://"),
+        ("AWS_ENDPOINT_URL_S3", "", "AWS_ENDPOINT_URL_S3: expected http://"),
+        ("AWS_STS_ENDPOINT", "regional", "AWS_STS_ENDPOINT: expected http://"),
+        ("AWS_METADATA_ENDPOINT", "169.254.169.254", "AWS_METADATA_ENDPOINT: expected http://"),
     ],
 )
 def test_setting_that_cannot_be_used_is_named(
@@ -179,6 +182,70 @@ def test_setting_that_cannot_be_used_is_named(
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
         objects.head(f"s3://bucket-{name.lower()}/key")
+
+
+# What AWS's tools and clusters set for themselves; no setting of ours.
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_STS_REGIONAL_ENDPOINTS", "regional"),
+        ("AWS_USE_FIPS_ENDPOINT", "false"),
+        ("AWS_USE_DUALSTACK_ENDPOINT", "false"),
+        ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "false"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "169.254.169.254"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "IPv4"),
+        ("AWS_ENDPOINT_DISCOVERY_ENABLED", "auto"),
+        ("AWS_ACCOUNT_ID_ENDPOINT_MODE", "preferred"),
+        ("AWS_ENDPOINT_URL_DYNAMODB", "localhost:8000"),
+        ("AWS_PROFILE", "default"),
+        ("AWS_MAX_CONCURRENCY", "many"),
+        ("AWS_RETRY_MODE", "adaptive"),
+        ("AWS_DEFAULTS_MODE", "auto"),
+        ("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported"),
+        ("AWS_PAGER", ""),
+        ("AZURE_ENDPOINT", "no URL, and no setting of S3"),
+    ],
+)
+def test_variable_that_is_no_setting_of_the_client_is_ignored(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert objects.create(f"s3://{bucket}/key", b"content", "a")
+    assert objects.read(f"s3://{bucket}/key") == b"content"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AZURE_USE_FABRIC_ENDPOINT", "true"),
+        ("AZURE_SUBSCRIPTION_ID", "one"),
+        ("AZURE_RESOURCE_MANAGER_ENDPOINT", "management.azure.com"),
+        ("AZURE_OPENAI_ENDPOINT", "name"),
+        ("AZURE_CONTAINER_REGISTRY_ENDPOINT", "name.azurecr.io"),
+        ("GOOGLE_CLOUD_PROJECT", "one"),
+        ("GOOGLE_API_USE_MTLS_ENDPOINT", "auto"),
+        ("GOOGLE_VERTEX_ENDPOINT", "aiplatform"),
+        ("GOOGLE_API_USE_CLIENT_CERTIFICATE", "false"),
+    ],
+)
+def test_variable_of_another_tool_does_not_keep_a_store_from_being_asked(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    # A port on which nothing listens: the error is the store's, not one about settings.
+    for setting, chosen in {
+        "AZURE_STORAGE_ACCOUNT_NAME": "account",
+        "AZURE_STORAGE_ACCOUNT_KEY": "a2V5",
+        "AZURE_STORAGE_ENDPOINT": "http://127.0.0.1:9/account",
+        "AZURE_MAX_ATTEMPTS": "1",
+        "GOOGLE_BASE_URL": "http://127.0.0.1:9",
+        "GOOGLE_SKIP_SIGNATURE": "true",
+        "GOOGLE_MAX_ATTEMPTS": "1",
+        name: value,
+    }.items():
+        monkeypatch.setenv(setting, chosen)
+    scheme = "gs" if name.startswith("GOOGLE") else "az"
+    with pytest.raises(StorageError, match="does not answer"):
+        objects.head(f"{scheme}://bucket-beside-{name.lower().replace('_', '-')}/key")
 
 
 # Listing

@@ -185,3 +185,36 @@ def test_file_that_is_not_yaml_is_named(tmp_path: Path, content: bytes) -> None:
 def test_file_that_is_a_list_is_refused(tmp_path: Path) -> None:
     path = _write(tmp_path, "- model\n")
     assert _error(path=path) == f"{path}: expected `key: value` lines, found list."
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "first", "again"),
+    [
+        (
+            "model: {name: m}\nprotocol:\n  max_length: 100\nprotocol:\n  name: eval\n",
+            *("protocol", 2, 4),
+        ),
+        ("model:\n  name: a\n  dtype: auto\n  name: b\n", "name", 2, 4),
+        ("model: {name: a, dtype: auto, name: a}\n", "name", 1, 1),
+        ("engine:\n  vllm_args:\n    seed: 1\n    'seed': 2\n", "seed", 3, 4),
+    ],
+)
+def test_what_is_said_twice_is_named_with_both_lines(
+    tmp_path: Path, content: str, key: str, first: int, again: int
+) -> None:
+    path = _write(tmp_path, content)
+    error = _error(path=path)
+    assert error.startswith(f"{path}: not valid YAML: '{key}' stands in line {first} already.")
+    assert f"line {again}, column" in error
+
+
+def test_value_of_an_override_says_nothing_twice() -> None:
+    assert "'seed' stands in line 1 already" in _error("engine.vllm_args={seed: 1, seed: 2}")
+
+
+def test_merged_keys_may_be_said_again(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path,
+        "model: {name: m}\nengine:\n  vllm_args:\n    a: &x {b: 1}\n    c: {<<: *x, b: 2}\n",
+    )
+    assert load_config(path).engine.vllm_args == {"a": {"b": 1}, "c": {"b": 2}}

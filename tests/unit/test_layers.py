@@ -22,6 +22,7 @@ LAYERS = {
     1: (
         *("config", "columns", "protocol", "scoring", "pair_hash", "plan", "model_files"),
         *("manifest", "uris", "objects", "object_errors", "hub_files", "files", "footers"),
+        *("output_files", "yaml_text"),
     ),
     2: ("shards", "score_file", "score_index", "store", "engines"),
     3: ("unit_runner", "progress", "metrics"),

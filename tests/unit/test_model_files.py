@@ -9,7 +9,7 @@ import pytest
 
 from rgpt_batch.config import ModelConfig
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.model_files import check_weights, model_identity, pinned
+from rgpt_batch.model_files import check_tokenizer, check_weights, model_identity, pinned
 
 # Above the size up to which files are hashed whole.
 LARGE_BYTES = 40 * 2**20
@@ -166,3 +166,18 @@ def test_pickled_weights_of_a_hub_model_are_found_in_the_cache(
     with pytest.raises(ConfigError, match=r"model 'org/name': .*pytorch_model\.bin"):
         check_weights(ModelConfig(name="org/name", revision="abc123"))
     check_weights(ModelConfig(name="org/unknown", revision="abc123"))
+
+
+def test_sentencepiece_alone_is_found_in_the_cache_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "abc123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "tokenizer.model").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"'org/name': tokenizer\.model without tokenizer\.json"):
+        check_tokenizer("org/name", "abc123")
+    (snapshot / "tokenizer.json").touch()
+    check_tokenizer("org/name", "abc123")
+    check_tokenizer("org/unknown", "abc123")

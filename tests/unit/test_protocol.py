@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
+from rgpt_batch import run_job
 from rgpt_batch.config import ModelConfig, ProtocolConfig
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.protocol import load_protocol, load_tokenizer
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair, TokenizedPair
+from tests.property.tokenizers import KINDS, small_tokenizer
+from tests.unit.jobs import fake_config
 
+DEMO_PAIRS = Path(__file__).parents[2] / "demo" / "pairs"
 QUERY = "when should a baby walk"
 DOCUMENT = "most children take their first steps at about twelve months of age"
 
@@ -48,7 +53,7 @@ def test_card_prompt_is_context_then_query_without_special_tokens(
     assert pair.token_ids.tolist() == context + query
     assert pair.token_ids.dtype == "int32"
     assert pair.query_start == len(context)
-    assert tokenizer.bos_token_id not in pair.token_ids
+    assert tokenizer.backend_tokenizer.token_to_id("<s>") not in pair.token_ids
     num_template = len(tokenizer.encode("Document: Query:", add_special_tokens=False))
     assert pair.num_document_tokens == len(context) - num_template
 
@@ -162,7 +167,7 @@ def test_eval_prompt_is_that_of_eval_py(
     pair = _prompt(tiny_tokenizer, query, document, name="eval-arguana" if arguana else "eval")
     assert pair.token_ids.tolist() == token_ids
     assert pair.query_start == query_start
-    assert pair.token_ids[0] == tokenizer.bos_token_id
+    assert pair.token_ids[0] == tokenizer.backend_tokenizer.token_to_id("<s>")
 
 
 def test_eval_keeps_at_most_512_tokens_and_counts_the_rest(
@@ -206,3 +211,97 @@ def test_damaged_tokenizer_is_refused_by_name(
     (folder / "tokenizer.json").write_text(content)
     with pytest.raises(ConfigError, match=r"cannot load the tokenizer of .* Check model\.name"):
         load_tokenizer(ModelConfig(name=str(folder)))
+
+
+# Blanks are what normalizers and pre-tokenizers disagree on, then numbers.
+BLANKS = (
+    QUERY,
+    f" {QUERY}",
+    f"  {QUERY}",
+    f"{QUERY}  twice   thrice",
+    "\n  interr",
+    "\t\ttabs",
+    " ",
+    "▁ \u2581 in the text",
+    "1234567 in 2024, 3.14",
+    "<s> of HTML </s>",
+    "東京 👩\u200d👧",
+)
+# What reads tokenizer.json its own way, and what takes it as it is.
+CLASSES = ("LlamaTokenizer", "GPT2Tokenizer", "Qwen2Tokenizer", "PreTrainedTokenizerFast")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", CLASSES)
+def test_ids_are_those_of_tokenizer_json_whatever_class_is_named(
+    tmp_path: Path, kind: str, name: str
+) -> None:
+    small_tokenizer(kind).save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del settings["backend"]
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(settings | {"tokenizer_class": name})
+    )
+    expected = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    found = load_tokenizer(ModelConfig(name=str(tmp_path))).backend_tokenizer
+    for special_tokens in (False, True):
+        assert [found.encode(t, add_special_tokens=special_tokens).ids for t in BLANKS] == [
+            expected.encode(t, add_special_tokens=special_tokens).ids for t in BLANKS
+        ]
+        assert [found.encode(t, add_special_tokens=special_tokens).offsets for t in BLANKS] == [
+            expected.encode(t, add_special_tokens=special_tokens).offsets for t in BLANKS
+        ]
+
+
+def test_card_prompt_of_a_llama_keeps_the_blank_that_a_query_begins_with(tmp_path: Path) -> None:
+    small_tokenizer("llama").save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "LlamaTokenizer"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    encode = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode
+    prompt = _prompt(tmp_path, f" {QUERY}", f"  {DOCUMENT}")
+    expected = encode(f" {QUERY}", add_special_tokens=False)
+    assert "".join(expected.tokens).startswith("▁▁w")
+    assert prompt.token_ids[prompt.query_start :].tolist() == expected.ids
+
+
+@pytest.mark.parametrize("file", ["tokenizer.model", "spiece.model"])
+def test_sentencepiece_without_tokenizer_json_is_refused_with_the_reason(
+    tiny_llama: Path, tmp_path: Path, file: str
+) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    (folder / file).touch()
+    load_tokenizer(ModelConfig(name=str(folder)))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=f"{file} without tokenizer.json.*set model.tokenizer"):
+        load_tokenizer(ModelConfig(name=str(folder)))
+    with pytest.raises(ConfigError, match=f"{file} without tokenizer.json"):
+        run_job(fake_config(folder), [str(DEMO_PAIRS)], str(tmp_path / "scored"), quiet=True)
+    assert not (tmp_path / "scored").exists()
+    # Trust in code of the repository does not make up for code that is not there.
+    with pytest.raises(ConfigError, match=f"{file} without tokenizer.json"):
+        load_tokenizer(ModelConfig(name=str(folder), trust_remote_code=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"add_bos_token": False}, "add_bos_token: false, but .* adds such a token"),
+        ({"add_bos_token": True, "add_eos_token": True}, "add_eos_token: true, but .* adds none"),
+        ({"add_bos_token": True, "add_eos_token": False}, None),
+    ],
+)
+def test_eval_refuses_files_that_disagree_on_special_tokens(
+    tiny_tokenizer: Path, tmp_path: Path, settings: dict[str, bool], message: str | None
+) -> None:
+    folder = shutil.copytree(tiny_tokenizer, tmp_path / "tokenizer")
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    # card adds none.
+    expected = _prompt(tiny_tokenizer, QUERY, DOCUMENT).token_ids.tolist()
+    assert _prompt(folder, QUERY, DOCUMENT).token_ids.tolist() == expected
+    if message is None:
+        _prompt(folder, QUERY, DOCUMENT, name="eval")
+    else:
+        with pytest.raises(ConfigError, match=message):
+            _prompt(folder, QUERY, DOCUMENT, name="eval")
