@@ -1,4 +1,7 @@
-"""Which parts of vLLM that are not public are there. Looked up by name, never by version number."""
+"""Which parts of vLLM that are not public are there, and fit. Never told by a version number.
+
+A name alone says too little: methods take other arguments in another version.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,34 @@ import importlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method, and the names of its first parameters behind self; others may follow."""
+
+    name: str
+    parameters: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A class of vLLM and what is needed of it: methods, attributes or fields."""
+    """A class of vLLM and what is needed of it.
+
+    Attributes:
+        members: Methods, attributes or fields.
+        keywords: All that an instance is made with.
+    """
 
     module: str
     name: str
-    members: tuple[str, ...] = ()
+    members: tuple[str | Method, ...] = ()
+    keywords: tuple[str, ...] = ()
 
 
 def missing(hooks: Sequence[Hook]) -> list[str]:
-    """Name the hooks that this vLLM does not have, as dotted paths."""
+    """Name the hooks that this vLLM does not have, as dotted paths, with what does not fit."""
     names = []
     for hook in hooks:
         path = f"{hook.module}.{hook.name}"
@@ -29,7 +47,32 @@ def missing(hooks: Sequence[Hook]) -> list[str]:
         if owner is None:
             names.append(path)
             continue
-        # Fields of dataclasses that have no default exist as annotations alone.
-        members = {*dir(owner), *inspect.get_annotations(owner)}
-        names += [f"{path}.{member}" for member in hook.members if member not in members]
+        if hook.keywords and not _can_be_made_with(owner, hook.keywords):
+            names.append(f"{path}({', '.join(hook.keywords)})")
+        names += [f"{path}.{_text(each)}" for each in hook.members if not _has(owner, each)]
     return names
+
+
+def _text(member: str | Method) -> str:
+    if isinstance(member, Method):
+        return f"{member.name}({', '.join(member.parameters)})"
+    return member
+
+
+def _has(owner: Any, member: str | Method) -> bool:
+    if isinstance(member, Method):
+        method = getattr(owner, member.name, None)
+        if not callable(method):
+            return False
+        _self, *parameters = inspect.signature(method).parameters
+        return tuple(parameters[: len(member.parameters)]) == member.parameters
+    # Fields of dataclasses that have no default exist as annotations alone.
+    return member in {*dir(owner), *inspect.get_annotations(owner)}
+
+
+def _can_be_made_with(owner: Any, keywords: tuple[str, ...]) -> bool:
+    try:
+        inspect.signature(owner).bind(**dict.fromkeys(keywords))
+    except TypeError:
+        return False
+    return True

@@ -1,8 +1,45 @@
-"""Hooks are looked up by name; this needs no vLLM."""
+"""Hooks are looked up in classes; this needs no vLLM, but stand-ins for what it has had."""
 
 from __future__ import annotations
 
-from rgpt_batch.engines.vllm_hooks import Hook, missing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from rgpt_batch.engines.vllm_hooks import Hook, Method, missing
+
+
+class Lookup31:
+    def get_computed_blocks(self, request: Any) -> tuple[Any, int]: ...
+
+
+class Lookup33:
+    def get_computed_blocks(
+        self, request: Any, max_cache_hit_length: int | None = None
+    ) -> tuple[Any, int]: ...
+
+
+class LookupByHashes:
+    def get_computed_blocks(self, block_hashes: list[bytes], request: Any) -> tuple[Any, int]: ...
+
+
+class LookupIsAField:
+    get_computed_blocks = 0
+
+
+@dataclass
+class Request:
+    request_id: str
+    cache_salt: str | None
+    priority: int = 0
+
+
+@dataclass
+class RequestOfMore(Request):
+    tenant: str = ""
+
+    def __init__(self, request_id: str, cache_salt: str | None, tenant: str) -> None: ...
 
 
 def test_what_is_there_is_not_missing() -> None:
@@ -24,3 +61,30 @@ def test_missing_hooks_are_named() -> None:
         "pathlib.Road",
         "no_such_module.at_all.Class",
     ]
+
+
+@pytest.mark.parametrize("owner", [Lookup31, Lookup33])
+def test_a_method_with_the_parameters_fits_whatever_follows(owner: type) -> None:
+    members = (Method("get_computed_blocks", ("request",)),)
+    assert missing([Hook(__name__, owner.__name__, members)]) == []
+
+
+@pytest.mark.parametrize("owner", [LookupByHashes, LookupIsAField, Request])
+def test_a_method_with_other_parameters_is_missing(owner: type) -> None:
+    members = (Method("get_computed_blocks", ("request",)),)
+    assert missing([Hook(__name__, owner.__name__, members)]) == [
+        f"{__name__}.{owner.__name__}.get_computed_blocks(request)"
+    ]
+
+
+def test_a_class_that_is_made_with_the_keywords_fits() -> None:
+    assert missing([Hook(__name__, "Request", keywords=("request_id", "cache_salt"))]) == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "keywords"),
+    [("RequestOfMore", "request_id, cache_salt"), ("Request", "request_id, cache_salt, arrival")],
+)
+def test_a_class_that_needs_more_or_takes_less_is_missing(owner: str, keywords: str) -> None:
+    hooks = [Hook(__name__, owner, keywords=tuple(keywords.split(", ")))]
+    assert missing(hooks) == [f"{__name__}.{owner}({keywords})"]
