@@ -1,12 +1,14 @@
 """Which parts of vLLM that are not public are there, and fit. Never told by a version number.
 
-A name alone says too little: methods take other arguments in another version.
+A name alone says too little: methods take other arguments in another version, and fields of the
+same name mean something else.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,14 @@ class Method:
 
 
 @dataclass(frozen=True, slots=True)
+class Field:
+    """A field that takes a value of a class, going by its annotation."""
+
+    name: str
+    type: type
+
+
+@dataclass(frozen=True, slots=True)
 class Hook:
     """A class of vLLM and what is needed of it.
 
@@ -31,7 +41,7 @@ class Hook:
 
     module: str
     name: str
-    members: tuple[str | Method, ...] = ()
+    members: tuple[str | Method | Field, ...] = ()
     keywords: tuple[str, ...] = ()
 
 
@@ -53,19 +63,27 @@ def missing(hooks: Sequence[Hook]) -> list[str]:
     return names
 
 
-def _text(member: str | Method) -> str:
-    if isinstance(member, Method):
-        return f"{member.name}({', '.join(member.parameters)})"
+def _text(member: str | Method | Field) -> str:
+    match member:
+        case Method():
+            return f"{member.name}({', '.join(member.parameters)})"
+        case Field():
+            return f"{member.name} of type {member.type.__name__}"
     return member
 
 
-def _has(owner: Any, member: str | Method) -> bool:
-    if isinstance(member, Method):
-        method = getattr(owner, member.name, None)
-        if not callable(method):
-            return False
-        _self, *parameters = inspect.signature(method).parameters
-        return tuple(parameters[: len(member.parameters)]) == member.parameters
+def _has(owner: Any, member: str | Method | Field) -> bool:
+    match member:
+        case Method():
+            method = getattr(owner, member.name, None)
+            if not callable(method):
+                return False
+            behind_self = tuple(inspect.signature(method).parameters)[1:]
+            return behind_self[: len(member.parameters)] == member.parameters
+        case Field():
+            # Resolves annotations that are texts, and drops what Annotated adds.
+            annotation = typing.get_type_hints(owner).get(member.name)
+            return member.type in (annotation, *typing.get_args(annotation))
     # Fields of dataclasses that have no default exist as annotations alone.
     return member in {*dir(owner), *inspect.get_annotations(owner)}
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 import pytest
 
-from rgpt_batch.engines.vllm_hooks import Hook, Method, missing
+from rgpt_batch.engines.vllm_hooks import Field, Hook, Method, missing
 
 
 class Lookup31:
@@ -24,8 +25,32 @@ class LookupByHashes:
     def get_computed_blocks(self, block_hashes: list[bytes], request: Any) -> tuple[Any, int]: ...
 
 
+class LookupOfNothing:
+    @staticmethod
+    def get_computed_blocks() -> None: ...
+
+
 class LookupIsAField:
     get_computed_blocks = 0
+
+
+@dataclass
+class Params31:
+    """The ids of every row, as vLLM 0.31 has it."""
+
+    prompt_logprob_token_ids: list[int] | None = None
+
+
+@dataclass
+class Params32:
+    """Ids for each row, as vLLM 0.32 and 0.33 have it, but for pydantic's part of Annotated."""
+
+    prompt_logprob_token_ids: Annotated[np.ndarray, "list[list[int]]"] | None = None
+
+
+@dataclass
+class Params30:
+    logprobs: int | None = None
 
 
 @dataclass
@@ -69,11 +94,24 @@ def test_a_method_with_the_parameters_fits_whatever_follows(owner: type) -> None
     assert missing([Hook(__name__, owner.__name__, members)]) == []
 
 
-@pytest.mark.parametrize("owner", [LookupByHashes, LookupIsAField, Request])
+@pytest.mark.parametrize("owner", [LookupByHashes, LookupOfNothing, LookupIsAField, Params30])
 def test_a_method_with_other_parameters_is_missing(owner: type) -> None:
     members = (Method("get_computed_blocks", ("request",)),)
     assert missing([Hook(__name__, owner.__name__, members)]) == [
         f"{__name__}.{owner.__name__}.get_computed_blocks(request)"
+    ]
+
+
+def test_a_field_that_takes_the_class_fits() -> None:
+    members = (Field("prompt_logprob_token_ids", np.ndarray),)
+    assert missing([Hook(__name__, "Params32", members)]) == []
+
+
+@pytest.mark.parametrize("owner", [Params31, Params30])
+def test_a_field_of_another_type_is_missing(owner: type) -> None:
+    members = (Field("prompt_logprob_token_ids", np.ndarray),)
+    assert missing([Hook(__name__, owner.__name__, members)]) == [
+        f"{__name__}.{owner.__name__}.prompt_logprob_token_ids of type ndarray"
     ]
 
 
