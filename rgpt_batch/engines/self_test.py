@@ -17,6 +17,7 @@ from rgpt_batch.config import JobConfig
 from rgpt_batch.engines.base import Engine
 from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
+from rgpt_batch.scoring import MAX_LOGPROB
 
 # Mean |difference| of a token's logprob, nats. Batches of other shapes round differently: SmolLM2
 # in bfloat16 on CPU differs by up to 0.05, in float32 by 1e-5. A wrong row is several nats away.
@@ -99,7 +100,7 @@ def _check_values(
     if [len(each.values) for each in logprobs] != [pair.num_query_tokens for pair in pairs]:
         raise EngineStartError(f"{engine.method} lost query tokens in its self-test.")
     values = np.concatenate([each.values for each in logprobs])
-    if not np.isfinite(values).all() or values.max() > 1e-3:
+    if not np.isfinite(values).all() or values.max() > MAX_LOGPROB:
         raise EngineStartError(
             f"{engine.method} gave logprobs from {values.min()} to {values.max()} in its self-test."
         )

@@ -1,24 +1,52 @@
-"""Which parts of vLLM that are not public are there. Looked up by name, never by version number."""
+"""Which parts of vLLM that are not public are there, and fit. Never told by a version number.
+
+A name alone says too little: methods take other arguments in another version, and fields of the
+same name mean something else.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method, and the names of its first parameters behind self; others may follow."""
+
+    name: str
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field that takes a value of a class, going by its annotation."""
+
+    name: str
+    type: type
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A class of vLLM and what is needed of it: methods, attributes or fields."""
+    """A class of vLLM and what is needed of it.
+
+    Attributes:
+        members: Methods, attributes or fields.
+        keywords: All that an instance is made with.
+    """
 
     module: str
     name: str
-    members: tuple[str, ...] = ()
+    members: tuple[str | Method | Field, ...] = ()
+    keywords: tuple[str, ...] = ()
 
 
 def missing(hooks: Sequence[Hook]) -> list[str]:
-    """Name the hooks that this vLLM does not have, as dotted paths."""
+    """Name the hooks that this vLLM does not have, as dotted paths, with what does not fit."""
     names = []
     for hook in hooks:
         path = f"{hook.module}.{hook.name}"
@@ -29,7 +57,40 @@ def missing(hooks: Sequence[Hook]) -> list[str]:
         if owner is None:
             names.append(path)
             continue
-        # Fields of dataclasses that have no default exist as annotations alone.
-        members = {*dir(owner), *inspect.get_annotations(owner)}
-        names += [f"{path}.{member}" for member in hook.members if member not in members]
+        if hook.keywords and not _can_be_made_with(owner, hook.keywords):
+            names.append(f"{path}({', '.join(hook.keywords)})")
+        names += [f"{path}.{_text(each)}" for each in hook.members if not _has(owner, each)]
     return names
+
+
+def _text(member: str | Method | Field) -> str:
+    match member:
+        case Method():
+            return f"{member.name}({', '.join(member.parameters)})"
+        case Field():
+            return f"{member.name} of type {member.type.__name__}"
+    return member
+
+
+def _has(owner: Any, member: str | Method | Field) -> bool:
+    match member:
+        case Method():
+            method = getattr(owner, member.name, None)
+            if not callable(method):
+                return False
+            behind_self = tuple(inspect.signature(method).parameters)[1:]
+            return behind_self[: len(member.parameters)] == member.parameters
+        case Field():
+            # Resolves annotations that are texts, and drops what Annotated adds.
+            annotation = typing.get_type_hints(owner).get(member.name)
+            return member.type in (annotation, *typing.get_args(annotation))
+    # Fields of dataclasses that have no default exist as annotations alone.
+    return member in {*dir(owner), *inspect.get_annotations(owner)}
+
+
+def _can_be_made_with(owner: Any, keywords: tuple[str, ...]) -> bool:
+    try:
+        inspect.signature(owner).bind(**dict.fromkeys(keywords))
+    except TypeError:
+        return False
+    return True

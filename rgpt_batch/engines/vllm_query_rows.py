@@ -8,6 +8,7 @@ one is missing the engine does not start.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any
@@ -18,15 +19,21 @@ import numpy.typing as npt
 from rgpt_batch.config import JobConfig
 from rgpt_batch.engines import vllm_common
 from rgpt_batch.engines.distinct import score_distinct
-from rgpt_batch.engines.vllm_hooks import Hook, missing
+from rgpt_batch.engines.vllm_hooks import Hook, Method, missing
 from rgpt_batch.errors import EngineDead, EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
+
+_logger = logging.getLogger(__name__)
 
 # Requests in vLLM, as a multiple of max_num_seqs: a step never runs short, and queues stay small.
 _WINDOW = 2
 
 _HOOKS = (
-    Hook("vllm.pooling_params", "PoolingParams", ("extra_kwargs", "skip_reading_prefix_cache")),
+    Hook(
+        "vllm.pooling_params",
+        "PoolingParams",
+        keywords=("task", "extra_kwargs", "skip_reading_prefix_cache"),
+    ),
     Hook("vllm.model_executor.layers.pooler", "Pooler", ("get_pooling_updates",)),
     Hook("vllm.model_executor.models.interfaces_base", "VllmModelForPooling"),
     Hook("vllm.v1.pool.metadata", "PoolingStates"),
@@ -36,13 +43,28 @@ _HOOKS = (
         "PoolingMetadata",
         ("prompt_lens", "pooling_params", "pooling_states", "get_pooling_cursor"),
     ),
-    Hook("vllm.v1.engine", "EngineCoreRequest", ("pooling_params", "data_parallel_rank")),
+    Hook(
+        "vllm.v1.engine",
+        "EngineCoreRequest",
+        keywords=(
+            *("request_id", "prompt_token_ids", "pooling_params", "sampling_params"),
+            *("mm_features", "lora_request", "cache_salt", "arrival_time", "data_parallel_rank"),
+        ),
+    ),
     Hook("vllm.v1.engine", "EngineCoreOutput", ("request_id", "pooling_output")),
-    Hook("vllm.v1.engine.core_client", "EngineCoreClient", ("add_request", "get_output")),
+    Hook(
+        "vllm.v1.engine.core_client",
+        "EngineCoreClient",
+        (Method("add_request", ("request",)), "get_output"),
+    ),
 )
 # Without these a cached prefix may hide rows. That is noticed, but costs a second run.
 _SCHEDULER_HOOKS = (
-    Hook("vllm.v1.core.kv_cache_manager", "KVCacheManager", ("get_computed_blocks",)),
+    Hook(
+        "vllm.v1.core.kv_cache_manager",
+        "KVCacheManager",
+        (Method("get_computed_blocks", ("request",)),),
+    ),
     Hook("vllm.v1.core.sched.scheduler", "Scheduler"),
     Hook("vllm.v1.core.sched.async_scheduler", "AsyncScheduler"),
 )
@@ -153,9 +175,15 @@ def _engine_args(config: JobConfig) -> dict[str, Any]:
         max_model_len=config.protocol.max_tokens,
         **vllm_common.prefix_cache_args(config),
     )
-    if "scheduler_cls" not in args and not missing(_SCHEDULER_HOOKS):
-        scheduler = "CappedAsyncScheduler" if args.get("async_scheduling") else "CappedScheduler"
-        args["scheduler_cls"] = f"{_SCHEDULERS}.{scheduler}"
+    if "scheduler_cls" not in args:
+        if names := missing(_SCHEDULER_HOOKS):
+            _logger.warning(
+                "this vLLM has no %s: pairs whose rows the prefix cache hides are computed twice",
+                ", ".join(names),
+            )
+        else:
+            kind = "CappedAsyncScheduler" if args.get("async_scheduling") else "CappedScheduler"
+            args["scheduler_cls"] = f"{_SCHEDULERS}.{kind}"
     overrides = args.get("hf_overrides", {})
     args["hf_overrides"] = {
         # Else pooling models have a float32 head, for which vLLM on CPU converts the weights in

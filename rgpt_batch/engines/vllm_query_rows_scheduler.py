@@ -6,6 +6,8 @@ that predicts a query token, and no further.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -31,13 +33,35 @@ class _Context:
         return getattr(self._request, name)
 
 
+def capped(look_up: Callable[..., Any]) -> Callable[..., Any]:
+    """Cap what a lookup in the prefix cache returns.
+
+    Args:
+        look_up: KVCacheManager.get_computed_blocks. Up to vLLM 0.32 it takes the request alone, and
+            finds at most all of its tokens but the last. From 0.33 on the scheduler may give that
+            limit, of a whole prompt.
+    """
+    if "max_cache_hit_length" not in inspect.signature(look_up).parameters:
+        return lambda request, *args, **kwargs: look_up(_Context(request), *args, **kwargs)
+
+    def look_up_to_context(
+        request: Any, max_cache_hit_length: int | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        context = _Context(request)
+        if max_cache_hit_length is not None:
+            max_cache_hit_length = min(max_cache_hit_length, context.num_tokens - 1)
+        return look_up(context, max_cache_hit_length, *args, **kwargs)
+
+    return look_up_to_context
+
+
 class _CapsPrefixHits:
     kv_cache_manager: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        look_up = self.kv_cache_manager.get_computed_blocks
-        self.kv_cache_manager.get_computed_blocks = lambda request: look_up(_Context(request))
+        manager = self.kv_cache_manager
+        manager.get_computed_blocks = capped(manager.get_computed_blocks)
 
 
 class CappedScheduler(_CapsPrefixHits, Scheduler):  # type: ignore[misc]

@@ -1,6 +1,6 @@
 """Scoring with vLLM's prompt_logprob_token_ids: logits for query tokens alone, in public API.
 
-Needs vLLM 0.31 or newer and its model runner V2, which in turn needs Triton, so mostly a GPU. One
+Needs vLLM 0.32 or newer and its model runner V2, which in turn needs Triton, so mostly a GPU. One
 matmul per prompt, so slower than query-rows, but nothing that is not public. One token has to be
 generated, so prompts may be at most max_model_len - 1 tokens long.
 """
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from rgpt_batch.config import JobConfig
 from rgpt_batch.engines import vllm_common
 from rgpt_batch.engines.distinct import score_distinct
-from rgpt_batch.engines.vllm_hooks import Hook, missing
+from rgpt_batch.engines.vllm_hooks import Field, Hook, missing
 from rgpt_batch.errors import EngineDead, EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 
@@ -27,7 +27,11 @@ _HOOKS = (
     Hook(
         "vllm.sampling_params",
         "SamplingParams",
-        ("prompt_logprob_token_ids", "prompt_logprob_start", "skip_reading_prefix_cache"),
+        (
+            # In 0.31 a list[int]: the ids of every row.
+            Field("prompt_logprob_token_ids", np.ndarray),
+            *("prompt_logprob_start", "skip_reading_prefix_cache"),
+        ),
     ),
     Hook("vllm.config", "VllmConfig", ("use_v2_model_runner",)),
 )

@@ -10,8 +10,9 @@ import pytest
 
 from rgpt_batch.engines.fake import FakeEngine
 from rgpt_batch.engines.self_test import self_test
-from rgpt_batch.errors import EngineStartError
+from rgpt_batch.errors import EngineOutputError, EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
+from rgpt_batch.scoring import MAX_LOGPROB, to_score
 from tests.engines.configs import float32_config
 
 CONFIG = float32_config(Path("none"), "fake")
@@ -73,6 +74,15 @@ class AnswersRawLogits(Altered):
         return [-values for values in answers]
 
 
+class RoundsAboveZero(Altered):
+    """Puts the likeliest token of every prompt above 0, as rounding in 16 bits may."""
+
+    excess = 0.0
+
+    def alter(self, pairs: Sequence[TokenizedPair], answers: list[np.ndarray]) -> list[np.ndarray]:
+        return [np.where(values == values.max(), self.excess, values) for values in answers]
+
+
 @pytest.mark.parametrize("step_tokens", [96, 1024, 2048, 5000, 8192])
 def test_an_engine_whose_tokens_depend_on_what_precedes_them_passes(step_tokens: int) -> None:
     self_test(FakeEngine(), CONFIG, step_tokens)
@@ -92,6 +102,24 @@ def test_an_engine_whose_tokens_depend_on_what_precedes_them_passes(step_tokens:
 def test_an_engine_that_scores_wrong_rows_is_refused(engine: type[Altered], complaint: str) -> None:
     with pytest.raises(EngineStartError, match=complaint):
         self_test(engine(), CONFIG, STEP_TOKENS)
+
+
+def test_logprobs_may_round_as_far_above_zero_as_scoring_lets_them() -> None:
+    engine = RoundsAboveZero()
+    engine.excess = 0.9 * MAX_LOGPROB
+    self_test(engine, CONFIG, STEP_TOKENS)
+    pair = TokenizedPair(
+        token_ids=np.arange(9, dtype=np.int32),
+        query_start=4,
+        num_document_tokens=4,
+        num_dropped_document_tokens=0,
+    )
+    to_score(pair, *engine.score([pair]))
+    engine.excess = 1.1 * MAX_LOGPROB
+    with pytest.raises(EngineStartError, match="gave logprobs from"):
+        self_test(engine, CONFIG, STEP_TOKENS)
+    with pytest.raises(EngineOutputError):
+        to_score(pair, *engine.score([pair]))
 
 
 @pytest.mark.parametrize("step_tokens", [96, 1000, 1024, 2048, 5000, 8192])
