@@ -34,7 +34,7 @@ test-fast: setup  ## Run the tests that start neither vLLM nor Ray.
 
 test-long: model  ## Run the random campaigns at length, by hand: about two hours.
 	$(bin)/python benchmarks/chaos.py --kills 1000
-	$(bin)/python -m tests.store.campaign --runs 500
+	$(bin)/python -m tests.output.campaign --runs 500
 	HYPOTHESIS_PROFILE=long $(pytest) tests/property
 
 bench: setup  ## Measure every way to the score on this machine's CPUs; benchmarks/README.md has the rest.

@@ -31,9 +31,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rgpt_batch import JobConfig, load_config
+from rgpt_batch.job.unit_runner import UnitRunner
+from rgpt_batch.output.score_file import read_footer
 from rgpt_batch.records import UnitReport, WorkUnit
-from rgpt_batch.score_file import read_footer
-from rgpt_batch.unit_runner import UnitRunner
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -106,7 +106,7 @@ def run_job_in_child(
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(log, stream)
-    from rgpt_batch import job
+    from rgpt_batch.job import run_job as job
 
     if config.executor.kind == "local":
         note = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -123,7 +123,7 @@ def run_job_in_child(
 
         vars(job)["UnitRunner"] = NotingRunner
     if writer == "naive":
-        from rgpt_batch.store import LocalStore
+        from rgpt_batch.output import LocalStore
 
         type.__setattr__(LocalStore, "commit", _stream_to_the_final_name)
     os._exit(job.run_job(config, [pairs], output, quiet=True).exit_code)
@@ -194,7 +194,7 @@ class Chaos:
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(
             [
-                "rgpt_batch.job",
+                "rgpt_batch.job.run_job",
                 "rgpt_batch.executors.local",
                 "rgpt_batch.engines.fake",
                 "huggingface_hub.hf_api",

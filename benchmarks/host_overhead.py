@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 
 from rgpt_batch.bench.hardware import hardware_name
-from rgpt_batch.config import JobConfig
-from rgpt_batch.engines import vllm_common
-from rgpt_batch.manifest import installed_versions
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.engines.vllm import common
+from rgpt_batch.planning.manifest import installed_versions
 from rgpt_batch.records import TokenizedPair
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +66,7 @@ def register_stub() -> None:
     from vllm import ModelRegistry
     from vllm.model_executor.models.llama import LlamaForCausalLM
 
-    from rgpt_batch.engines import vllm_query_rows_models
+    from rgpt_batch.engines.vllm.query_rows import models
 
     class StubModel(LlamaForCausalLM):  # type: ignore[misc]
         def forward(
@@ -79,7 +79,7 @@ def register_stub() -> None:
             return self.model.embed_tokens(input_ids)
 
     ModelRegistry.register_model(_STUB, StubModel)
-    query_rows = vllm_query_rows_models.query_rows_architecture(_STUB)
+    query_rows = models.query_rows_architecture(_STUB)
     ModelRegistry.register_model(query_rows, getattr(vllm_query_rows_models, query_rows))
 
 
@@ -107,7 +107,7 @@ def _generate(folder: Path) -> Score:
     from vllm import LLM, SamplingParams
 
     config = stub_config(folder, "prompt-logprobs")
-    llm = LLM(**vllm_common.engine_args(config, max_model_len=_MAX_TOKENS + 1))
+    llm = LLM(**common.engine_args(config, max_model_len=_MAX_TOKENS + 1))
     params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False)
 
     def score(pairs: Sequence[TokenizedPair]) -> None:
@@ -118,14 +118,14 @@ def _generate(folder: Path) -> Score:
 
 
 def _pooling_args(folder: Path) -> dict[str, Any]:
-    from rgpt_batch.engines import vllm_query_rows, vllm_query_rows_models
+    from rgpt_batch.engines.vllm.query_rows import engine, models
 
-    vllm_query_rows_models.register()
-    return vllm_query_rows._engine_args(stub_config(folder, "query-rows"))
+    models.register()
+    return engine._engine_args(stub_config(folder, "query-rows"))
 
 
 def _pooling_params(pair: TokenizedPair) -> Any:
-    from rgpt_batch.engines.vllm_query_rows_request import to_request
+    from rgpt_batch.engines.vllm.query_rows.request import to_request
 
     return to_request("0", pair, read_cache=False).pooling_params
 
@@ -203,7 +203,7 @@ def make_pairs(num_pairs: int, seed: int) -> list[TokenizedPair]:
 
 def measure(way: str, folder: Path, num_pairs: int) -> float:
     """Return CPU µs per pair."""
-    vllm_common.set_environment()
+    common.set_environment()
     register_stub()
     score = WAYS[way](folder)
     score(make_pairs(num_pairs, 0))

@@ -27,7 +27,7 @@ _ROWS_PER_FILE = 500_000
 _TOP_K = 100
 
 _COMMAND = (
-    "import sys; from rgpt_batch.ranking import rank; "
+    "import sys; from rgpt_batch.ranking.rank import rank; "
     f"rank([sys.argv[1]], sys.argv[2], top_k={_TOP_K}, run_format='trec', "
     "memory_gib=float(sys.argv[3]), temp_folder=sys.argv[1])"
 )

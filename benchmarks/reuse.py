@@ -27,13 +27,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rgpt_batch.config import JobConfig, load_config
-from rgpt_batch.job_plan import plan_job
-from rgpt_batch.pair_hash import pair_hashes
+from rgpt_batch.config.load import load_config
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.input.pairs import read_pairs
+from rgpt_batch.job.plan import plan_job
+from rgpt_batch.output import open_store
+from rgpt_batch.output.score_file import Footer, to_table, with_footer
 from rgpt_batch.records import Rejection, Score
-from rgpt_batch.score_file import Footer, to_table, with_footer
-from rgpt_batch.shards import read_pairs
-from rgpt_batch.store import open_store
+from rgpt_batch.scoring.pair_hash import pair_hashes
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -14,9 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rgpt_batch.config import JobConfig, load_config
-    from rgpt_batch.job import JobSummary, run_job
-    from rgpt_batch.verify import Verification, verify_output
+    from rgpt_batch.checks.verify import Verification, verify_output
+    from rgpt_batch.config.load import load_config
+    from rgpt_batch.config.options import JobConfig
+    from rgpt_batch.job.run_job import JobSummary, run_job
 
 __version__ = "0.1.0"
 

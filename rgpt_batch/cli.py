@@ -11,23 +11,9 @@ from collections.abc import Sequence
 import click
 
 from rgpt_batch import __version__
-from rgpt_batch.commands import (
-    bench,
-    importing,
-    inspection,
-    planning,
-    ranking,
-    report,
-    scoring,
-)
-from rgpt_batch.errors import (
-    ConfigError,
-    Interrupted,
-    ManifestMismatch,
-    RgptBatchError,
-    ShardError,
-)
-from rgpt_batch.uris import redacted
+from rgpt_batch.commands import bench, importing, inspection, planning, ranking, report, scoring
+from rgpt_batch.errors import ConfigError, Interrupted, ManifestMismatch, RgptBatchError, ShardError
+from rgpt_batch.storage.uris import redacted
 
 EXIT_CODES = """\b
 Exit codes:

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from rgpt_batch.bench.variants import CARD, EVAL, Variant
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import RgptBatchError
 from rgpt_batch.records import TokenizedPair
-from rgpt_batch.scoring import to_score
+from rgpt_batch.scoring.score import to_score
 
 _EVAL_BATCH_SIZE = 8
 

@@ -19,11 +19,11 @@ from rgpt_batch.bench.contestants import Contestant, Measurement
 from rgpt_batch.bench.shapes import ModelShape
 from rgpt_batch.bench.variants import PIPELINE, Variant, groups
 from rgpt_batch.bench.workload import Workload, make_pairs, single_token_words, write_pairs
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import RgptBatchError
-from rgpt_batch.job import run_job
-from rgpt_batch.protocol import ScoringProtocol, load_protocol, load_tokenizer
+from rgpt_batch.job.run_job import run_job
 from rgpt_batch.records import ScorePair, TokenizedPair
+from rgpt_batch.scoring.protocol import ScoringProtocol, load_protocol, load_tokenizer
 
 BASELINE = "prompt-logprobs"
 # The first passes of a variant tell how many pairs it scores in the time of a pass.

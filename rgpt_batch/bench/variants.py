@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 
 # One pair at a time, as the model card does; padded batches of 8, as eval.py does.
 CARD = "card"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from rgpt_batch.commands.text import LocalPath
-from rgpt_batch.output_files import check_output, is_stream, replacing
+from rgpt_batch.storage.written_files import check_output, is_stream, replacing
 
 if TYPE_CHECKING:
     from rgpt_batch.bench.shapes import ModelShape
     from rgpt_batch.bench.suite import Findings, Suite
     from rgpt_batch.bench.variants import Variant
-    from rgpt_batch.config import JobConfig
+    from rgpt_batch.config.options import JobConfig
 
 
 @click.command(
@@ -189,7 +189,7 @@ def _load(
     """Return the model's name, its sizes where known, and the configuration."""
     from rgpt_batch.bench.hardware import default_dtype, has_gpu
     from rgpt_batch.bench.shapes import TOKENIZER, find_shape, save_random_model
-    from rgpt_batch.config import load_config
+    from rgpt_batch.config.load import load_config
 
     dtype = f"model.dtype={default_dtype()}"
     if shape is None:
@@ -230,7 +230,7 @@ def _variants(names: tuple[str, ...]) -> list[Variant]:
 
 
 def _header(hardware: str, model: str, suite: Suite, matmul_rate: float) -> str:
-    from rgpt_batch.manifest import installed_versions
+    from rgpt_batch.planning.manifest import installed_versions
 
     versions = ", ".join(f"{name} {version}" for name, version in installed_versions().items())
     engine = suite.config.engine.model_dump(exclude_defaults=True, exclude={"vllm_args"})

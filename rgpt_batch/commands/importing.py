@@ -13,8 +13,8 @@ import click
 from rgpt_batch.commands.text import LocalPath, print_facts
 
 if TYPE_CHECKING:
-    from rgpt_batch.formats.relations import Source
-    from rgpt_batch.importing import ImportSummary
+    from rgpt_batch.importing.import_pairs import ImportSummary
+    from rgpt_batch.importing.readers.relations import Source
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -119,7 +119,7 @@ def import_group() -> None:
 @_output_options
 def trec(run_path: str, queries: str, corpus: str, output: str, **options: Any) -> int:
     """Import a run, a table of queries and a corpus."""
-    from rgpt_batch.formats.trec_candidates import TrecSource
+    from rgpt_batch.importing.sources.trec import TrecSource
 
     return _import(TrecSource(run=run_path, queries=queries, corpus=corpus), output, **options)
 
@@ -141,7 +141,7 @@ def trec(run_path: str, queries: str, corpus: str, output: str, **options: Any) 
 @_output_options
 def beir(folder: str, run_path: str | None, split: str, output: str, **options: Any) -> int:
     """Import a BEIR FOLDER (corpus.jsonl, queries.jsonl, qrels/)."""
-    from rgpt_batch.formats.beir import BeirSource
+    from rgpt_batch.importing.sources.beir import BeirSource
 
     return _import(BeirSource(folder=folder, run=run_path, split=split), output, **options)
 
@@ -174,8 +174,8 @@ def msmarco(
     **options: Any,
 ) -> int:
     """Import MS MARCO's tab-separated files."""
-    from rgpt_batch.formats.msmarco import Top1000Source
-    from rgpt_batch.formats.trec_candidates import TrecSource
+    from rgpt_batch.importing.sources.msmarco import Top1000Source
+    from rgpt_batch.importing.sources.trec import TrecSource
 
     source: Source
     if top1000 and not (run_path or queries or collection):
@@ -204,7 +204,7 @@ def pairs(
     datasets.save_to_disk, .jsonl or .tsv with a header. RankingGPT's top1000.json is one, saved
     results of PyTerrier are another.
     """
-    from rgpt_batch.formats.pair_source import PairSource
+    from rgpt_batch.importing.sources.pairs import PairSource
 
     return _import(PairSource(pairs=pairs_path, queries=queries, corpus=corpus), output, **options)
 
@@ -228,7 +228,7 @@ def ir_datasets(name: str, run_path: str | None, qrels: bool, output: str, **opt
 
     Needs the extra `ir-datasets`, which downloads what it lacks to ~/.ir_datasets.
     """
-    from rgpt_batch.formats.ir_datasets_source import IrDatasetsSource
+    from rgpt_batch.importing.sources.ir_data import IrDatasetsSource
 
     if run_path and qrels:
         raise click.UsageError("--run and --qrels both say what the candidates are. Give one.")
@@ -239,7 +239,7 @@ def ir_datasets(name: str, run_path: str | None, qrels: bool, output: str, **opt
 
 
 def _import(source: Source, output: str, *, quiet: bool, **options: Any) -> int:
-    from rgpt_batch.importing import ImportOptions, import_pairs
+    from rgpt_batch.importing.import_pairs import ImportOptions, import_pairs
 
     def report(message: str) -> None:
         if not quiet:

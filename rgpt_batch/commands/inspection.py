@@ -12,8 +12,8 @@ from rgpt_batch.commands.text import OutputFolder, format_rejected, print_facts
 from rgpt_batch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rgpt_batch.progress import Status
-    from rgpt_batch.store import Store
+    from rgpt_batch.job.progress import Status
+    from rgpt_batch.output import Store
 
 # A job that runs renews its status every two seconds.
 _SILENT_SECONDS = 30
@@ -24,8 +24,8 @@ _SILENT_SECONDS = 30
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(output: str, as_json: bool) -> int:
     """Show how far the job of an output folder is."""
-    from rgpt_batch.progress import format_seconds
-    from rgpt_batch.store import open_store
+    from rgpt_batch.formatting import format_seconds
+    from rgpt_batch.output import open_store
 
     store = open_store(output)
     manifest = store.load_manifest() if store.has_manifest() else None
@@ -103,10 +103,10 @@ def status(output: str, as_json: bool) -> int:
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the sample.")
 def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
     """Check files, rows, ids and checksums of an output folder, and on request its scores."""
-    from rgpt_batch.job_run import EXIT_INCOMPLETE
-    from rgpt_batch.progress import format_count
-    from rgpt_batch.store import open_store
-    from rgpt_batch.verify import verify_output
+    from rgpt_batch.checks.verify import verify_output
+    from rgpt_batch.formatting import format_count
+    from rgpt_batch.job.run import EXIT_INCOMPLETE
+    from rgpt_batch.output import open_store
 
     result = verify_output(open_store(output), num_rescored=sample, tolerance=tolerance, seed=seed)
     for problem in result.problems:
@@ -129,7 +129,7 @@ def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
 def _read_status(store: Store) -> Status:
     from pydantic import ValidationError
 
-    from rgpt_batch.progress import Status
+    from rgpt_batch.job.progress import Status
 
     try:
         return Status.model_validate(store.read_status() or {"state": "planned"})
@@ -140,7 +140,7 @@ def _read_status(store: Store) -> Status:
 def _format_state(recorded: Status) -> str:
     if recorded.state != "running":
         return recorded.state
-    from rgpt_batch.progress import format_seconds
+    from rgpt_batch.formatting import format_seconds
 
     age = time.time() - recorded.updated_at
     if age > _SILENT_SECONDS:

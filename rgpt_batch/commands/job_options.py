@@ -11,7 +11,7 @@ import click
 from rgpt_batch.commands.text import LocalPath
 
 if TYPE_CHECKING:
-    from rgpt_batch.config import JobConfig
+    from rgpt_batch.config.options import JobConfig
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -87,7 +87,7 @@ def load_job_config(
 
     A file's limit on prompts belongs to the file's protocol: it would undo eval.py's cut.
     """
-    from rgpt_batch.config import load_config
+    from rgpt_batch.config.load import load_config
 
     columns = None if pass_through is None else json.dumps(pass_through.split(","))
     shortcuts = {

@@ -10,7 +10,7 @@ from rgpt_batch.commands.job_options import job_options, load_job_config
 from rgpt_batch.commands.text import price_option, print_facts
 
 if TYPE_CHECKING:
-    from rgpt_batch.store import Store
+    from rgpt_batch.output import Store
 
 
 @click.command(
@@ -50,10 +50,10 @@ def plan(
     **shortcuts: Any,
 ) -> int:
     """Show units, token counts, time and cost of a job without running it."""
-    from rgpt_batch.estimate import sample_tokens
-    from rgpt_batch.job_plan import plan_job
-    from rgpt_batch.progress import format_count, format_seconds
-    from rgpt_batch.store import open_store
+    from rgpt_batch.formatting import format_count, format_seconds
+    from rgpt_batch.job.plan import plan_job
+    from rgpt_batch.output import open_store
+    from rgpt_batch.planning.estimate import sample_tokens
 
     job_config, manifest = plan_job(load_job_config(config, **shortcuts), inputs, output)
     tokens = sample_tokens(job_config, manifest, sample)

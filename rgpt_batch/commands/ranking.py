@@ -12,9 +12,9 @@ import click
 from rgpt_batch.commands.text import LocalPath, print_facts
 
 if TYPE_CHECKING:
-    from rgpt_batch.comparison import Comparison
-    from rgpt_batch.evaluation import Estimate, MetricResult
-    from rgpt_batch.ranking import Fusion
+    from rgpt_batch.ranking.compare import Comparison
+    from rgpt_batch.ranking.evaluate import Estimate, MetricResult
+    from rgpt_batch.ranking.rank import Fusion
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -116,7 +116,7 @@ def rank(
     Equal scores are ordered by doc_id, ascending. The scores of a TREC run strictly decrease, so
     that trec_eval ranks it as it stands.
     """
-    from rgpt_batch.ranking import rank as rank_pairs
+    from rgpt_batch.ranking.rank import rank as rank_pairs
 
     summary = rank_pairs(
         scored,
@@ -172,8 +172,8 @@ def evaluate(
 
     All judged queries count, as with trec_eval -c: those without results count 0.
     """
-    from rgpt_batch import evaluation
-    from rgpt_batch.output_files import check_output
+    from rgpt_batch.ranking import evaluate as evaluation
+    from rgpt_batch.storage.written_files import check_output
 
     if per_query:
         check_output(per_query)
@@ -218,7 +218,7 @@ def evaluate(
 @_database_options
 def compare(scored_a: str, scored_b: str, qrels: str | None, as_json: bool, **options: Any) -> int:
     """Compare two scored outputs of the same pairs: scores, order and quality."""
-    from rgpt_batch import comparison
+    from rgpt_batch.ranking import compare as comparison
 
     found = comparison.compare(scored_a, scored_b, qrels_file=qrels, **options)
     if as_json:
@@ -235,7 +235,7 @@ def _fusion(
     first_stage: str | None, column: str | None, alpha: float | None, rrf: bool
 ) -> Fusion | None:
     """Check that the options of a fusion fit together."""
-    from rgpt_batch.ranking import FirstStage, Fusion
+    from rgpt_batch.ranking.rank import FirstStage, Fusion
 
     if alpha is not None and rrf:
         raise click.UsageError("--interpolate and --rrf exclude each other.")

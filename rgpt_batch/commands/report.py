@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rgpt_batch.commands.text import LocalPath, OutputFolder, price_option, print_facts
-from rgpt_batch.uris import is_uri
+from rgpt_batch.storage.uris import is_uri
 
 
 @click.command(
@@ -59,9 +59,9 @@ def report(output: str, target: str | None, baseline: str | None, **options: Any
     The page shows speed, units per worker, scores, tokens, truncated and rejected rows, runs and
     configuration, and on request quality and cost. It needs no network. The job may be unfinished.
     """
-    from rgpt_batch.output_files import check_output
+    from rgpt_batch.output import open_store
     from rgpt_batch.report import gather, write_report
-    from rgpt_batch.store import open_store
+    from rgpt_batch.storage.written_files import check_output
 
     if baseline and not options["qrels"]:
         raise click.UsageError("--baseline needs --qrels.")

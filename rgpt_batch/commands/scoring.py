@@ -10,7 +10,7 @@ from rgpt_batch.commands.job_options import job_options, load_job_config
 from rgpt_batch.commands.text import OutputFolder, format_rejected, print_facts
 
 if TYPE_CHECKING:
-    from rgpt_batch.job_run import JobSummary
+    from rgpt_batch.job.run import JobSummary
 
 
 @click.command(
@@ -82,8 +82,8 @@ def score(
     **shortcuts: Any,
 ) -> int:
     """Score every pair of the input; resume where an earlier run stopped."""
-    from rgpt_batch.job import run_job
-    from rgpt_batch.joined_input import TextTables
+    from rgpt_batch.importing.joined import TextTables
+    from rgpt_batch.job.run_job import run_job
 
     job_config = load_job_config(
         config, executor=executor, parity=parity, missing=missing, **shortcuts
@@ -110,7 +110,7 @@ def score(
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def retry_failed(output: str, quiet: bool) -> int:
     """Score the failed units of an output folder with the input and options of its last run."""
-    from rgpt_batch import job
+    from rgpt_batch.job import run_job as job
 
     summary = job.retry_failed(output, quiet=quiet)
     _print_summary(summary)
@@ -118,7 +118,7 @@ def retry_failed(output: str, quiet: bool) -> int:
 
 
 def _print_summary(summary: JobSummary) -> None:
-    from rgpt_batch.progress import format_seconds
+    from rgpt_batch.formatting import format_seconds
 
     facts = {
         "output": summary.output,

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.uris import check_location, is_uri, redacted
+from rgpt_batch.storage.uris import check_location, is_uri, redacted
 
 
 class OutputFolder(click.Path):

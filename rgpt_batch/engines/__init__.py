@@ -2,10 +2,10 @@
 
 import functools
 
-from rgpt_batch.config import EngineMethod, JobConfig
+from rgpt_batch.config.options import EngineMethod, JobConfig
 from rgpt_batch.engines.base import Engine
 from rgpt_batch.engines.starts import turn_to_start
-from rgpt_batch.model_files import check_weights
+from rgpt_batch.scoring.model_files import check_weights
 
 __all__ = ["Engine", "create_engine"]
 
@@ -34,15 +34,15 @@ def create_engine(config: JobConfig) -> Engine:
 def _start(config: JobConfig, method: EngineMethod) -> Engine:
     match method:
         case "query-rows":
-            from rgpt_batch.engines.vllm_query_rows import QueryRowsEngine
+            from rgpt_batch.engines.vllm.query_rows.engine import QueryRowsEngine
 
             return _tested(QueryRowsEngine(config), config)
         case "token-ids":
-            from rgpt_batch.engines.vllm_token_ids import TokenIdsEngine
+            from rgpt_batch.engines.vllm.token_ids import TokenIdsEngine
 
             return _tested(TokenIdsEngine(config), config)
         case "prompt-logprobs":
-            from rgpt_batch.engines.vllm_prompt_logprobs import PromptLogprobsEngine
+            from rgpt_batch.engines.vllm.prompt_logprobs import PromptLogprobsEngine
 
             return PromptLogprobsEngine(config)
         case "transformers":
@@ -60,7 +60,7 @@ def _start(config: JobConfig, method: EngineMethod) -> Engine:
 def _tested(engine: Engine, config: JobConfig) -> Engine:
     """Return the engine if it passes its self-test, else close it and raise."""
     from rgpt_batch.engines.self_test import self_test
-    from rgpt_batch.engines.vllm_common import max_num_batched_tokens
+    from rgpt_batch.engines.vllm.common import max_num_batched_tokens
 
     try:
         self_test(engine, config, max_num_batched_tokens(config))

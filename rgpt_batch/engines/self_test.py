@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.base import Engine
 from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
-from rgpt_batch.scoring import MAX_LOGPROB
+from rgpt_batch.scoring.score import MAX_LOGPROB
 
 # Mean |difference| of a token's logprob, nats. Batches of other shapes round differently: SmolLM2
 # in bfloat16 on CPU differs by up to 0.05, in float32 by 1e-5. A wrong row is several nats away.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rgpt_batch.config import ModelConfig
+from rgpt_batch.config.options import ModelConfig
 from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 

@@ -1,6 +1,6 @@
 """Where units run, by the name in `executor.kind`."""
 
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.executors.base import Executor
 
 __all__ = ["Executor", "create_executor"]
@@ -12,6 +12,6 @@ def create_executor(config: JobConfig) -> Executor:
         from rgpt_batch.executors.local import LocalExecutor
 
         return LocalExecutor(config.executor)
-    from rgpt_batch.executors.ray import RayExecutor
+    from rgpt_batch.executors.ray_executor import RayExecutor
 
     return RayExecutor(config)

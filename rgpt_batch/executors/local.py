@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from rgpt_batch.config import ExecutorConfig
+from rgpt_batch.config.options import ExecutorConfig
 from rgpt_batch.errors import ConfigError, EngineDead
 from rgpt_batch.executors.base import MakeWorker, Task, Worker, run_task, start_worker
 from rgpt_batch.executors.patience import Patience
-from rgpt_batch.executors.queue import UnitQueue
+from rgpt_batch.executors.unit_queue import UnitQueue
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 
 _Work = queue.SimpleQueue[Task | None]

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.progress import format_count
+from rgpt_batch.formatting import format_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

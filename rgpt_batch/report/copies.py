@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.objects import ObjectFile
-from rgpt_batch.store.base import CommittedFile
-from rgpt_batch.uris import is_uri
+from rgpt_batch.output.store import CommittedFile
+from rgpt_batch.storage.objects import ObjectFile
+from rgpt_batch.storage.uris import is_uri
 
 _PIECE_BYTES = 8 * 2**20
 

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rgpt_batch.database import DEFAULT_MEMORY_GIB, open_database
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.evaluation import DEFAULT_METRICS
-from rgpt_batch.manifest import Manifest
-from rgpt_batch.pair_tables import DEFAULT_MEMORY_GIB, open_database
-from rgpt_batch.progress import format_count
+from rgpt_batch.formatting import format_count
+from rgpt_batch.output import Store
+from rgpt_batch.output.score_file import read_footer
+from rgpt_batch.planning.manifest import Manifest
+from rgpt_batch.ranking.evaluate import DEFAULT_METRICS
 from rgpt_batch.records import UnitFailure
 from rgpt_batch.report.copies import local_files
 from rgpt_batch.report.quality import Quality, assess
 from rgpt_batch.report.rows import RowFacts, row_facts
 from rgpt_batch.report.runs import RunFacts, RunRecord, read_records, run_facts
-from rgpt_batch.score_file import read_footer
-from rgpt_batch.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

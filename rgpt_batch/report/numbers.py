@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from rgpt_batch.progress import format_seconds
+from rgpt_batch.formatting import format_seconds
 
 _SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _MINUS = "\u2212"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import duckdb
 
-from rgpt_batch.evaluation import Evaluation, evaluate
-from rgpt_batch.manifest import Manifest
-from rgpt_batch.store.base import CommittedFile
+from rgpt_batch.output.store import CommittedFile
+from rgpt_batch.planning.manifest import Manifest
+from rgpt_batch.ranking.evaluate import Evaluation, evaluate
 
 NUM_QUERIES_SHOWN = 10
 

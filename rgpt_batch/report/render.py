@@ -14,11 +14,11 @@ from typing import Any
 import jinja2
 import yaml
 
-from rgpt_batch.output_files import is_stream, replacing
 from rgpt_batch.report import numbers, time_plots, value_plots
 from rgpt_batch.report.facts import Report
 from rgpt_batch.report.runs import Spans, activity, spans
 from rgpt_batch.report.svg import Plot
+from rgpt_batch.storage.written_files import is_stream, replacing
 
 MAX_TEXT_CHARS = 200
 MAX_ROWS_SHOWN = 50

@@ -18,9 +18,9 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from rgpt_batch.manifest import Manifest
+from rgpt_batch.output.store import CommittedFile
+from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.records import RejectionReason, WorkUnit
-from rgpt_batch.store.base import CommittedFile
 
 SCORE_CELL = 0.001
 NUM_EXAMPLES = 3

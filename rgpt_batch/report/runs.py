@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rgpt_batch.job_run import engine_busy_fraction
+from rgpt_batch.job.run import engine_busy_fraction
+from rgpt_batch.output import Store
 from rgpt_batch.records import UnitFailure, UnitReport
-from rgpt_batch.store import Store
 
 # A unit of the fake engine may take no time at all; a rate needs some.
 _SHORTEST_SECONDS = 1e-3

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rgpt_batch.evaluation import Estimate, MetricResult
-from rgpt_batch.progress import format_count
+from rgpt_batch.formatting import format_count
+from rgpt_batch.ranking.evaluate import Estimate, MetricResult
 from rgpt_batch.report.numbers import nice_step, number, short, signed
 from rgpt_batch.report.rows import Distribution
 from rgpt_batch.report.svg import AXIS, LEFT, MAX_SINGLE_PARTS, RIGHT, WIDTH, Plot, Scale, steps

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from rgpt_batch.score_file import read_footer
+from rgpt_batch.output.score_file import read_footer
 from tests.conftest import ROOT
 from tests.e2e.processes import parts, rgpt_batch
 

@@ -6,7 +6,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from rgpt_batch.score_file import read_footer
+from rgpt_batch.output.score_file import read_footer
 from tests.e2e.conftest import write_job, write_shard
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import parts, rgpt_batch

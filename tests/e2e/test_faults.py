@@ -267,10 +267,10 @@ def test_bits_that_rot_while_the_job_runs_cost_their_rows_and_no_others(
 
 def test_an_input_file_that_is_overwritten_while_it_is_read_is_noticed(tiny_tokenizer, tmp_path):
     from rgpt_batch.errors import ShardError
-    from rgpt_batch.job_plan import plan_job
-    from rgpt_batch.shards import read_pairs
+    from rgpt_batch.input.pairs import read_pairs
+    from rgpt_batch.job.plan import plan_job
     from tests.e2e.conftest import write_shard
-    from tests.unit.jobs import fake_config
+    from tests.jobs import fake_config
 
     shard = tmp_path / "pairs.parquet"
     write_shard(shard, range(96))

@@ -4,7 +4,7 @@ import pytest
 
 from rgpt_batch import load_config, run_job, verify_output
 from rgpt_batch.errors import ManifestMismatch
-from rgpt_batch.store import open_store
+from rgpt_batch.output import open_store
 from tests.e2e.outputs import read_output, row_differences
 
 

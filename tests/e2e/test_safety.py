@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import ConfigError, EngineStartError, ManifestMismatch
-from rgpt_batch.protocol import load_tokenizer
-from rgpt_batch.store import open_store
+from rgpt_batch.output import open_store
+from rgpt_batch.scoring.protocol import load_tokenizer
 from tests.e2e.processes import rgpt_batch
 from tests.engines.configs import float32_config
-from tests.unit.jobs import fake_config, score
+from tests.jobs import fake_config, score
 
 CANARY = "canary-5f1d0c6e"
 SECRETS = (

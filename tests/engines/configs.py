@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines import Engine, create_engine
 
 # On a busy machine OpenMP's threads mostly wait for each other: 40 prompts of SmolLM2 took one

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.transformers_ref import TransformersEngine
-from rgpt_batch.engines.vllm_query_rows import QueryRowsEngine
+from rgpt_batch.engines.vllm.query_rows.engine import QueryRowsEngine
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 from tests.engines.configs import float32_config
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from rgpt_batch.engines.vllm_query_rows_scheduler import CappedScheduler
+from rgpt_batch.engines.vllm.query_rows.scheduler import CappedScheduler
 from tests.engines import scheduling
 
 

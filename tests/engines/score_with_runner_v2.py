@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines import create_engine
 from rgpt_batch.records import TokenizedPair
 

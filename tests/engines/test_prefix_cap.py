@@ -32,7 +32,7 @@ class Request:
 
 @pytest.fixture
 def request_in_cache() -> Request:
-    from rgpt_batch.engines.vllm_query_rows_request import to_request
+    from rgpt_batch.engines.vllm.query_rows.request import to_request
 
     pair = to_pair(np.arange(CONTEXT), np.arange(QUERY))
     made = to_request("0", pair, read_cache=True)
@@ -82,7 +82,7 @@ CAPPED = 96
 def test_a_hit_ends_before_the_first_row_that_is_needed(
     look_up: Lookup, arguments: tuple[Any, ...], keywords: dict[str, Any], request_in_cache: Request
 ) -> None:
-    from rgpt_batch.engines.vllm_query_rows_scheduler import capped
+    from rgpt_batch.engines.vllm.query_rows.scheduler import capped
 
     assert look_up(request_in_cache, *arguments, **keywords) == ("blocks", UNCAPPED, 0)
     found = capped(look_up)(request_in_cache, *arguments, **keywords)
@@ -90,13 +90,13 @@ def test_a_hit_ends_before_the_first_row_that_is_needed(
 
 
 def test_a_lower_limit_of_the_schedulers_stays(request_in_cache: Request) -> None:
-    from rgpt_batch.engines.vllm_query_rows_scheduler import capped
+    from rgpt_batch.engines.vllm.query_rows.scheduler import capped
 
     assert capped(get_computed_blocks_33)(request_in_cache, 40) == ("blocks", 32, 0)
     assert capped(get_computed_blocks_33)(request_in_cache, max_cache_hit_length=0)[1] == 0
 
 
 def test_what_else_the_scheduler_passes_arrives(request_in_cache: Request) -> None:
-    from rgpt_batch.engines.vllm_query_rows_scheduler import capped
+    from rgpt_batch.engines.vllm.query_rows.scheduler import capped
 
     assert capped(get_computed_blocks_of_more)(request_in_cache, None, 3) == ("blocks", CAPPED, 3)

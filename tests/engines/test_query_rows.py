@@ -15,20 +15,14 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rgpt_batch.config import JobConfig
-from rgpt_batch.engines.vllm_prompt_logprobs import PromptLogprobsEngine
-from rgpt_batch.engines.vllm_query_rows import QueryRowsEngine
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.engines.vllm.prompt_logprobs import PromptLogprobsEngine
+from rgpt_batch.engines.vllm.query_rows.engine import QueryRowsEngine
 from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 from tests.engines import scheduling
 from tests.engines.configs import float32_config
-from tests.engines.query_rows import (
-    MARGIN,
-    MEASURED,
-    largest_difference,
-    query_rows,
-    reference,
-)
+from tests.engines.query_rows import MARGIN, MEASURED, largest_difference, query_rows, reference
 from tests.engines.shared_prefixes import (
     BLOCK_SIZE,
     MAX_LENGTH,

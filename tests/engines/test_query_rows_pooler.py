@@ -34,7 +34,7 @@ class Prompt:
     def __post_init__(self) -> None:
         from vllm.v1.pool.metadata import PoolingStates
 
-        from rgpt_batch.engines.vllm_query_rows_request import to_request
+        from rgpt_batch.engines.vllm.query_rows.request import to_request
 
         request = to_request("0", self.pair, read_cache=True)
         self.params = request.pooling_params
@@ -57,7 +57,7 @@ def make_prompt(num_context_tokens: int, num_query_tokens: int) -> Prompt:
 
 
 def make_pooler(vocab_size: int = VOCAB_SIZE, calls: list[int] | None = None) -> Any:
-    from rgpt_batch.engines.vllm_query_rows_pooler import QueryRowsPooler
+    from rgpt_batch.engines.vllm.query_rows.pooler import QueryRowsPooler
 
     def compute_logits(hidden_states: Any) -> Any:
         if calls is not None:

@@ -12,7 +12,7 @@ from rgpt_batch.engines.fake import FakeEngine
 from rgpt_batch.engines.self_test import self_test
 from rgpt_batch.errors import EngineOutputError, EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
-from rgpt_batch.scoring import MAX_LOGPROB, to_score
+from rgpt_batch.scoring.score import MAX_LOGPROB, to_score
 from tests.engines.configs import float32_config
 
 CONFIG = float32_config(Path("none"), "fake")

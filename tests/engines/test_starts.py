@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.starts import turn_to_start
 
 _CONTEXT = multiprocessing.get_context("spawn")

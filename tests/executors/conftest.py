@@ -28,7 +28,7 @@ def local_executor() -> MakeExecutor:
 @pytest.fixture
 def ray_executor() -> Iterator[MakeExecutor]:
     """Make executors on the shared cluster; afterwards none of their actors may be left."""
-    from rgpt_batch.executors.ray import RayExecutor
+    from rgpt_batch.executors.ray_executor import RayExecutor
     from tests.executors.cluster import shared_cluster, wait_until_idle
 
     shared_cluster()

@@ -7,12 +7,12 @@ import signal
 import threading
 from pathlib import Path
 
-from rgpt_batch.columns import Columns
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import EngineDead
+from rgpt_batch.input.columns import Columns
+from rgpt_batch.input.pairs import read_pairs
+from rgpt_batch.job.unit_runner import UnitRunner
 from rgpt_batch.records import ScorePair, UnitReport, WorkUnit
-from rgpt_batch.shards import read_pairs
-from rgpt_batch.unit_runner import UnitRunner
 from tests.executors.workers import Journal
 
 

@@ -6,11 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch import run_job
-from rgpt_batch.job_plan import plan_job
-from rgpt_batch.store import open_store
+from rgpt_batch.job.plan import plan_job
+from rgpt_batch.output import open_store
 from tests.executors.mortal import MortalWorker
 from tests.executors.workers import run
-from tests.unit.jobs import fake_config, read_output, score
+from tests.jobs import fake_config, read_output, score
 
 pytestmark = pytest.mark.ray
 

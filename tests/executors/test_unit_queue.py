@@ -2,7 +2,7 @@ import pytest
 
 from rgpt_batch.errors import CommitError, EngineDead, EngineError, ShardError
 from rgpt_batch.executors.base import Task
-from rgpt_batch.executors.queue import UnitQueue
+from rgpt_batch.executors.unit_queue import UnitQueue
 from rgpt_batch.records import Segment, WorkUnit
 from tests.executors.workers import make_units
 

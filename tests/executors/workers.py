@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import CommitError, ConfigError, EngineDead, EngineStartError, ShardError
 from rgpt_batch.executors.base import Executor, MakeWorker
 from rgpt_batch.records import Segment, UnitFailure, UnitReport, WorkUnit

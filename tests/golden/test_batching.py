@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rgpt_batch.protocol import load_protocol
 from rgpt_batch.records import QueryLogprobs, ScorePair, TokenizedPair
+from rgpt_batch.scoring.protocol import load_protocol
 from tests.engines.configs import float32_config, open_engine
 from tests.golden.pairs import varied_pairs
 from tests.golden.tolerances import MEASURED

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rgpt_batch.protocol import load_protocol
 from rgpt_batch.records import ScorePair, TokenizedPair
-from rgpt_batch.scoring import to_score
+from rgpt_batch.scoring.protocol import load_protocol
+from rgpt_batch.scoring.score import to_score
 from tests.engines.configs import METHODS, float32_config, open_engine
 from tests.golden.pairs import short_varied_pairs, varied_pairs
 from tests.golden.reference import load_reference

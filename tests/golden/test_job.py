@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rgpt_batch.config import JobConfig
-from rgpt_batch.job import run_job
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.job.run_job import run_job
 from rgpt_batch.records import QueryLogprobs
 from tests.engines.configs import METHODS, float32_config
 from tests.golden.pairs import MODEL_CARD_PAIR, Pair, long_pairs, odd_pairs, overlong_pairs

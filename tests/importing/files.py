@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rgpt_batch.formats.beir import BeirSource
-from rgpt_batch.formats.pair_source import PairSource
-from rgpt_batch.formats.relations import Source
-from rgpt_batch.formats.trec_candidates import TrecSource
-from rgpt_batch.importing import ImportOptions, ImportSummary, import_pairs
+from rgpt_batch.importing.import_pairs import ImportOptions, ImportSummary, import_pairs
+from rgpt_batch.importing.readers.relations import Source
+from rgpt_batch.importing.sources.beir import BeirSource
+from rgpt_batch.importing.sources.pairs import PairSource
+from rgpt_batch.importing.sources.trec import TrecSource
 
 QUERIES = {"q1": "how tall is the tower", "q2": "who built it"}
 DOCUMENTS = {"d1": "The tower is 300 m tall.", "d2": "Eiffel built it.", "d3": "Bread is baked."}

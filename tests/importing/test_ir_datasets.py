@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.formats.ir_datasets_source import IrDatasetsSource
+from rgpt_batch.importing.sources.ir_data import IrDatasetsSource
 from tests.importing.files import (
     DOCUMENTS,
     QUERIES,

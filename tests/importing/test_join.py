@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.joining import MissingIds
+from rgpt_batch.importing.join import MissingIds
 from tests.importing.files import (
     DOCUMENTS,
     QUERIES,

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.importing import write_shards
+from rgpt_batch.importing.import_pairs import write_shards
 from tests.importing.files import read_rows, run_import, trec_source, write_run, write_tsv
 
 

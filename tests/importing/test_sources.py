@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.formats.msmarco import Top1000Source
+from rgpt_batch.importing.sources.msmarco import Top1000Source
 from tests.importing.files import (
     DOCUMENTS,
     QUERIES,

@@ -27,11 +27,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from rgpt_batch.config import InputConfig, UnitsConfig
+from rgpt_batch.config.options import InputConfig, UnitsConfig
 from rgpt_batch.errors import RgptBatchError
-from rgpt_batch.plan import inspect_shards, plan_units
+from rgpt_batch.input.inspect import inspect_shards
+from rgpt_batch.input.pairs import read_pairs
+from rgpt_batch.planning.units import plan_units
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair
-from rgpt_batch.shards import read_pairs
 
 NUM_VARIANTS = 12
 ROWS = [(f"q{i % 7}", f"d{i}", f"query {i % 7}", f"document {i} " * 5) for i in range(60)]

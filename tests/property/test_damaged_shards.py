@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rgpt_batch.config import InputConfig
+from rgpt_batch.config.options import InputConfig
 from rgpt_batch.errors import ShardError
-from rgpt_batch.plan import inspect_shards
+from rgpt_batch.input.inspect import inspect_shards
 from tests.property import damage
 
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rgpt_batch.columns import Columns
-from rgpt_batch.manifest import Manifest, differences, fingerprint
+from rgpt_batch.input.columns import Columns
+from rgpt_batch.output.score_file import Footer, read_footer, with_footer
+from rgpt_batch.planning.manifest import Manifest, differences, fingerprint
 from rgpt_batch.records import Segment, WorkUnit
-from rgpt_batch.score_file import Footer, read_footer, with_footer
 from tests.property.texts import characters, texts
 
 names = st.text(characters, max_size=20)

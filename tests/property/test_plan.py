@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rgpt_batch.columns import Columns
-from rgpt_batch.config import InputConfig, UnitsConfig
-from rgpt_batch.plan import RowGroup, Shard, inspect_shards, plan_units
+from rgpt_batch.config.options import InputConfig, UnitsConfig
+from rgpt_batch.input.columns import Columns
+from rgpt_batch.input.inspect import RowGroup, Shard, inspect_shards
+from rgpt_batch.input.pairs import read_pairs
+from rgpt_batch.planning.units import plan_units
 from rgpt_batch.records import ScorePair, WorkUnit
-from rgpt_batch.shards import read_pairs
 
 COLUMNS = Columns(query_id="query_id", doc_id="doc_id", query="query", document="document")
 

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rgpt_batch.config import InputConfig, UnitsConfig
-from rgpt_batch.plan import inspect_shards, plan_units
+from rgpt_batch.config.options import InputConfig, UnitsConfig
+from rgpt_batch.input.inspect import inspect_shards
+from rgpt_batch.input.pairs import read_pairs
+from rgpt_batch.planning.units import plan_units
 from rgpt_batch.records import Rejection, RejectionReason
-from rgpt_batch.shards import read_pairs
+from tests.jobs import column_chunk, fake_config, overwrite, score
 from tests.property.texts import texts
-from tests.unit.jobs import column_chunk, fake_config, overwrite, score
 
 # The tiny tokenizer makes at least one token of every character that is not blank.
 REASONS = {"NULL_QUERY", "NULL_DOCUMENT", "EMPTY_QUERY", "QUERY_TOO_LONG"}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rgpt_batch.protocol import CardProtocol, EvalProtocol
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair, TokenizedPair
+from rgpt_batch.scoring.protocol import CardProtocol, EvalProtocol
 from tests.property.texts import texts
 from tests.property.tokenizers import KINDS, small_tokenizer
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytrec_eval
 
-from rgpt_batch.score_file import SCORE_SCHEMA
-from rgpt_batch.store import open_store
-from rgpt_batch.store.success import OutputFile, Success
+from rgpt_batch.output import open_store
+from rgpt_batch.output.score_file import SCORE_SCHEMA
+from rgpt_batch.output.success import OutputFile, Success
 
 Row = tuple[str | None, str | None, float | None]
 

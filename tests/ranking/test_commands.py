@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from rgpt_batch.commands.ranking import compare, evaluate, rank
 from tests.ranking.files import Row, write_lines, write_scored
-from tests.unit.test_output_files import reading
+from tests.storage.test_written_files import reading
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from rgpt_batch.comparison import compare
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.ranking.compare import compare
 from tests.ranking.files import Row, write_lines, write_scored
 
 

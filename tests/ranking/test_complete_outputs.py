@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rgpt_batch.comparison import compare
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.evaluation import evaluate
-from rgpt_batch.ranking import rank
+from rgpt_batch.ranking.compare import compare
+from rgpt_batch.ranking.evaluate import evaluate
+from rgpt_batch.ranking.rank import rank
 from tests.ranking.files import write_lines, write_scored, write_success
 
 

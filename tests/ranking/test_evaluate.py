@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.evaluation import bootstrap_means, evaluate, p_value, write_per_query
-from rgpt_batch.ranking import rank
+from rgpt_batch.ranking.evaluate import bootstrap_means, evaluate, p_value, write_per_query
+from rgpt_batch.ranking.rank import rank
 from tests.ranking.files import read_scores, write_lines, write_scored
 
 ROOT = Path(__file__).parent.parent.parent

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.ranking import rank
+from rgpt_batch.ranking.rank import rank
 from tests.ranking.files import Row, read_order, write_scored, write_success
 
 # Few values, so that ties are common.

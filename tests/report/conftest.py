@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.jobs import Scored
 from tests.report.jobs import resumed_job
-from tests.unit.jobs import Scored
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def qrels(job: Scored) -> Path:
 @pytest.fixture(scope="session")
 def bm25(job: Scored) -> Path:
     """The first stage's order as a TREC run."""
-    from rgpt_batch.ranking import rank
+    from rgpt_batch.ranking.rank import rank
 
     path = job.folder.parent / "bm25.trec"
     rank([str(job.folder)], str(path), top_k=100, run_format="trec", score_column="bm25")

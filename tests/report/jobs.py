@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from click.testing import CliRunner, Result
 
 from rgpt_batch.commands.report import report
-from tests.unit.jobs import Scored, fake_config, score
+from tests.jobs import Scored, fake_config, score
 
 UNITS = ("units.max_rows=10",)
 

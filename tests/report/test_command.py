@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from rgpt_batch import run_job, verify_output
-from rgpt_batch.store import open_store
+from rgpt_batch.output import open_store
 from tests.conftest import RunCli
+from tests.jobs import Scored, fake_config, score
 from tests.report.jobs import UNITS, write_pairs, write_report
-from tests.unit.jobs import Scored, fake_config, score
-from tests.unit.test_output_files import reading
+from tests.storage.test_written_files import reading
 
 
 @pytest.fixture

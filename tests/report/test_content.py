@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from rgpt_batch.report.rows import NUM_EXAMPLES
+from tests.jobs import Scored
 from tests.report.jobs import write_report
 from tests.report.pages import MINUS, Page
-from tests.unit.jobs import Scored
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from rgpt_batch.report.runs import RunRecord, activity, run_facts, spans
 from rgpt_batch.report.svg import MAX_SINGLE_PARTS, Plot, Scale
 from rgpt_batch.report.time_plots import MAX_LANES, timeline
 from rgpt_batch.report.value_plots import changes, histogram
+from tests.jobs import Scored
 from tests.report.jobs import write_report
 from tests.report.pages import Page
-from tests.unit.jobs import Scored
 
 
 def make_report(number: int, worker: str, start: float, **values: object) -> UnitReport:

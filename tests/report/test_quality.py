@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rgpt_batch.evaluation import evaluate
+from rgpt_batch.ranking.evaluate import evaluate
+from tests.jobs import Scored, fake_config, score
 from tests.report.jobs import UNITS, write_pairs, write_report
 from tests.report.pages import DASH, MINUS, Page
-from tests.unit.jobs import Scored, fake_config, score
 
 CHANGES = ("Query", "Id", "Baseline", "Run", "Difference")
 

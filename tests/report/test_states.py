@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.errors import ShardError
-from rgpt_batch.job_plan import plan_job
-from rgpt_batch.store import open_store
+from rgpt_batch.job.plan import plan_job
+from rgpt_batch.output import open_store
 from tests.conftest import RunCli
 from tests.e2e.processes import parts, rgpt_batch, started
+from tests.jobs import Scored, fake_config, score
 from tests.report.jobs import UNITS, write_pairs, write_report, write_shard
 from tests.report.pages import Page
-from tests.unit.jobs import Scored, fake_config, score
 
 NO_RECORD = "No run has left a record: a run writes its record when it ends, unless it is killed."
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.jobs import Scored, fake_config, score
 from tests.report.jobs import write_report
 from tests.report.pages import Page
-from tests.unit.jobs import Scored, fake_config, score
 
 EVIL = (
     "<script>alert(1)</script>|\"'><img src=http://x/y onerror=alert(1)> `b` ![c](http://d) "

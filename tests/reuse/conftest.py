@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch import run_job
-from tests.unit.jobs import Scored, fake_config, read_output
+from tests.jobs import Scored, fake_config, read_output
 
 PAIRS = [(f"query {i % 3}", f"document {i} of many") for i in range(20)]
 # What mark() adds to every score. The fake engine's scores are multiples of 0.001.

@@ -13,12 +13,12 @@ import pytest
 
 from rgpt_batch import run_job, verify_output
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
-from rgpt_batch.score_file import read_footer
-from rgpt_batch.scoring import SCORING_VERSION
-from rgpt_batch.store import open_store
+from rgpt_batch.output import open_store
+from rgpt_batch.output.score_file import read_footer
+from rgpt_batch.scoring.score import SCORING_VERSION
+from tests.jobs import Scored, column_chunk, fake_config, overwrite
 from tests.models import save_tiny_tokenizer
 from tests.reuse.conftest import MARK, PAIRS, Run, is_marked, mark
-from tests.unit.jobs import Scored, column_chunk, fake_config, overwrite
 
 WritePairs = Callable[..., Path]
 

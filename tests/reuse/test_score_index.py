@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rgpt_batch.pair_hash import pair_hash, pair_hashes
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair
-from rgpt_batch.score_index import ScoreIndex, split_hashes
+from rgpt_batch.reuse.index import ScoreIndex, split_hashes
+from rgpt_batch.scoring.pair_hash import pair_hash, pair_hashes
 
 
 def _write(path: Path, rows: list[tuple[bytes, float]], rows_per_batch: int) -> ScoreIndex:

@@ -1,0 +1,230 @@
+"""Is an output folder what it claims to be? Every check reads the files, none trusts a record."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rgpt_batch.checks.reference import default_tolerance, reference_config
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.engines import create_engine
+from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, StorageError
+from rgpt_batch.input.columns import Columns
+from rgpt_batch.input.footers import read_error
+from rgpt_batch.input.pairs import read_pairs
+from rgpt_batch.job.run import recorded_config
+from rgpt_batch.output import Store
+from rgpt_batch.output.score_file import PAIR_HASH, SCORE_SCHEMA, Footer, read_footer
+from rgpt_batch.output.store import CommittedFile, Listing
+from rgpt_batch.planning.manifest import Manifest
+from rgpt_batch.records import TokenizedPair, WorkUnit
+from rgpt_batch.scoring.pair_hash import NUM_BYTES, pair_hashes
+from rgpt_batch.scoring.protocol import load_protocol
+from rgpt_batch.scoring.score import MAX_LOGPROB, to_score
+from rgpt_batch.storage.files import open_source, sha256
+
+_REPAIR = "Delete the file and run the job again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was checked, and what is wrong.
+
+    Attributes:
+        max_score_error: Largest difference to the reference among the sampled rows, nats.
+    """
+
+    num_files: int
+    num_rows: int
+    num_rescored: int
+    max_score_error: float
+    problems: tuple[str, ...]
+
+
+def verify_output(
+    store: Store, *, num_rescored: int = 0, tolerance: float | None = None, seed: int = 0
+) -> Verification:
+    """Check an output folder against its plan, its input and its success file.
+
+    Args:
+        store: The output folder.
+        num_rescored: How many random rows to score again with the float32 reference engine.
+        tolerance: Largest allowed difference of a score to the reference, nats.
+        seed: Chooses the rows.
+
+    Raises:
+        ConfigError: The folder holds no job.
+    """
+    manifest = store.load_manifest()
+    if manifest is None:
+        raise ConfigError(f"{store.location}: no job was planned here; nothing to verify.")
+    listing = store.listing()
+    files = listing.files
+    problems = list(_check_listing(listing, manifest))
+    num_rows = 0
+    intact: list[WorkUnit] = []
+    for unit in manifest.units:
+        if unit.unit_id not in files:
+            continue
+        found = list(_check_file(files[unit.unit_id], unit, manifest))
+        problems += found
+        if not found:
+            intact.append(unit)
+            num_rows += unit.num_rows
+    max_error, num_done = 0.0, 0
+    if num_rescored and intact:
+        config = recorded_config(store, manifest)
+        limit = default_tolerance(config) if tolerance is None else tolerance
+        sampled = _sample(intact, num_rescored, seed)
+        max_error, num_done, found = _rescore(config, manifest, files, sampled, limit)
+        problems += found
+    return Verification(
+        num_files=len(files),
+        num_rows=num_rows,
+        num_rescored=num_done,
+        max_score_error=max_error,
+        problems=tuple(problems),
+    )
+
+
+def _check_listing(listing: Listing, manifest: Manifest) -> Iterator[str]:
+    planned, files = {unit.unit_id for unit in manifest.units}, listing.files
+    for unit_id in sorted(planned - files.keys()):
+        yield f"part-{unit_id}.parquet: missing. Run the job again."
+    for unit_id in sorted(files.keys() - planned):
+        yield f"{files[unit_id].path}: not part of this job. Delete it."
+    success = listing.declared
+    if success is None:
+        if listing.is_declared:
+            yield "_SUCCESS: damaged, or of another version of rgpt-batch. Run the job again."
+        else:
+            yield "_SUCCESS: missing; the job has not finished. Run it again."
+        return
+    if success.fingerprint != manifest.fingerprint or success.files.keys() != planned:
+        yield "_SUCCESS: not of this job, or not of all of its units. Run the job again."
+        return
+    for unit_id in sorted(planned & files.keys()):
+        path = files[unit_id].path
+        try:
+            if sha256(path) != success.files[unit_id].sha256:
+                yield f"{path}: its checksum differs from _SUCCESS. {_REPAIR}"
+        except (StorageError, OSError) as error:
+            yield f"{read_error(path, error)}"
+
+
+def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iterator[str]:
+    """Check one file's footer, its values, and its ids against the input."""
+    fix = _REPAIR
+    try:
+        footer, table = _read_file(file.path)
+    except ShardError as error:
+        yield f"{error} {fix}"
+        return
+    except (ManifestMismatch, StorageError) as error:
+        yield str(error)
+        return
+    if wrong := [field.name for field in SCORE_SCHEMA if field not in list(table.schema)]:
+        yield f"{file.path}: {', '.join(wrong)} missing or of another type. {fix}"
+        return
+    if footer.fingerprint != manifest.fingerprint or footer.unit_id != unit.unit_id:
+        yield f"{file.path}: its footer names another job or unit. {fix}"
+    if table.num_rows != unit.num_rows:
+        yield f"{file.path}: {table.num_rows} rows, expected {unit.num_rows}. {fix}"
+        return
+    scores, rejections = table["score"], table["rejection"]
+    if pc.any(pc.equal(pc.is_null(scores), pc.is_null(rejections))).as_py():
+        yield f"{file.path}: a row has both a score and a rejection, or neither. {fix}"
+    values = scores.drop_null().to_numpy()
+    if not np.isfinite(values).all() or (values > MAX_LOGPROB).any():
+        yield f"{file.path}: a score is not finite, or above 0. {fix}"
+    try:
+        ids, hashes = _input_ids_and_hashes(unit, manifest.columns)
+    except ShardError as error:
+        yield f"{file.path}: its input cannot be read again: {error}"
+        return
+    if not ids.equals(table.select(["query_id", "doc_id"])):
+        yield f"{file.path}: its ids are not those of the input, in the input's order. {fix}"
+    if manifest.identity.get("output.pair_hash") == "True":
+        if PAIR_HASH not in table.column_names:
+            yield f"{file.path}: {PAIR_HASH} missing. {fix}"
+        elif pc.any(pc.not_equal(table[PAIR_HASH], hashes)).as_py():
+            yield f"{file.path}: a {PAIR_HASH} is not that of the input's texts. {fix}"
+
+
+def _read_file(path: str) -> tuple[Footer, pa.Table]:
+    """Read footer and rows; errors as read_footer."""
+    footer, _ = read_footer(path)
+    try:
+        # Page checksums are compared while reading.
+        return footer, pq.read_table(open_source(path), page_checksum_verification=True)
+    except (OSError, MemoryError, pa.ArrowException) as error:
+        raise read_error(path, error) from error
+
+
+def _input_ids_and_hashes(unit: WorkUnit, columns: Columns) -> tuple[pa.Table, pa.Array]:
+    batches = []
+    hashes: list[bytes | None] = []
+    for batch in read_pairs(unit, columns, source=False):
+        batches.append(batch.columns)
+        hashes += pair_hashes(batch.pairs)
+    ids = pa.Table.from_batches(batches).select(["query_id", "doc_id"])
+    schema = pa.schema([SCORE_SCHEMA.field(name) for name in ids.column_names])
+    return ids.cast(schema), pa.array(hashes, pa.binary(NUM_BYTES))
+
+
+def _sample(
+    units: list[WorkUnit], num_rows: int, seed: int
+) -> dict[str, tuple[WorkUnit, set[int]]]:
+    """Choose rows; returns unit id → unit and row indices in it."""
+    chooser = random.Random(seed)
+    weights = [unit.num_rows for unit in units]
+    rows: dict[str, tuple[WorkUnit, set[int]]] = {}
+    for unit in chooser.choices(units, weights, k=num_rows) if sum(weights) else []:
+        rows.setdefault(unit.unit_id, (unit, set()))[1].add(chooser.randrange(unit.num_rows))
+    return rows
+
+
+def _rescore(
+    config: JobConfig,
+    manifest: Manifest,
+    files: dict[str, CommittedFile],
+    sampled: dict[str, tuple[WorkUnit, set[int]]],
+    tolerance: float,
+) -> tuple[float, int, list[str]]:
+    """Score the sampled rows with the reference; returns the largest error, a count, problems."""
+    protocol = load_protocol(config.protocol, config.model)
+    engine = create_engine(reference_config(config))
+    max_error, num_done = 0.0, 0
+    problems = []
+    for unit_id, (unit, rows) in sampled.items():
+        written = pq.read_table(open_source(files[unit_id].path), columns=["score"])[
+            "score"
+        ].to_pylist()
+        pairs = [
+            pair
+            for batch in read_pairs(unit, manifest.columns, source=False)
+            for pair in batch.pairs
+        ]
+        for row in sorted(rows):
+            pair = protocol.tokenize([pairs[row]])[0]
+            num_done += 1
+            if not isinstance(pair, TokenizedPair):
+                if written[row] is not None:
+                    problems.append(f"{files[unit_id].path}: row {row} must be rejected.")
+                continue
+            expected = to_score(pair, engine.score([pair])[0]).mean_logprob
+            error = np.inf if written[row] is None else abs(written[row] - expected)
+            max_error = max(max_error, float(error))
+            if error > tolerance:
+                problems.append(
+                    f"{files[unit_id].path}: row {row} has score {written[row]}, but the float32 "
+                    f"reference gives {expected:.6f} (tolerance {tolerance:g})."
+                )
+    engine.close()
+    return max_error, num_done, problems

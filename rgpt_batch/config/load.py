@@ -1,0 +1,60 @@
+"""A configuration from YAML and from `-o` options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from rgpt_batch.config.options import JobConfig, _describe
+from rgpt_batch.config.yaml_text import load_yaml
+from rgpt_batch.errors import ConfigError
+
+
+def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> JobConfig:
+    """Read a configuration.
+
+    Args:
+        path: YAML file; None starts from the defaults alone.
+        overrides: `dotted.key=value`, the value in YAML, later ones win.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or value is wrong.
+    """
+    settings: Any = {}
+    if path is not None:
+        try:
+            settings = load_yaml(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot read the configuration: {error}") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, found {type(settings).__name__}.")
+    for override in overrides:
+        _apply(override, settings)
+    try:
+        return JobConfig.model_validate(settings)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        raise ConfigError(f"{path or 'configuration'} is not valid:\n{problems}") from error
+
+
+def _apply(override: str, settings: dict[str, Any]) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not all(key.split(".")):
+        raise ConfigError(f"-o {override}: expected key=value, such as engine.max_num_seqs=128.")
+    try:
+        value = load_yaml(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"-o {override}: the value is not valid YAML: {error}") from error
+    *sections, option = key.split(".")
+    for section in sections:
+        if settings.get(section) is None:
+            settings[section] = {}
+        settings = settings[section]
+        if not isinstance(settings, dict):
+            raise ConfigError(f"-o {override}: '{section}' is a value, not a section.")
+    settings[option] = value

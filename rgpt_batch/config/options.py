@@ -1,0 +1,261 @@
+"""The configuration of a job: YAML in, validated and frozen pydantic models out.
+
+Every option stands here with its unit and its default. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+ProtocolName = Literal["card", "eval", "eval-arguana"]
+
+
+EngineMethod = Literal["auto", "query-rows", "token-ids", "prompt-logprobs", "transformers", "fake"]
+
+
+# Tokens per prompt where `protocol.max_length` is not set. 512 is eval.py's limit; arguana's
+# variant allows 256 tokens each for document and query, and the template comes on top.
+DEFAULT_MAX_LENGTH: dict[ProtocolName, int] = {"card": 2048, "eval": 512, "eval-arguana": 544}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelConfig(_Section):
+    """Which weights and which tokenizer."""
+
+    name: str = Field(description="Folder or hub id of a causal language model.")
+    revision: str | None = Field(None, description="Hub commit, tag or branch.")
+    tokenizer: str | None = Field(None, description="Folder or hub id; default: the model's.")
+    tokenizer_revision: str | None = Field(None, description="Default: the model's revision.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Of weights and activations; auto is the checkpoint's own."
+    )
+    trust_remote_code: bool = Field(False, description="Run Python code from the model repository.")
+    allow_pickled_weights: bool = Field(False, description="Read *.bin where nothing else is.")
+
+    @property
+    def tokenizer_source(self) -> tuple[str, str | None]:
+        """Name and revision of the tokenizer."""
+        if self.tokenizer is None:
+            return self.name, self.tokenizer_revision or self.revision
+        return self.tokenizer, self.tokenizer_revision
+
+
+class ProtocolConfig(_Section):
+    """How a pair becomes a prompt."""
+
+    name: ProtocolName = Field("card", description="card: the model card's; eval: eval.py's.")
+    template: str = Field(
+        "Document: {document} Query:{query}",
+        description="{document} once, then {query} once at the very end.",
+    )
+    max_length: PositiveInt | None = Field(
+        None,
+        description="Tokens per prompt; longer documents are cut. "
+        "Default: card 2048, eval 512, eval-arguana 544.",
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _query_last(cls, template: str) -> str:
+        if (
+            template.count("{document}") != 1
+            or template.count("{query}") != 1
+            or not template.endswith("{query}")
+        ):
+            raise ValueError(
+                "must hold {document} once and end with {query}, "
+                "for example 'Document: {document} Query:{query}'"
+            )
+        return template
+
+    @property
+    def max_tokens(self) -> int:
+        """The limit on tokens per prompt that is in force."""
+        return self.max_length or DEFAULT_MAX_LENGTH[self.name]
+
+
+class ColumnNames(_Section):
+    """Names of input columns; unset ones are found by their usual aliases."""
+
+    query_id: str | None = Field(None, description="Aliases: query_id, qid, query-id.")
+    doc_id: str | None = Field(None, description="Aliases: doc_id, docno, docid, pid, corpus-id.")
+    query: str | None = Field(None, description="Aliases: query, query_text.")
+    document: str | None = Field(None, description="Aliases: document, text, passage, doc.")
+
+
+class InputConfig(_Section):
+    """How shards are read."""
+
+    columns: ColumnNames = ColumnNames()
+    missing: Literal["error", "reject"] = Field(
+        "error",
+        description="Where texts come from tables of their own: what to do about pairs whose query "
+        "or document is unknown. error: score nothing; reject: NULL_QUERY or NULL_DOCUMENT.",
+    )
+    join_memory_gib: float = Field(
+        2.0, ge=0.25, description="Memory for joining such tables, GiB; more spills to disk."
+    )
+
+
+class OutputConfig(_Section):
+    """What the scored files hold beside ids and scores."""
+
+    pass_through: tuple[str, ...] = Field((), description="Input columns to copy.")
+    query_token_logprobs: bool = Field(False, description="Add one logprob per query token.")
+    source: bool = Field(False, description="Add the input file and the row's index in it.")
+    pair_hash: bool = Field(
+        True, description="Add 16 bytes per row by which `score --reuse` knows the pair again."
+    )
+    max_rejected_fraction: float = Field(
+        0.1, ge=0, le=1, description="Share of rejected rows above which the job exits with 3."
+    )
+
+
+class EngineConfig(_Section):
+    """What computes the logprobs."""
+
+    method: EngineMethod = Field(
+        "auto", description="auto: the first of query-rows, token-ids, prompt-logprobs that works."
+    )
+    tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share one engine.")
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, le=1, description="Share of a GPU's memory, for all workers that share the GPU."
+    )
+    kv_cache_bytes: PositiveInt | None = Field(
+        None, description="Bytes of KV cache. Default: what gpu_memory_utilization leaves."
+    )
+    max_num_seqs: PositiveInt = Field(256, description="Prompts per engine step.")
+    max_num_batched_tokens: PositiveInt | None = Field(
+        None, description="Prompt tokens per engine step. Default: 8192 on GPUs, 1024 on CPU."
+    )
+    prefix_caching: bool | None = Field(
+        None,
+        description="Compute the document once for all its queries in a unit (query-rows, "
+        "token-ids). Default: where the input's documents have more than one query.",
+    )
+    enforce_eager: bool = Field(False, description="No CUDA graphs, no compilation.")
+    vllm_args: dict[str, Any] = Field(
+        {}, description="Further vllm.EngineArgs, for example {quantization: fp8}."
+    )
+    fake_seconds_per_pair: float = Field(0.0, ge=0, description="How long the fake engine works.")
+
+    @field_validator("vllm_args")
+    @classmethod
+    def _no_credentials(cls, vllm_args: dict[str, Any]) -> dict[str, Any]:
+        if "hf_token" in vllm_args:
+            raise ValueError("must not hold hf_token: configurations are recorded; set HF_TOKEN")
+        return vllm_args
+
+
+class UnitsConfig(_Section):
+    """How rows are cut into units, the grain of retry and commit. Aim at 30 to 120 s of work."""
+
+    max_rows: PositiveInt = Field(20_000, description="Rows per unit.")
+    max_bytes: PositiveInt = Field(
+        64 * 2**20, description="Uncompressed bytes per unit; what one worker holds in memory."
+    )
+
+
+class ExecutorConfig(_Section):
+    """Where units run."""
+
+    kind: Literal["ray", "local"] = "ray"
+    num_workers: PositiveInt | None = Field(
+        None, description="Engines. Default: one per GPU (group) of the cluster, without GPUs one."
+    )
+    gpus_per_worker: float | None = Field(
+        None,
+        ge=0,
+        description="Default: tensor_parallel_size where the cluster has GPUs, else 0. A fraction "
+        "lets several engines share a GPU, which one engine with a small model does not fill.",
+    )
+    cpus_per_worker: float | None = Field(
+        None,
+        ge=0,
+        description="CPUs that Ray reserves, and the engine's threads where there is no GPU. "
+        "Default: 1 with GPUs, else an even share of the cluster's.",
+    )
+    units_in_flight: PositiveInt = Field(
+        3, description="Units per worker at once: one is read, one scored, one committed."
+    )
+    max_attempts: PositiveInt = Field(3, description="Attempts before a unit counts as failed.")
+    start_timeout_seconds: float = Field(
+        3600, gt=0, description="Seconds that a placed worker may take to load its engine (Ray)."
+    )
+    unit_timeout_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds without a finished unit after which a worker counts as hung. "
+        "Default: 10 times what the finished units let expect, at least 600.",
+    )
+
+
+class ParityConfig(_Section):
+    """A check of the engine against the float32 reference before the job, on a sample of pairs."""
+
+    num_pairs: int = Field(0, ge=0, le=2000, description="Pairs to compare; 0 leaves it out.")
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="Largest difference of a score, nats; on average a quarter is allowed. "
+        "Default: 0.001 where the job computes in float32, 0.1 for float16, else 0.6.",
+    )
+
+
+class JobConfig(_Section):
+    """Everything that `rgpt-batch score` needs beside input and output.
+
+    A section without options, such as one whose lines are all commented out, means its defaults.
+    """
+
+    model: ModelConfig
+    protocol: ProtocolConfig = ProtocolConfig()
+    input: InputConfig = InputConfig()
+    output: OutputConfig = OutputConfig()
+    engine: EngineConfig = EngineConfig()
+    units: UnitsConfig = UnitsConfig()
+    executor: ExecutorConfig = ExecutorConfig()
+    parity: ParityConfig = ParityConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict):
+            return settings
+        return {"model": {}, **{key: value for key, value in settings.items() if value is not None}}
+
+    @model_validator(mode="after")
+    def _reference_is_float32(self) -> JobConfig:
+        if self.engine.method == "transformers" and self.model.dtype not in ("float32", "auto"):
+            raise ValueError(
+                f"engine.method transformers is the float32 reference, but model.dtype is "
+                f"{self.model.dtype}: set model.dtype=float32"
+            )
+        return self
+
+
+def _describe(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown option. Known: {', '.join(_options(problem['loc'][:-1]))}."
+    if problem["type"] == "missing":
+        return f"{where}: missing. Set it in the file or with -o {where}=…"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else str(message)
+
+
+def _options(section: Sequence[str]) -> list[str]:
+    """List the options of a section, given the path to it."""
+    model: Any = JobConfig
+    for part in section:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

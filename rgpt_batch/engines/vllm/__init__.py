@@ -1,0 +1,1 @@
+"""Engines that run on vLLM; the only modules that import it."""

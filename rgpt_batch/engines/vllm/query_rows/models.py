@@ -1,0 +1,64 @@
+"""A vLLM plugin that adds, for every causal language model, one that scores queries.
+
+`LlamaForCausalLM` gets `LlamaForCausalLMQueryRows`: the same weights and layers, with a pooler
+instead of a sampler, and the end of the last layer for the pooler's rows alone. vLLM then runs it
+as a pooling model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rgpt_batch.engines.vllm import models
+
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+_SUFFIX = "QueryRows"
+
+
+def query_rows_architecture(architecture: str) -> str:
+    """Name the scoring model of a causal language model."""
+    return architecture + _SUFFIX
+
+
+def register() -> None:
+    """Add the models to vLLM's registry; an entry point `vllm.general_plugins`."""
+    from vllm import ModelRegistry
+
+    # Puts a Bloom in place that loads every checkpoint; ours builds on what is registered.
+    models.register()
+    for architecture in list(ModelRegistry.get_supported_archs()):
+        if architecture.endswith(_CAUSAL):
+            name = query_rows_architecture(architecture)
+            ModelRegistry.register_model(name, f"{__name__}:{name}")
+
+
+def __getattr__(name: str) -> Any:
+    # vLLM asks for a class by name when it needs it; building it imports vLLM's model.
+    if not name.endswith(_SUFFIX):
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    from vllm import ModelRegistry
+
+    base = ModelRegistry.models[name.removesuffix(_SUFFIX)].load_model_cls()
+    globals()[name] = _query_rows_model(base, name)
+    return globals()[name]
+
+
+def _query_rows_model(base: Any, name: str) -> Any:
+    from vllm.model_executor.models.interfaces_base import VllmModelForPooling
+
+    from rgpt_batch.engines.vllm.last_layer import stop_before_last_mlp
+    from rgpt_batch.engines.vllm.query_rows.pooler import QueryRowsPooler
+
+    class QueryRowsModel(base, VllmModelForPooling):  # type: ignore[misc]
+        is_pooling_model = True
+
+        def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+            super().__init__(vllm_config=vllm_config, prefix=prefix)
+            finish = stop_before_last_mlp(self)
+            self.pooler = QueryRowsPooler(
+                lambda rows: self.compute_logits(finish(rows)),
+                vllm_config.model_config.get_vocab_size(),
+            )
+
+    QueryRowsModel.__name__ = QueryRowsModel.__qualname__ = name
+    return QueryRowsModel

@@ -1,0 +1,72 @@
+"""Schedulers that keep the prefix cache from hiding rows that are needed.
+
+The cache holds keys and values, not hidden states. A hit may therefore reach up to the first row
+that predicts a query token, and no further.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from rgpt_batch.engines.vllm.query_rows.request import TOKEN_BYTES, query_of
+
+
+class _Context:
+    """A request that, to the prefix cache, seems to end with its first needed row.
+
+    A lookup never returns a prompt's last row; it reads the length for nothing else.
+    """
+
+    __slots__ = ("_request", "num_tokens")
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        num_rows = len(query_of(request.pooling_params)) // TOKEN_BYTES
+        self.num_tokens = request.num_tokens - num_rows + 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
+
+
+def capped(look_up: Callable[..., Any]) -> Callable[..., Any]:
+    """Cap what a lookup in the prefix cache returns.
+
+    Args:
+        look_up: KVCacheManager.get_computed_blocks. Up to vLLM 0.32 it takes the request alone, and
+            finds at most all of its tokens but the last. From 0.33 on the scheduler may give that
+            limit, of a whole prompt.
+    """
+    if "max_cache_hit_length" not in inspect.signature(look_up).parameters:
+        return lambda request, *args, **kwargs: look_up(_Context(request), *args, **kwargs)
+
+    def look_up_to_context(
+        request: Any, max_cache_hit_length: int | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        context = _Context(request)
+        if max_cache_hit_length is not None:
+            max_cache_hit_length = min(max_cache_hit_length, context.num_tokens - 1)
+        return look_up(context, max_cache_hit_length, *args, **kwargs)
+
+    return look_up_to_context
+
+
+class _CapsPrefixHits:
+    kv_cache_manager: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        manager = self.kv_cache_manager
+        manager.get_computed_blocks = capped(manager.get_computed_blocks)
+
+
+class CappedScheduler(_CapsPrefixHits, Scheduler):  # type: ignore[misc]
+    """vLLM's scheduler with the cap."""
+
+
+class CappedAsyncScheduler(_CapsPrefixHits, AsyncScheduler):  # type: ignore[misc]
+    """The same for async_scheduling."""

@@ -1,1 +1,0 @@
-"""Formats of other tools: TREC runs and qrels, BEIR, ir_datasets."""

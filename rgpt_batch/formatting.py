@@ -1,0 +1,19 @@
+"""Numbers and durations as people read them."""
+
+from __future__ import annotations
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration as 45s, 12m30s or 3h05m."""
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    return f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def format_count(number: float, noun: str) -> str:
+    """Format a number and what it counts: `1 worker`, `1,024 workers`."""
+    digits = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{digits} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,215 @@
+"""From what a search engine leaves to pair shards that are ready to score.
+
+source   formats/*             files of one format → three relations
+check    joining.Join          duplicate ids, unknown ids
+join     joining.Join          one DuckDB query, out of core, ordered by query or document
+shards   ShardWriter           zstd Parquet in a hidden folder
+publish  one rename            the output folder is there with all its rows, or not at all
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rgpt_batch.database import open_database
+from rgpt_batch.errors import ConfigError
+from rgpt_batch.importing.join import Join, MissingIds, Order
+from rgpt_batch.importing.readers.relations import Relations, Source
+from rgpt_batch.importing.readers.spool import Spool
+
+# A row group ends where one of the two is reached.
+_GROUP_ROWS = 10_000
+_GROUP_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """How an import works.
+
+    Attributes:
+        rows_per_shard: Rows of every output file but the last.
+        order: What rows are ordered by. By document, neighbours have the same document: the shards
+            are smaller, and an engine with a prefix cache reads it once.
+        missing: What to do about candidates whose query or document is unknown: publish nothing, or
+            keep their rows with null text, which `score` rejects with a reason.
+        memory_gib: What DuckDB may hold in memory; above, it spills to disk.
+        temp_folder: Where it spills to, and where text files are kept as Parquet in the meantime.
+            Default: a hidden folder beside the output. Either holds up to the size of all texts.
+    """
+
+    rows_per_shard: int = 100_000
+    order: Order = "query"
+    missing: Literal["error", "null"] = "error"
+    memory_gib: float = 2.0
+    temp_folder: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportSummary:
+    """What an import found and wrote.
+
+    Attributes:
+        relations: Where ids and texts came from.
+        num_shards: Files that were published; 0 if ids are missing and that is an error.
+    """
+
+    relations: Relations
+    num_pairs: int
+    num_queries: int
+    num_shards: int
+    missing_queries: MissingIds
+    missing_documents: MissingIds
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where nothing was published."""
+        return 0 if self.num_shards else 3
+
+
+def import_pairs(
+    source: Source,
+    output: str,
+    options: ImportOptions | None = None,
+    *,
+    report: Callable[[str], None] = lambda message: None,
+) -> ImportSummary:
+    """Write the pairs of a source as Parquet shards.
+
+    Columns: query_id, query, doc_id, document, and where the source knows them first_stage_score
+    and first_stage_rank. By default rows are ordered by query_id, then rank, score and doc_id.
+
+    Args:
+        source: What to import.
+        output: A folder that is missing or empty.
+        options: See ImportOptions.
+        report: Is called with a line of text whenever there is progress to tell.
+
+    Raises:
+        ConfigError: The output folder is not empty, or memory or disk are too small.
+        ShardError: The source is unreadable, malformed or ambiguous.
+    """
+    options = options or ImportOptions()
+    with (
+        _staging(Path(output).resolve(), options.temp_folder) as (shards, work),
+        open_database(options.memory_gib, str(work)) as connection,
+    ):
+        relations = source.open(Spool(work, report))
+        report("looking for duplicate and missing ids")
+        join = Join(connection, relations)
+        join.check()
+        num_pairs, num_queries = join.num_pairs()
+        if not num_pairs:
+            raise ConfigError(f"{relations.candidates.origin}: holds no pairs. Give another file.")
+        missing_queries, missing_documents = join.missing_queries(), join.missing_documents()
+        num_missing = missing_queries.num_pairs + missing_documents.num_pairs
+        num_shards = 0
+        if options.missing == "null" or not num_missing:
+            report(f"joining {num_pairs:,} pairs with their texts")
+            num_shards = write_shards(join.batches(options.order), shards, options.rows_per_shard)
+            _publish(shards, Path(output).resolve())
+    return ImportSummary(
+        relations=relations,
+        num_pairs=num_pairs,
+        num_queries=num_queries,
+        num_shards=num_shards,
+        missing_queries=missing_queries,
+        missing_documents=missing_documents,
+    )
+
+
+def write_shards(batches: Iterable[pa.RecordBatch], folder: Path, rows_per_shard: int) -> int:
+    """Write rows to files pairs-00000.parquet and so on; returns how many there are."""
+    num_shards = num_rows = 0
+    writer: pq.ParquetWriter | None = None
+    for group in _row_groups(batches, rows_per_shard):
+        if writer is None:
+            path = folder / f"pairs-{num_shards:05d}.parquet"
+            writer = pq.ParquetWriter(
+                path, group.schema, compression="zstd", write_page_checksum=True
+            )
+            num_shards, num_rows = num_shards + 1, 0
+        writer.write_table(group)
+        num_rows += group.num_rows
+        if num_rows == rows_per_shard:
+            _close(writer, path)
+            writer = None
+    if writer is not None:
+        _close(writer, path)
+    return num_shards
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch], rows_per_shard: int) -> Iterator[pa.Table]:
+    """Cut a stream of rows into row groups, none of which is in two shards."""
+    held: list[pa.RecordBatch] = []
+    num_held = num_bytes = num_in_shard = 0
+    for batch in batches:
+        while batch.num_rows:
+            room = min(_GROUP_ROWS - num_held, rows_per_shard - num_in_shard)
+            head, batch = batch.slice(0, room), batch.slice(room)
+            held.append(head)
+            num_held += head.num_rows
+            num_in_shard += head.num_rows
+            num_bytes += head.nbytes
+            is_full = num_held == _GROUP_ROWS or num_bytes >= _GROUP_BYTES
+            if is_full or num_in_shard == rows_per_shard:
+                yield pa.Table.from_batches(held)
+                held, num_held, num_bytes = [], 0, 0
+                num_in_shard %= rows_per_shard
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _close(writer: pq.ParquetWriter, path: Path) -> None:
+    writer.close()
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _staging(output: Path, temp_folder: str | None) -> Iterator[tuple[Path, Path]]:
+    """Make a folder for shards, beside the output, and one for work; both go in the end."""
+    try:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise ConfigError(
+                f"{output}: exists and is not an empty folder. Give another --output, or delete it."
+            )
+        output.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{output.name}.importing-"
+        with (
+            tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent) as beside,
+            tempfile.TemporaryDirectory(prefix="rgpt-batch-", dir=temp_folder or beside) as work,
+        ):
+            shards = Path(beside, "shards")
+            # mkdir obeys the umask; the temporary folders are closed to others.
+            shards.mkdir()
+            yield shards, Path(work)
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or output}: {error.strerror or error}. Check the disk and the "
+            "permissions, or set --temp-folder."
+        ) from error
+
+
+def _publish(shards: Path, output: Path) -> None:
+    try:
+        # Replaces an empty folder; fails if somebody has filled it in the meantime.
+        shards.rename(output)
+    except OSError as error:
+        raise ConfigError(
+            f"{output}: cannot publish the shards: {error.strerror}. Give another --output."
+        ) from error
+    for folder in (output, output.parent):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

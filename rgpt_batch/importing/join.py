@@ -1,0 +1,198 @@
+"""The SQL of `import`: candidates, queries and documents as DuckDB views, checked and joined."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import duckdb
+import pyarrow as pa
+
+from rgpt_batch.errors import ShardError
+from rgpt_batch.importing.readers.relations import LINE, RANK, SCORE, Relations, Table
+
+_NUM_EXAMPLES = 3
+_BATCH_ROWS = 2048
+# What str.strip takes off.
+_WHITE_SPACE = "".join(
+    map(chr, (*range(9, 14), *range(28, 33), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)))
+) + "".join(map(chr, (0x2028, 0x2029, 0x202F, 0x205F, 0x3000)))
+
+Order = Literal["query", "document"]
+
+_TYPES = {LINE: "BIGINT", SCORE: "DOUBLE", RANK: "INTEGER"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingIds:
+    """Ids of candidates that the table of queries or documents lacks.
+
+    Attributes:
+        num_ids: How many ids.
+        num_pairs: How many candidates have one of them.
+        examples: Some of them, with the line of the candidates' file where known.
+    """
+
+    num_ids: int
+    num_pairs: int
+    examples: tuple[str, ...]
+
+
+class Join:
+    """Three relations as views of a DuckDB connection."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, relations: Relations) -> None:
+        self._connection = connection
+        self._relations = relations
+        tables = {
+            "candidates": relations.candidates,
+            "queries": relations.queries,
+            "documents": relations.documents,
+        }
+        for name, table in tables.items():
+            if table is not None:
+                connection.execute(_view(name, table))
+
+    def check(self) -> None:
+        """Look for what makes a join ambiguous.
+
+        Raises:
+            ShardError: Ids are null or empty, a query or document has two texts, or a pair is
+                given twice.
+        """
+        self._check_ids("candidates", self._relations.candidates, ("query_id", "doc_id"))
+        if self._relations.queries is not None:
+            self._check_ids("queries", self._relations.queries, ("query_id",))
+        if self._relations.documents is not None:
+            self._check_ids("documents", self._relations.documents, ("doc_id",))
+
+    def num_pairs(self) -> tuple[int, int]:
+        """Return how many candidates and how many queries of candidates there are."""
+        found = self._one("SELECT count(*), count(DISTINCT query_id) FROM candidates")
+        return int(found[0]), int(found[1])
+
+    def missing_queries(self) -> MissingIds:
+        """Find the candidates whose query is unknown."""
+        return self._missing("queries", "query_id") if self._relations.queries else _NONE
+
+    def missing_documents(self) -> MissingIds:
+        """Find the candidates whose document is unknown."""
+        return self._missing("documents", "doc_id") if self._relations.documents else _NONE
+
+    def batches(self, order: Order = "query") -> Iterator[pa.RecordBatch]:
+        """Yield the joined rows in small batches.
+
+        The order does not depend on the number of threads, as no pair is there twice.
+
+        Args:
+            order: By query_id, then rank, score and doc_id; or by doc_id, then query_id.
+        """
+        own = self._relations.candidates.columns
+        query = "queries.query" if self._relations.queries else "candidates.query"
+        document = "documents.document" if self._relations.documents else "candidates.document"
+        first_stage = [role for role in (SCORE, RANK) if role in own]
+        ranks = [
+            *(["candidates.first_stage_rank NULLS LAST"] if RANK in own else []),
+            *(["candidates.first_stage_score DESC NULLS LAST"] if SCORE in own else []),
+        ]
+        keys = {
+            "query": ["candidates.query_id", *ranks, "candidates.doc_id"],
+            "document": ["candidates.doc_id", "candidates.query_id"],
+        }
+        joins = ""
+        if self._relations.queries:
+            joins += " LEFT JOIN queries ON candidates.query_id = queries.query_id"
+        if self._relations.documents:
+            joins += " LEFT JOIN documents ON candidates.doc_id = documents.doc_id"
+        result = self._connection.execute(
+            f"SELECT candidates.query_id, {query} AS query, candidates.doc_id, "
+            f"{document} AS document"
+            + "".join(f", candidates.{role}" for role in first_stage)
+            + f" FROM candidates{joins} ORDER BY "
+            + ", ".join(keys[order])
+        )
+        yield from result.to_arrow_reader(_BATCH_ROWS)
+
+    def _missing(self, name: str, role: str) -> MissingIds:
+        has_lines = LINE in self._relations.candidates.columns
+        line = f"min({LINE})" if has_lines else "NULL"
+        self._connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE missing AS SELECT {role} AS id, count(*) AS num_pairs, "
+            f"{line} AS line FROM candidates ANTI JOIN {name} USING ({role}) GROUP BY {role}"
+        )
+        num_ids, num_pairs = self._one("SELECT count(*), coalesce(sum(num_pairs), 0) FROM missing")
+        examples = self._connection.execute(
+            f"SELECT id, line FROM missing ORDER BY line, id LIMIT {_NUM_EXAMPLES}"
+        ).fetchall()
+        origin = self._relations.candidates.origin
+        return MissingIds(
+            num_ids=num_ids,
+            num_pairs=int(num_pairs),
+            examples=tuple(
+                f"'{found}'" + ("" if line is None else f" ({origin}:{line})")
+                for found, line in examples
+            ),
+        )
+
+    def _check_ids(self, name: str, table: Table, roles: tuple[str, ...]) -> None:
+        for role in roles:
+            (num_null,) = self._one(
+                f"SELECT count(*) FROM {name} WHERE {role} IS NULL OR {role} = ''"
+            )
+            if num_null:
+                raise ShardError(
+                    f"{table.origin}: {num_null:,} rows have no {role}. Give them one, or leave "
+                    "them out."
+                )
+        has_lines = LINE in table.columns
+        lines = f"min({LINE}), max({LINE})" if has_lines else "NULL, NULL"
+        ids = ", ".join(roles)
+        found = self._connection.execute(
+            f"SELECT {ids}, {lines}, count(*) OVER () FROM {name} "
+            f"GROUP BY {ids} HAVING count(*) > 1 ORDER BY {ids} LIMIT {_NUM_EXAMPLES}"
+        ).fetchall()
+        if found:
+            examples = "; ".join(
+                " with ".join(f"{role} '{value}'" for role, value in zip(roles, row, strict=False))
+                + (f" in lines {row[-3]} and {row[-2]}" if has_lines else "")
+                for row in found
+            )
+            what = "pairs are" if len(roles) > 1 else "ids are"
+            raise ShardError(
+                f"{table.origin}: {found[0][-1]:,} {what} there more than once: {examples}. "
+                "Keep one row of each."
+            )
+
+    def _one(self, sql: str) -> tuple[int, ...]:
+        (row,) = self._connection.execute(sql).fetchall()
+        return tuple(row)
+
+
+_NONE = MissingIds(num_ids=0, num_pairs=0, examples=())
+
+
+def _view(name: str, table: Table) -> str:
+    """Return the SQL that makes a view whose columns are called by their roles."""
+    columns = {role: _quote(column, '"') for role, column in table.columns.items()}
+    values = {
+        role: f"CAST({column} AS {_TYPES.get(role, 'VARCHAR')})" for role, column in columns.items()
+    }
+    if title := values.pop("title", None):
+        # As BEIR's models do: (title + " " + text).strip()
+        values["document"] = (
+            f"trim(coalesce({title}, '') || ' ' || {values['document']}, "
+            f"{_quote(_WHITE_SPACE, chr(39))})"
+        )
+    # Neither a * in a path nor a folder named text=1 may mean anything to DuckDB.
+    files = ", ".join(_quote(glob.escape(path), "'") for path in table.paths)
+    return (
+        f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT "
+        + ", ".join(f"{value} AS {role}" for role, value in values.items())
+        + f" FROM read_parquet([{files}], hive_partitioning = false)"
+    )
+
+
+def _quote(text: str, mark: str) -> str:
+    return mark + text.replace(mark, 2 * mark) + mark

@@ -1,0 +1,1 @@
+"""Files of ids and texts, whatever their format, as tables."""

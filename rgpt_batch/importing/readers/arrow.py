@@ -1,0 +1,104 @@
+"""Arrow files, such as the folders that `datasets.save_to_disk` writes; `datasets` is not needed.
+
+That writes streams, and state.json lists them in order. Arrow's file format, which Feather uses,
+is read as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.importing.readers.relations import Kind, Table, check_types, find_columns
+from rgpt_batch.importing.readers.spool import Spool
+
+_FILE_MAGIC = b"ARROW1"
+
+
+def find_arrow_files(folder: Path) -> list[str]:
+    """Return the Arrow files of a folder in order; none in a folder of something else.
+
+    Raises:
+        ConfigError: The folder holds several splits.
+        ShardError: Its state.json makes no sense.
+    """
+    if (folder / "dataset_dict.json").is_file():
+        splits = sorted(state.parent.name for state in folder.glob("*/state.json"))
+        raise ConfigError(
+            f"{folder}: holds the splits {', '.join(splits)}. Name the folder of one of them, such "
+            f"as {folder / splits[0] if splits else folder / 'test'}."
+        )
+    if not (folder / "state.json").is_file():
+        return sorted(str(file) for file in folder.glob("*.arrow"))
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        files = [str(folder / file["filename"]) for file in state["_data_files"]]
+        has_indices = bool(state.get("_indices_data_files"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ShardError(
+            f"{folder / 'state.json'}: not what datasets.save_to_disk writes ({error!r}). Save the "
+            "data set again, or write it as Parquet."
+        ) from error
+    if has_indices:
+        # Old versions of `datasets` kept shuffled or selected rows as indices beside the data.
+        raise ShardError(
+            f"{folder}: a selection of rows that is saved as indices. Call flatten_indices() and "
+            "save the data set again."
+        )
+    return files
+
+
+def open_arrow(path: str, files: Sequence[str], kind: Kind, spool: Spool) -> Table:
+    """Write the needed columns of Arrow files to the spool.
+
+    Raises:
+        ShardError: A file is unreadable, or a column is missing or of a wrong type.
+    """
+    if not files:
+        raise ShardError(f"{path}: the data set has no files. Save it again.")
+    with _opened(files[0]) as (schema, _):
+        pass
+    columns = find_columns(schema.names, kind, files[0])
+    check_types(schema, columns, files[0])
+    kept = pa.schema([schema.field(name).remove_metadata() for name in columns.values()])
+    batches = (batch for file in files for batch in _read_batches(file, kept))
+    spooled = spool.write_batches(batches, kept, path)
+    return Table(origin=path, paths=(spooled,), columns=columns)
+
+
+def _read_batches(file: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    with _opened(file) as (found, batches):
+        for name in schema.names:
+            if name not in found.names or found.field(name).type != (
+                wanted := schema.field(name).type
+            ):
+                raise ShardError(
+                    f"{file}: no column '{name}' of type {wanted}, as the files before have it. "
+                    "Save the data set again."
+                )
+        for batch in batches:
+            yield pa.record_batch(batch.select(schema.names).columns, schema=schema)
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
+    try:
+        with pa.OSFile(file) as source:
+            is_stream = source.read(len(_FILE_MAGIC)) != _FILE_MAGIC
+            source.seek(0)
+            if is_stream:
+                with pa.ipc.open_stream(source) as stream:
+                    yield stream.schema, stream
+            else:
+                with pa.ipc.open_file(source) as reader:
+                    yield reader.schema, map(reader.get_batch, range(reader.num_record_batches))
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(
+            f"{file}: not a readable Arrow stream or file: {error}. Save "
+            "the data set again, or write it as Parquet."
+        ) from error

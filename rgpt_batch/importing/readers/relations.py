@@ -1,0 +1,179 @@
+"""What every source of pairs comes down to: candidates, queries and documents in Parquet files.
+
+A source reads somebody's format and says where ids and texts are. Parquet stays where it is; text
+files are written to Parquet once (see spool.py). importing.py joins the three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from rgpt_batch.errors import ShardError
+from rgpt_batch.importing.readers.spool import Spool
+from rgpt_batch.input.columns import ALIASES
+
+# The columns of pair shards that hold what the first stage said.
+SCORE = "first_stage_score"
+RANK = "first_stage_rank"
+# Where a row of a text file stands, so that messages can name the line.
+LINE = "line"
+
+# Names to look for, best ones first: a later group counts where no earlier one has a hit.
+Names = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One of the three relations: what its columns are for, and which names they may have.
+
+    Attributes:
+        noun: What messages call such a table.
+        required: Names by role.
+        optional: Names by role; the table may lack them.
+    """
+
+    noun: str
+    required: Mapping[str, Names]
+    optional: Mapping[str, Names]
+
+
+def _names(role: str, *further: tuple[str, ...]) -> Names:
+    return (ALIASES[role], *further)
+
+
+_GENERIC_ID = ("_id", "id")
+
+QUERIES = Kind(
+    noun="table of queries",
+    required={
+        "query_id": _names("query_id", _GENERIC_ID),
+        "query": _names("query", ("text",)),
+    },
+    optional={},
+)
+
+# PyTerrier numbers its documents in `docid`, beside the real id in `docno`.
+_DOC_ID = (tuple(name for name in ALIASES["doc_id"] if name != "docid"), ("docid",))
+
+DOCUMENTS = Kind(
+    noun="corpus",
+    required={
+        "doc_id": (*_DOC_ID, _GENERIC_ID),
+        "document": _names("document", ("contents",)),
+    },
+    optional={"title": (("title",),)},
+)
+
+PAIRS = Kind(
+    noun="table of pairs",
+    required={"query_id": _names("query_id"), "doc_id": _DOC_ID},
+    optional={
+        "query": _names("query"),
+        "document": _names("document"),
+        SCORE: ((SCORE,), ("score",)),
+        RANK: ((RANK,), ("rank",)),
+    },
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A relation in Parquet files.
+
+    Attributes:
+        origin: What messages call it: the path that the user gave.
+        paths: The files, all with the same columns.
+        columns: Names of the files' columns by role; LINE is one of them for text files.
+    """
+
+    origin: str
+    paths: tuple[str, ...]
+    columns: Mapping[str, str]
+
+    def without(self, *roles: str) -> Table:
+        """Return the table as if it had no such columns."""
+        kept = {role: name for role, name in self.columns.items() if role not in roles}
+        return Table(origin=self.origin, paths=self.paths, columns=kept)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relations:
+    """What there is to join.
+
+    Attributes:
+        candidates: One row per pair.
+        queries: None where the candidates hold the text of their query.
+        documents: None where the candidates hold the text of their document.
+    """
+
+    candidates: Table
+    queries: Table | None
+    documents: Table | None
+
+
+class Source(Protocol):
+    """Somebody's format."""
+
+    def open(self, spool: Spool) -> Relations:
+        """Find the three relations; what is not Parquet is written to the spool.
+
+        Raises:
+            ConfigError, ShardError: A file is missing, unreadable or malformed.
+        """
+        ...
+
+
+def find_columns(names: Collection[str], kind: Kind, where: str) -> dict[str, str]:
+    """Return the columns' names by role.
+
+    Raises:
+        ShardError: A column is missing or ambiguous.
+    """
+    found: dict[str, str] = {}
+    for role, groups in {**kind.required, **kind.optional}.items():
+        hits = next(filter(None, ([n for n in group if n in names] for group in groups)), [])
+        if len(hits) > 1:
+            raise ShardError(f"{where}: {' and '.join(hits)} could both be the {role}. Rename one.")
+        if hits:
+            if list(names).count(hits[0]) > 1:
+                raise ShardError(f"{where}: column '{hits[0]}' exists twice. Rename one of them.")
+            found[role] = hits[0]
+        elif role in kind.required:
+            known = ", ".join(name for group in groups for name in group)
+            raise ShardError(
+                f"{where}: the {kind.noun} has no {role} column ({known}). "
+                f"It has: {', '.join(names)}. Rename one."
+            )
+    return found
+
+
+def check_types(schema: pa.Schema, columns: Mapping[str, str], where: str) -> None:
+    """Raise ShardError where a column is not of a type that its role can have."""
+    for role, name in columns.items():
+        if sum(other.casefold() == name.casefold() for other in schema.names) > 1:
+            # DuckDB does not tell them apart.
+            raise ShardError(
+                f"{where}: two columns are called '{name}', but for upper and lower case. "
+                "Rename one."
+            )
+        found = schema.field(name).type
+        plain = found.value_type if pa.types.is_dictionary(found) else found
+        is_text = (
+            pa.types.is_string(plain)
+            or pa.types.is_large_string(plain)
+            or pa.types.is_string_view(plain)
+        )
+        if role.endswith("_id"):
+            expected, fits = "string or integer", is_text or pa.types.is_integer(plain)
+        elif role == RANK:
+            expected, fits = "integer", pa.types.is_integer(plain)
+        elif role == SCORE:
+            expected, fits = "a number", pa.types.is_integer(plain) or pa.types.is_floating(plain)
+        else:
+            expected, fits = "string", is_text or pa.types.is_null(plain)
+        if not fits:
+            raise ShardError(f"{where}: column '{name}' is {found}, expected {expected}. Cast it.")

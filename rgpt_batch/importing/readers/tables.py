@@ -1,0 +1,87 @@
+"""Tables of queries, documents and pairs, in whatever file they come.
+
+    Parquet              a file, a folder or a glob pattern; read where it is
+    Arrow                a folder of `datasets.save_to_disk`, or an .arrow file
+    JSON Lines           .jsonl, .ndjson, .json: one object per line
+    tab-separated        .tsv, .txt: with a header, or an id and a text without one
+
+Text files may be compressed with gzip.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.importing.readers.arrow import find_arrow_files, open_arrow
+from rgpt_batch.importing.readers.relations import Kind, Table, check_types, find_columns
+from rgpt_batch.importing.readers.spool import Spool
+from rgpt_batch.importing.readers.text import open_json_lines, open_tab_separated
+from rgpt_batch.input.find import resolve_inputs
+
+_JSON_LINES = (".jsonl", ".ndjson", ".json")
+_TAB_SEPARATED = (".tsv", ".txt")
+
+
+def open_table(path: str, kind: Kind, spool: Spool) -> Table:
+    """Find a table's columns by their usual names; write it to the spool unless it is Parquet.
+
+    Raises:
+        ConfigError: The path names nothing, or a file of unknown format.
+        ShardError: A file is unreadable or malformed, or lacks a column.
+    """
+    if Path(path).is_dir() and (files := find_arrow_files(Path(path))):
+        return open_arrow(path, files, kind, spool)
+    if not Path(path).is_file():
+        return open_parquet(path, kind)
+    suffix = Path(path.removesuffix(".gz")).suffix.lower()
+    if suffix == ".parquet":
+        return open_parquet(path, kind)
+    if suffix == ".arrow":
+        return open_arrow(path, [path], kind, spool)
+    if suffix in _JSON_LINES:
+        return open_json_lines(path, kind, spool)
+    if suffix in _TAB_SEPARATED:
+        return open_tab_separated(path, kind, spool)
+    known = ", ".join((".parquet", ".arrow", *_JSON_LINES, *_TAB_SEPARATED))
+    raise ConfigError(
+        f"{path}: the name of a {kind.noun} must end in one of {known}, text files also in .gz. "
+        "Rename or convert the file."
+    )
+
+
+def open_parquet(path: str, kind: Kind) -> Table:
+    """Find the columns of a Parquet file, folder or glob pattern by their usual names.
+
+    Raises:
+        ConfigError: The path names nothing.
+        ShardError: A file is unreadable, or lacks a column.
+    """
+    paths = resolve_inputs([path])
+    first = _read_schema(paths[0])
+    columns = find_columns(first.names, kind, paths[0])
+    for file in paths:
+        schema = _read_schema(file)
+        if missing := [name for name in columns.values() if name not in schema.names]:
+            raise ShardError(f"{file}: no column '{missing[0]}', but {paths[0]} has one. Add it.")
+        check_types(schema, columns, file)
+        for name in columns.values():
+            # DuckDB reads all files with the types of the first: "007" would become 7.
+            if schema.field(name).type != first.field(name).type:
+                raise ShardError(
+                    f"{file}: column '{name}' is {schema.field(name).type}, but "
+                    f"{first.field(name).type} in {paths[0]}. Cast one of them."
+                )
+    return Table(origin=path, paths=tuple(paths), columns=columns)
+
+
+def _read_schema(file: str) -> pa.Schema:
+    try:
+        return pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(
+            f"{file}: not a readable Parquet file: {error}. Write it again, or leave it out."
+        ) from error

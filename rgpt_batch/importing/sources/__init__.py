@@ -1,0 +1,1 @@
+"""What a search engine or a collection leaves, as three relations."""

@@ -1,0 +1,1 @@
+"""From a Parquet row to a ScorePair."""

@@ -1,0 +1,105 @@
+"""Which columns of a shard mean what, and whether their types can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+
+from rgpt_batch.config.options import ColumnNames
+from rgpt_batch.errors import ShardError
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "query_id": ("query_id", "qid", "query-id"),
+    "doc_id": ("doc_id", "docno", "docid", "pid", "corpus-id"),
+    "query": ("query", "query_text"),
+    "document": ("document", "text", "passage", "doc"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The input columns of a job, by their names in the shards."""
+
+    query_id: str
+    doc_id: str
+    query: str
+    document: str
+    pass_through: tuple[str, ...] = ()
+
+    @property
+    def read(self) -> list[str]:
+        """The columns that are read, each once."""
+        names = (self.query_id, self.doc_id, self.query, self.document, *self.pass_through)
+        return list(dict.fromkeys(names))
+
+
+def resolve_columns(
+    schema: pa.Schema, names: ColumnNames, pass_through: Sequence[str], shard: str
+) -> Columns:
+    """Find the columns of one shard and check their types.
+
+    Raises:
+        ShardError: A column is missing, ambiguous, or of a type that cannot be used.
+    """
+    chosen = {role: _find(schema, role, name, shard) for role, name in names.model_dump().items()}
+    for role, name in chosen.items():
+        _check_type(schema, role, name, shard)
+    for name in pass_through:
+        if name not in schema.names:
+            raise ShardError(
+                f"{shard}: no column '{name}' to pass through. It has: {', '.join(schema.names)}."
+            )
+        _check_unique(schema, name, shard)
+    return Columns(**chosen, pass_through=tuple(pass_through))
+
+
+def check_same_columns(first: Columns, other: Columns, first_shard: str, shard: str) -> None:
+    """Raise ShardError where two shards of a job name their columns differently."""
+    for role, name in asdict(first).items():
+        if (found := asdict(other)[role]) != name:
+            raise ShardError(
+                f"{shard}: column '{found}' holds the {role}, but '{name}' does in {first_shard}. "
+                f"Rename one, or set input.columns.{role}."
+            )
+
+
+def _find(schema: pa.Schema, role: str, name: str | None, shard: str) -> str:
+    fix = f"Set input.columns.{role} to the column's name."
+    found = [alias for alias in ((name,) if name else ALIASES[role]) if alias in schema.names]
+    if not found:
+        wanted = f"column '{name}'" if name else f"{role} column ({', '.join(ALIASES[role])})"
+        raise ShardError(f"{shard}: no {wanted}. It has: {', '.join(schema.names)}. {fix}")
+    if "docno" in found and "docid" in found:
+        # PyTerrier numbers its documents in `docid`, beside the real id in `docno`.
+        found.remove("docid")
+    if len(found) > 1:
+        raise ShardError(f"{shard}: {' and '.join(found)} could both be the {role}. {fix}")
+    _check_unique(schema, found[0], shard)
+    return found[0]
+
+
+def _check_unique(schema: pa.Schema, name: str, shard: str) -> None:
+    if schema.names.count(name) > 1:
+        raise ShardError(f"{shard}: column '{name}' exists twice. Rename one of them.")
+
+
+def _check_type(schema: pa.Schema, role: str, name: str, shard: str) -> None:
+    column_type = schema.field(name).type
+    value_type = column_type.value_type if pa.types.is_dictionary(column_type) else column_type
+    text = (
+        pa.types.is_string(value_type)
+        or pa.types.is_large_string(value_type)
+        or pa.types.is_string_view(value_type)
+    )
+    # A column that holds nulls alone has no type of its own; its rows are rejected one by one.
+    if text or pa.types.is_null(value_type):
+        return
+    if role.endswith("_id") and pa.types.is_integer(value_type):
+        return
+    expected = "string or integer" if role.endswith("_id") else "string"
+    raise ShardError(
+        f"{shard}: column '{name}' is {column_type}, expected {expected}. "
+        f"Cast it, or set input.columns.{role} to another column."
+    )

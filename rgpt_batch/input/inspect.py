@@ -1,0 +1,139 @@
+"""What the footers of the input files say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow.parquet as pq
+
+from rgpt_batch.config.options import InputConfig
+from rgpt_batch.errors import ShardError
+from rgpt_batch.input.columns import Columns, check_same_columns, resolve_columns
+from rgpt_batch.input.footers import READ_ERRORS, check_column_chunks, check_footer
+from rgpt_batch.storage.files import open_version
+
+_NUM_SHARD_ERRORS_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowGroup:
+    """Size of one row group.
+
+    Attributes:
+        num_bytes: Uncompressed size of the columns that the job reads.
+    """
+
+    num_rows: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """What the footer of one input file says.
+
+    Attributes:
+        version: Changes whenever the file does.
+    """
+
+    path: str
+    version: str
+    columns: Columns
+    pass_through_types: tuple[str, ...]
+    row_groups: tuple[RowGroup, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the file holds."""
+        return sum(group.num_rows for group in self.row_groups)
+
+
+def inspect_shards(
+    paths: Sequence[str], config: InputConfig, pass_through: Sequence[str]
+) -> list[Shard]:
+    """Read and check the footers of all shards.
+
+    Raises:
+        ShardError: At least one shard cannot be used; the message names up to ten of them.
+    """
+
+    def inspect(path: str) -> Shard | ShardError:
+        try:
+            return inspect_shard(path, config, pass_through)
+        except ShardError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        outcomes = list(pool.map(inspect, paths))
+    errors = [outcome for outcome in outcomes if isinstance(outcome, ShardError)]
+    shards = [outcome for outcome in outcomes if isinstance(outcome, Shard)]
+    for shard in shards[1:]:
+        try:
+            check_same_columns(shards[0].columns, shard.columns, shards[0].path, shard.path)
+            _check_same_types(shards[0], shard)
+        except ShardError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        shown = "\n".join(f"  {error}" for error in errors[:_NUM_SHARD_ERRORS_SHOWN])
+        raise ShardError(f"{len(errors)} of {len(paths)} shards cannot be used:\n{shown}")
+    return shards
+
+
+def inspect_shard(path: str, config: InputConfig, pass_through: Sequence[str]) -> Shard:
+    """Read and check one footer.
+
+    Raises:
+        ShardError: The file is not readable Parquet or lacks usable columns.
+    """
+    try:
+        version, source = open_version(path)
+        with pq.ParquetFile(source) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+    except READ_ERRORS as error:
+        raise ShardError(
+            f"{path}: not a readable Parquet file ({_first_line(error)}). "
+            "Write it again, or leave it out of the input."
+        ) from error
+    columns = resolve_columns(schema, config.columns, pass_through, path)
+    check_column_chunks(path, metadata, columns.read)
+    # The leaves of a nested column `a` are named `a.…`; a plain column's name may hold dots too.
+    prefixes = tuple(f"{name}." for name in columns.read)
+    leaves = [
+        index
+        for index in range(metadata.num_columns)
+        if f"{metadata.schema.column(index).path}.".startswith(prefixes)
+    ]
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    chunks = [[group.column(leaf) for leaf in leaves] for group in groups]
+    check_footer(path, metadata, chunks)
+    return Shard(
+        path=path,
+        version=version,
+        columns=columns,
+        pass_through_types=tuple(str(schema.field(name).type) for name in pass_through),
+        row_groups=tuple(
+            RowGroup(
+                num_rows=group.num_rows,
+                num_bytes=sum(chunk.total_uncompressed_size for chunk in row),
+            )
+            for group, row in zip(groups, chunks, strict=True)
+        ),
+    )
+
+
+def _check_same_types(first: Shard, other: Shard) -> None:
+    for name, wanted, found in zip(
+        first.columns.pass_through, first.pass_through_types, other.pass_through_types, strict=True
+    ):
+        if wanted != found:
+            raise ShardError(
+                f"{other.path}: column '{name}' is {found}, but {wanted} in {first.path}. "
+                "Cast one of them, or do not pass the column through."
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,222 @@
+"""How far a job is: a bar on a terminal, a line every ten seconds elsewhere, status.json always."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from rgpt_batch.errors import CommitError, Interrupted
+from rgpt_batch.formatting import format_seconds
+from rgpt_batch.output import Store
+from rgpt_batch.records import UnitFailure, UnitReport
+
+_LINE_SECONDS = 10.0
+
+
+_STATUS_SECONDS = 2.0
+
+
+@dataclass
+class Tally:
+    """Running totals of a job; those of earlier runs are in the `num_*_before` fields.
+
+    Attributes:
+        is_reusing: Whether scores of an earlier job are copied where texts are the same.
+    """
+
+    num_units: int
+    num_rows: int
+    num_units_before: int = 0
+    num_rows_before: int = 0
+    is_reusing: bool = False
+    num_units_done: int = 0
+    num_rows_done: int = 0
+    num_reused: int = 0
+    num_prompt_tokens: int = 0
+    num_units_failed: int = 0
+    num_rows_failed: int = 0
+    num_rejected: Counter[str] = field(default_factory=Counter)
+    # By the monotonic clock of this process: others may be set while the job runs.
+    first_started: float | None = None
+    last_finished: float | None = None
+
+    def add(self, outcome: UnitReport | UnitFailure) -> None:
+        """Count one finished unit."""
+        if isinstance(outcome, UnitFailure):
+            self.num_units_failed += 1
+            self.num_rows_failed += outcome.num_rows
+            return
+        self.num_units_done += 1
+        self.num_rows_done += outcome.num_rows
+        self.num_reused += outcome.num_reused
+        self.num_prompt_tokens += outcome.num_prompt_tokens
+        self.num_rejected.update(outcome.num_rejected)
+        self.last_finished = time.monotonic()
+        started = self.last_finished - (outcome.finished_at - outcome.started_at)
+        self.first_started = min(self.first_started or started, started)
+
+    def rates(self) -> tuple[float, float, float | None]:
+        """Return pairs per second, prompt tokens per second, and seconds to go if known.
+
+        Pairs with a copied score do not count as speed, but shorten what is left.
+        """
+        if self.first_started is None or self.last_finished is None:
+            return 0.0, 0.0, None
+        num_left = self.num_rows - self.num_rows_before - self.num_rows_done - self.num_rows_failed
+        end = time.monotonic() if num_left else self.last_finished
+        seconds = max(end - self.first_started, 1e-6)
+        eta = num_left * seconds / self.num_rows_done if self.num_rows_done else None
+        pairs_per_second = (self.num_rows_done - self.num_reused) / seconds
+        return pairs_per_second, self.num_prompt_tokens / seconds, eta
+
+    def status(self, state: str) -> dict[str, Any]:
+        """Return what status.json holds."""
+        pairs_per_second, tokens_per_second, eta = self.rates()
+        return {
+            "state": state,
+            "updated_at": time.time(),
+            "num_units": self.num_units,
+            "num_units_committed": self.num_units_before + self.num_units_done,
+            "num_units_failed": self.num_units_failed,
+            "num_rows": self.num_rows,
+            "num_rows_committed": self.num_rows_before + self.num_rows_done,
+            "num_rejected": dict(self.num_rejected),
+            "num_reused": self.num_reused,
+            "pairs_per_second": round(pairs_per_second, 2),
+            "prompt_tokens_per_second": round(tokens_per_second, 1),
+            "eta_seconds": None if eta is None else round(eta),
+        }
+
+
+class Status(BaseModel):
+    """What is read of status.json: what Tally.status gives, as this version or another wrote it.
+
+    Attributes:
+        activity: What the executor does, while the job runs.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    state: str
+    updated_at: float = 0.0
+    activity: str = "at work"
+    num_rejected: dict[str, int] = {}
+    pairs_per_second: float = 0.0
+    eta_seconds: float | None = None
+
+
+class ProgressDisplay:
+    """Shows a tally while a job runs and keeps status.json fresh. A context manager.
+
+    Args:
+        tally: What to show; changed by add() alone.
+        store: Where status.json goes.
+        activity: Tells what the executor is doing, in a few words.
+        quiet: Show nothing; status.json is written all the same.
+    """
+
+    def __init__(
+        self, tally: Tally, store: Store, activity: Callable[[], str], *, quiet: bool = False
+    ) -> None:
+        self._tally = tally
+        self._store = store
+        self._activity = activity
+        self._quiet = quiet
+        self._console = Console(stderr=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._refresh, daemon=True)
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal and not self._quiet:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("", total=max(self._tally.num_rows, 1), text="")
+            self._bar.start()
+        self._write_status(self._activity())
+        self._show(self._activity())
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+        self._show("done" if error is None else "stopped" if stopped else "failed")
+        if self._bar:
+            self._bar.stop()
+
+    def add(self, outcome: UnitReport | UnitFailure) -> None:
+        """Count and show one finished unit."""
+        self._tally.add(outcome)
+        if self._bar:
+            self._show(self._activity())
+
+    def _refresh(self) -> None:
+        last_line = last_status = time.monotonic()
+        shown = self._activity()
+        while not self._stop.wait(0.5):
+            now, activity = time.monotonic(), self._activity()
+            is_news = activity != shown
+            shown = activity
+            if is_news or now - last_status >= _STATUS_SECONDS:
+                self._write_status(activity)
+                last_status = now
+            if is_news or self._bar or now - last_line >= _LINE_SECONDS:
+                self._show(activity)
+                last_line = now
+
+    def _write_status(self, activity: str) -> None:
+        # A full disk stops the job where scores are lost, not here.
+        with suppress(OSError, CommitError):
+            self._store.write_status({**self._tally.status("running"), "activity": activity})
+
+    def _show(self, activity: str) -> None:
+        if self._quiet:
+            return
+        done = self._tally.num_rows_before + self._tally.num_rows_done
+        if self._bar:
+            self._bar.update(self._task, completed=done, text=self._text(), description=activity)
+        else:
+            print(
+                f"{time.strftime('%H:%M:%S')} {activity}: {done:,} of "
+                f"{self._tally.num_rows:,} pairs, {self._text()}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _text(self) -> str:
+        pairs_per_second, tokens_per_second, eta = self._tally.rates()
+        parts = [
+            f"{pairs_per_second:,.1f} pairs/s",
+            f"{tokens_per_second:,.0f} tokens/s",
+            f"{self._tally.num_rejected.total():,} rejected",
+        ]
+        if self._tally.is_reusing:
+            parts.insert(0, f"reused {self._tally.num_reused:,} of {self._tally.num_rows_done:,}")
+        if self._tally.num_units_failed:
+            parts.append(f"{self._tally.num_units_failed:,} units failed")
+        if eta:
+            parts.append(f"{format_seconds(eta)} left")
+        return ", ".join(parts)

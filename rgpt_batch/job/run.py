@@ -1,0 +1,269 @@
+"""One run of a job: what it did, whether the output is now complete, and the record it leaves."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from rgpt_batch.checks.parity import Parity
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.errors import CommitError, ConfigError, StorageError
+from rgpt_batch.job.progress import Tally
+from rgpt_batch.output import Store
+from rgpt_batch.output.inspect import crash_problem, describe_files, foreign_files
+from rgpt_batch.output.success import OutputFile, Success
+from rgpt_batch.planning.manifest import Manifest, installed_versions
+from rgpt_batch.records import RejectionReason, UnitFailure, UnitReport, WorkUnit
+from rgpt_batch.reuse.earlier import EarlierScores
+
+EXIT_COMPLETE = 0
+EXIT_USAGE = 2
+EXIT_INCOMPLETE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSummary:
+    """How a run of a job ended.
+
+    Attributes:
+        num_rows_before: Rows that earlier runs had committed.
+        num_rows_scored: Rows that this run committed, rejected ones included.
+        num_rejected: Rejected rows of the whole output, per reason.
+        num_reused: Rows of the whole output whose score was copied from an earlier job.
+        parity: How far the engine is from the reference; None where that was not asked for.
+        problems: Why exit_code is not 0, one sentence each.
+        engine_busy_fraction: Share of the workers' time in which an engine was at work.
+        engines: Methods that scored in this run.
+        passed_over: Why faster methods did not, a sentence each.
+    """
+
+    output: str
+    exit_code: int
+    num_units: int
+    num_rows: int
+    num_rows_before: int
+    num_rows_scored: int
+    num_rejected: dict[str, int]
+    num_reused: int
+    num_truncated_rows: int
+    num_prompt_tokens: int
+    seconds: float
+    pairs_per_second: float
+    engine_busy_fraction: float
+    engines: tuple[str, ...]
+    passed_over: tuple[str, ...]
+    parity: Parity | None
+    failures: tuple[UnitFailure, ...]
+    problems: tuple[str, ...]
+
+
+class Run:
+    """One run of the command, and the record that it leaves.
+
+    Args:
+        warn: Is told of records that cannot be written: scores do not depend on them.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        manifest: Manifest,
+        config: JobConfig,
+        tally: Tally,
+        warn: Callable[[str], None],
+        earlier: EarlierScores | None = None,
+    ) -> None:
+        self.store = store
+        self.manifest = manifest
+        self.config = config
+        self.tally = tally
+        self.earlier = earlier
+        self.parity: Parity | None = None
+        self.reports: list[UnitReport] = []
+        self.failures: list[UnitFailure] = []
+        self.started = time.monotonic()
+        self._warn = warn
+        self._started_at = time.time()
+        self._run_id = store.new_run_id()
+
+    def open(self, *, has_work: bool) -> None:
+        """Write a record for the case that this process has no time to write another one.
+
+        Raises:
+            CommitError: There is work, and nothing can be written: it would be in vain.
+        """
+        with nullcontext() if has_work else self._only_a_record():
+            self._write("running", {"units": []})
+
+    def add(self, outcome: UnitReport | UnitFailure) -> None:
+        """Note the outcome of one unit."""
+        if isinstance(outcome, UnitReport):
+            self.reports.append(outcome)
+        else:
+            self.failures.append(outcome)
+            with self._only_a_record():
+                self.store.add_failure(outcome)
+
+    def note_committed(self, unit_ids: Iterable[str]) -> None:
+        """Note what is published, whoever did it: no such unit is a failed one."""
+        with self._only_a_record():
+            self.store.drop_failures(unit_ids)
+
+    def close(self, state: str, ending: dict[str, Any]) -> None:
+        """Write the final status and the record of the run."""
+        with self._only_a_record():
+            self.store.write_status(self.tally.status(state))
+        units = [asdict(report) for report in self.reports]
+        with self._only_a_record():
+            self._write(state, {"finished_at": time.time(), **ending, "units": units})
+
+    @contextmanager
+    def _only_a_record(self) -> Iterator[None]:
+        """Go on where a record cannot be written."""
+        try:
+            yield
+        except (CommitError, StorageError, OSError) as error:
+            self._warn(f"warning: a record is missing: {error}")
+
+    def _write(self, state: str, facts: dict[str, Any]) -> None:
+        self.store.write_run(
+            self._run_id,
+            {
+                "run_id": self._run_id,
+                "state": state,
+                "fingerprint": self.manifest.fingerprint,
+                "started_at": self._started_at,
+                "config": self.config.model_dump(mode="json"),
+                "versions": installed_versions(),
+                "reuse": None if self.earlier is None else self.earlier.record(),
+                "parity": None if self.parity is None else asdict(self.parity),
+                **facts,
+            },
+        )
+
+
+def recorded_config(store: Store, manifest: Manifest) -> JobConfig:
+    """Return the configuration of the last run of a job.
+
+    Raises:
+        ConfigError: There was none, or only another version understands its record.
+    """
+    runs = [run for run in store.read_runs() if run.get("fingerprint") == manifest.fingerprint]
+    if not runs:
+        raise ConfigError(
+            f"{store.location}: no record of a run of its job, so no configuration to score by. "
+            "Run the job's own command again."
+        )
+    try:
+        return JobConfig.model_validate(runs[-1].get("config"))
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise ConfigError(
+            f"{store.location}: the last run's configuration is of another version of rgpt-batch: "
+            f"{'.'.join(map(str, found['loc']))}: {found['msg']}. Use that version, or run the "
+            "job's own command again."
+        ) from error
+
+
+def finish(run: Run) -> JobSummary:
+    """Compare what is published with the plan; declare success if nothing is missing.
+
+    Files that _SUCCESS names are not read again.
+    """
+    manifest, tally, listing = run.manifest, run.tally, run.store.listing()
+    run.note_committed(listing.files)
+    planned = {unit.unit_id for unit in manifest.units}
+    success = listing.success
+    if success and success.fingerprint == manifest.fingerprint and success.files.keys() == planned:
+        files, damaged = success.files, list[str]()
+    else:
+        success = None
+        files, damaged = describe_files(listing.files)
+    num_rejected: Counter[str] = Counter()
+    for file in files.values():
+        num_rejected.update(file.num_rejected)
+    # From here on the tally speaks of the whole output, earlier runs included.
+    tally.num_rejected = num_rejected
+    missing = [unit for unit in manifest.units if unit.unit_id not in listing.files]
+    num_reused = sum(file.num_reused for file in files.values())
+    problems = [*_problems(run, files, missing, num_rejected), *damaged]
+    if not problems and success is None:
+        run.store.write_success(
+            Success(
+                fingerprint=manifest.fingerprint,
+                num_units=len(files),
+                num_rows=manifest.num_rows,
+                num_rejected=dict(num_rejected),
+                num_reused=num_reused,
+                files=files,
+            )
+        )
+    pairs_per_second, _, _ = tally.rates()
+    return JobSummary(
+        output=run.store.location,
+        exit_code=EXIT_INCOMPLETE if problems else EXIT_COMPLETE,
+        num_units=len(manifest.units),
+        num_rows=manifest.num_rows,
+        num_rows_before=tally.num_rows_before,
+        num_rows_scored=tally.num_rows_done,
+        num_rejected=dict(num_rejected),
+        num_reused=num_reused,
+        num_truncated_rows=sum(report.num_truncated_rows for report in run.reports),
+        num_prompt_tokens=tally.num_prompt_tokens,
+        seconds=time.monotonic() - run.started,
+        pairs_per_second=pairs_per_second,
+        engine_busy_fraction=engine_busy_fraction(run.reports),
+        engines=tuple(sorted({report.engine for report in run.reports})),
+        passed_over=tuple(dict.fromkeys(why for r in run.reports for why in r.passed_over)),
+        parity=run.parity,
+        failures=tuple(run.failures),
+        problems=tuple(problems),
+    )
+
+
+def _problems(
+    run: Run,
+    files: Mapping[str, OutputFile],
+    missing: Sequence[WorkUnit],
+    num_rejected: Counter[str],
+) -> list[str]:
+    problems = []
+    if missing:
+        num_rows = sum(unit.num_rows for unit in missing)
+        problems.append(
+            f"{len(missing)} of {len(run.manifest.units)} units ({num_rows:,} rows) are not "
+            "scored. Running the same command again tries them once more."
+        )
+    problems += foreign_files(files, run.manifest)
+    limit = run.config.output.max_rejected_fraction
+    if num_rejected.total() > limit * run.manifest.num_rows:
+        problems.append(
+            f"{num_rejected.total():,} of {run.manifest.num_rows:,} rows are rejected, more than "
+            f"output.max_rejected_fraction={limit:g} allows."
+        )
+    if num_unreadable := num_rejected[RejectionReason.UNREADABLE]:
+        problems.append(
+            f"{num_unreadable:,} rows stand on damaged pages of their input file and have no score "
+            "and no ids. Repair the file and score it again."
+        )
+    if num_rejected[RejectionReason.ENGINE_CRASH]:
+        problems.append(crash_problem(files.values()))
+    return problems
+
+
+def engine_busy_fraction(reports: Sequence[UnitReport]) -> float:
+    """Return engine seconds over the time from a worker's first engine call to its last."""
+    busy = total = 0.0
+    for worker in {report.worker for report in reports}:
+        mine = [report for report in reports if report.worker == worker]
+        first = min(report.started_at + report.read_seconds for report in mine)
+        last = max(report.finished_at - report.commit_seconds for report in mine)
+        busy += sum(report.engine_seconds for report in mine)
+        total += last - first
+    return min(1.0, busy / total) if total > 0 else 0.0

@@ -1,0 +1,219 @@
+"""The main job: what remains of a plan → executor → summary and exit code."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from types import FrameType
+from typing import Any
+
+from rgpt_batch.checks.parity import check_parity, require_parity
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.errors import (
+    CommitError,
+    ConfigError,
+    EngineError,
+    Interrupted,
+    ShardError,
+    StorageError,
+)
+from rgpt_batch.executors import create_executor
+from rgpt_batch.importing.joined import TextTables, is_joined
+from rgpt_batch.job.plan import OnChange, find_plan, join_and_cut, plan_job, plan_joined_job
+from rgpt_batch.job.progress import ProgressDisplay, Tally
+from rgpt_batch.job.run import EXIT_COMPLETE, Run, finish, recorded_config
+from rgpt_batch.job.run import JobSummary as JobSummary
+from rgpt_batch.job.unit_runner import UnitRunner
+from rgpt_batch.output import open_store
+from rgpt_batch.planning.prefix_caching import decide_prefix_caching
+from rgpt_batch.records import WorkUnit
+from rgpt_batch.reuse.earlier import build_index, drop_indexes, find_earlier_scores
+from rgpt_batch.storage.uris import is_uri
+
+
+def run_job(
+    config: JobConfig,
+    inputs: Sequence[str],
+    output: str,
+    *,
+    on_change: OnChange = "refuse",
+    tables: TextTables | None = None,
+    reuse: str | None = None,
+    quiet: bool = False,
+    only: Collection[str] | None = None,
+) -> JobSummary:
+    """Score every pair of the input; resume where an earlier run stopped.
+
+    Args:
+        config: What to score with; see load_config.
+        inputs: Files, folders or glob patterns. With tables, the one table of candidates.
+        output: A folder; created if missing.
+        on_change: What to do where the folder holds the work of a job with another fingerprint.
+        tables: Where the texts are, if the input has ids alone; see joined_input.
+        reuse: The output folder of an earlier job. Pairs with the same texts get its scores.
+        quiet: Show no progress.
+        only: Ids of the units to run; None runs all that remain.
+
+    Raises:
+        ConfigError, ShardError: See job_plan.plan_job and reuse.find_earlier_scores.
+        ManifestMismatch: The folder belongs to another job, and on_change is refuse; or the earlier
+            scores were made with other settings.
+        ParityError: config.parity asks for a check, and the engine fails it.
+        EngineError: No engine starts.
+        CommitError, StorageError: The output, or an object store, cannot be used.
+        Interrupted: SIGINT or SIGTERM came. What is committed stays.
+    """
+    if is_uri(output) and (reuse is not None or tables is not None):
+        raise ConfigError(
+            f"{output}: --reuse and tables of texts need an output folder on a file system, since "
+            "sorted scores and joined pairs are kept there. Leave them out, or use a folder."
+        )
+    if reuse is not None and is_uri(reuse):
+        raise ConfigError(f"{reuse}: --reuse reads folders on a file system. Copy it to one.")
+    report = _say_nothing if quiet else _say
+    relations = None
+    if tables is None:
+        config, planned = plan_job(config, inputs, output)
+    else:
+        config, planned, relations = plan_joined_job(config, inputs, tables, output)
+    store = open_store(output)
+    earlier = None
+    if reuse is not None:
+        earlier = find_earlier_scores(reuse, store, planned.identity, config)
+        if earlier.problem is not None:
+            report(f"reusing what is there of {reuse}: {earlier.problem}")
+    with _signals_raise():
+        manifest = find_plan(store, planned, on_change)
+        if manifest is None:
+            if relations is not None:
+                report("joining candidates with their texts")
+                planned = join_and_cut(planned, relations, store, config)
+            store.save_manifest(planned)
+            manifest = store.load_manifest() or planned
+        committed = store.withdraw_false_success()
+    missing = [unit for unit in manifest.units if unit.unit_id not in committed]
+    remaining = [unit for unit in missing if only is None or unit.unit_id in only]
+    tally = Tally(
+        num_units=len(manifest.units),
+        num_rows=manifest.num_rows,
+        num_units_before=len(manifest.units) - len(missing),
+        num_rows_before=manifest.num_rows - sum(unit.num_rows for unit in missing),
+        is_reusing=earlier is not None,
+    )
+    if remaining:
+        with suppress(ShardError):  # The unit's worker will report it.
+            config = decide_prefix_caching(config, manifest.columns, remaining)
+    run = Run(store, manifest, config, tally, _say, earlier)
+    try:
+        run.open(has_work=bool(remaining))
+        with _signals_raise():
+            if remaining:
+                _score(run, remaining, report, quiet=quiet)
+            summary = finish(run)
+    except BaseException as error:
+        state = "stopped" if isinstance(error, Interrupted) else "failed"
+        if isinstance(error, Interrupted | EngineError | CommitError | StorageError | OSError):
+            error.add_note(
+                "Committed units are safe; run the same command again to score the rest."
+            )
+        run.close(state, {"cause": f"{type(error).__name__}: {error}"})
+        raise
+    state = "complete" if summary.exit_code == EXIT_COMPLETE else "incomplete"
+    if state == "complete":
+        drop_indexes(store)
+    run.close(state, {"summary": asdict(summary)})
+    return summary
+
+
+def retry_failed(output: str, *, quiet: bool = False) -> JobSummary:
+    """Run the failed units of a job again, with the input and the configuration of its last run.
+
+    Raises:
+        ConfigError: The folder holds no job, or no record of a run; and see run_job.
+    """
+    store = open_store(output)
+    manifest = store.load_manifest() if store.has_manifest() else None
+    if manifest is None:
+        raise ConfigError(f"{output}: no job was planned here; nothing to retry.")
+    if is_joined(manifest.identity):
+        raise ConfigError(
+            f"{output}: this job joined three tables. Run the same score command again; it tries "
+            "failed units as well."
+        )
+    config, failed = recorded_config(store, manifest), store.failed_unit_ids()
+    return run_job(config, manifest.inputs, output, quiet=quiet, only=failed)
+
+
+def _score(
+    run: Run, units: Sequence[WorkUnit], report: Callable[[str], None], *, quiet: bool
+) -> None:
+    executor = create_executor(run.config)
+    preparation: str | None = None
+
+    def activity() -> str:
+        return preparation or executor.activity
+
+    with ProgressDisplay(run.tally, run.store, activity, quiet=quiet) as display, executor:
+        if run.config.parity.num_pairs:
+            preparation = "checking parity"
+            run.parity = check_parity(run.config, run.manifest, run.store, report)
+            require_parity(run.parity)
+        index = None
+        if run.earlier is not None:
+            preparation = "sorting earlier scores"
+            index = build_index(run.earlier, run.store)
+        preparation = None
+        make_worker = functools.partial(
+            UnitRunner,
+            run.config,
+            run.manifest.columns,
+            run.manifest.fingerprint,
+            run.store.location,
+            score_index=index,
+        )
+        for outcome in executor.run(units, make_worker):
+            run.add(outcome)
+            display.add(outcome)
+
+
+def _say(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+def _say_nothing(message: str) -> None:
+    pass
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into Interrupted; a second one acts as the system does."""
+    previous: dict[int, Any] = {}
+    received: list[int] = []
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        for other in previous:
+            signal.signal(other, signal.SIG_DFL)
+        # An engine that is just starting may catch every Exception; this is none.
+        raise KeyboardInterrupt
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, interrupt)
+    except ValueError:
+        # Signals reach the main thread alone; in another one the caller has to stop the job.
+        pass
+    try:
+        yield
+    except BaseException as error:
+        if received:
+            raise Interrupted(received[0]) from error
+        raise
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,1 @@
+"""From rows to units, and what identifies a job."""

@@ -1,0 +1,1 @@
+"""From scores to a ranking, and from a ranking to a number."""

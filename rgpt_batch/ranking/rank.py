@@ -1,0 +1,237 @@
+"""From scored pairs to rankings: the top k documents of every query.
+
+The ranking score of a pair is one of
+
+    ql           the score itself, the query's mean logprob
+    interpolate  alpha · ql + (1 - alpha) · (f - min f) / (max f - min f)
+    rrf          1 / (60 + rank by ql) + 1 / (60 + rank by f)
+
+where f is a first-stage score, e.g. BM25's, and min, max and ranks are over the query's pairs.
+Interpolation adds to the log-likelihood of the query a prior of the document that lies in [0, 1];
+where all f of a query are equal, or the first stage lacks a pair, the prior is 0. Reciprocal rank
+fusion (Cormack, Clarke and Büttcher, SIGIR 2009) looks at ranks alone; a pair that the first stage
+lacks gets nothing from it.
+
+Equal scores are ordered by doc_id, ascending. Rejected pairs have no score and come last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import duckdb
+
+from rgpt_batch.database import DEFAULT_MEMORY_GIB, fetch_rows, open_database
+from rgpt_batch.errors import ConfigError
+from rgpt_batch.output.scored_files import find_files, is_parquet
+from rgpt_batch.ranking.tables import Duplicates, load_pairs, load_run
+from rgpt_batch.ranking.trec import write_run
+from rgpt_batch.storage.written_files import check_output, replacing
+
+RunFormat = Literal["parquet", "trec"]
+
+RRF_K = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstStage:
+    """Where first-stage scores come from.
+
+    Attributes:
+        file: A TREC run or Parquet file, joined by the ids; None for a column of the scored files.
+        column: The column of the Parquet file or the scored files; a TREC run has none.
+    """
+
+    file: str | None = None
+    column: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """How first-stage scores enter the ranking.
+
+    Attributes:
+        first_stage: The scores.
+        alpha: Weight of the query likelihood in an interpolation, 0 to 1; None for reciprocal rank
+            fusion.
+    """
+
+    first_stage: FirstStage
+    alpha: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankingSummary:
+    """What was ranked.
+
+    Attributes:
+        num_pairs: Pairs read that have ids.
+        num_ranked: Rows written.
+        num_rejected: Pairs without a score.
+        num_without_ids: Rows that no ranking can hold, because their ids were unreadable.
+        num_without_first_stage: Pairs that the first stage lacks; None without one.
+    """
+
+    num_queries: int
+    num_pairs: int
+    num_ranked: int
+    num_rejected: int
+    num_without_ids: int
+    num_without_first_stage: int | None
+
+
+def rank(
+    scored: Sequence[str],
+    output: str,
+    *,
+    top_k: int,
+    run_format: RunFormat = "parquet",
+    tag: str = "rgpt",
+    score_column: str = "score",
+    keep_rejected: bool = True,
+    duplicates: Duplicates = "error",
+    fusion: Fusion | None = None,
+    memory_gib: float = DEFAULT_MEMORY_GIB,
+    temp_folder: str | None = None,
+) -> RankingSummary:
+    """Write the best pairs of every query, by query_id and rank, in one atomic step.
+
+    A Parquet ranking has the columns query_id, doc_id, rank (int32 from 1) and score, and after a
+    fusion also ql_score and first_stage_score. See formats.trec for TREC runs.
+
+    Args:
+        scored: Output folders of `score`, Parquet files or patterns.
+        output: The file to write; see output_files.replacing.
+        top_k: Pairs per query.
+        run_format: Of the output.
+        tag: Name of a TREC run.
+        score_column: What to rank by, higher first.
+        keep_rejected: Rank pairs without a score last instead of leaving them out.
+        duplicates: See pair_tables.load_pairs.
+        fusion: Adds first-stage scores.
+        memory_gib: What DuckDB may hold in memory.
+        temp_folder: Where DuckDB puts what does not fit.
+
+    Raises:
+        ConfigError: Nothing to rank, an unfinished job, a first stage that matches no pair, or an
+            output that cannot be written.
+        ShardError: A file cannot be used.
+    """
+    check_output(output)
+    files = find_files(scored)
+    with open_database(memory_gib, temp_folder) as connection:
+        num_without_ids = _load(connection, files, score_column, duplicates, fusion)
+        num_queries, num_pairs, num_rejected, num_unknown = connection.execute(
+            "SELECT count(DISTINCT query_id), count(*), count(*) - count(score), "
+            "count(*) - count(first_stage_score) FROM pairs"
+        ).fetchall()[0]
+        if fusion is not None and num_unknown == num_pairs > 0:
+            raise ConfigError(
+                f"{fusion.first_stage.file or fusion.first_stage.column}: has no score for any of "
+                "the scored pairs. Compare the ids of both."
+            )
+        ranked = _ranked(fusion, top_k, keep_rejected)
+        with replacing(output, temp_folder) as file:
+            if run_format == "trec":
+                rows = connection.execute(f"SELECT query_id, doc_id, rank, score FROM ({ranked})")
+                num_ranked = write_run(fetch_rows(rows), file, tag)
+            else:
+                target = str(file).replace("'", "''")
+                num_ranked = connection.execute(
+                    f"COPY ({ranked}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
+                ).fetchall()[0][0]
+    return RankingSummary(
+        num_queries=num_queries,
+        num_pairs=num_pairs,
+        num_ranked=num_ranked,
+        num_rejected=num_rejected,
+        num_without_ids=num_without_ids,
+        num_without_first_stage=None if fusion is None else num_unknown,
+    )
+
+
+def _load(
+    connection: duckdb.DuckDBPyConnection,
+    files: Sequence[str],
+    score_column: str,
+    duplicates: Duplicates,
+    fusion: Fusion | None,
+) -> int:
+    """Make the table pairs; returns how many rows had no id."""
+    first_stage = fusion.first_stage if fusion else FirstStage()
+    if first_stage.file is None:
+        return load_pairs(
+            connection,
+            "pairs",
+            files,
+            score=score_column,
+            first_stage=first_stage.column,
+            duplicates=duplicates,
+        )
+    num_without_ids = load_pairs(
+        connection, "scored", files, score=score_column, duplicates=duplicates
+    )
+    if is_parquet(first_stage.file):
+        first_stage_files = find_files([first_stage.file])
+        column = first_stage.column or "score"
+        load_pairs(
+            connection, "first_stage", first_stage_files, score=column, duplicates=duplicates
+        )
+    else:
+        load_run(connection, "first_stage", first_stage.file, duplicates=duplicates)
+    connection.execute(
+        "CREATE TEMP TABLE pairs AS SELECT scored.* REPLACE (f.score AS first_stage_score) "
+        "FROM scored LEFT JOIN first_stage AS f USING (query_id, doc_id)"
+    )
+    connection.execute("DROP TABLE scored")
+    return num_without_ids
+
+
+_INTERPOLATED = """
+    SELECT query_id, doc_id,
+           {alpha} * score::DOUBLE + (1 - {alpha})
+               * coalesce((first_stage_score - lowest) / nullif(highest - lowest, 0), 0) AS score,
+           score AS ql_score, first_stage_score
+    FROM (SELECT *,
+                 min(first_stage_score) OVER (PARTITION BY query_id) AS lowest,
+                 max(first_stage_score) OVER (PARTITION BY query_id) AS highest
+          FROM pairs)
+"""
+_FUSED_BY_RANK = f"""
+    SELECT query_id, doc_id,
+           1 / ({RRF_K} + ql_rank)
+               + if(first_stage_score IS NULL, 0, 1 / ({RRF_K} + first_stage_rank)) AS score,
+           ql_score, first_stage_score
+    FROM (SELECT *,
+                 score AS ql_score,
+                 if(score IS NULL, NULL, row_number() OVER (
+                     PARTITION BY query_id ORDER BY score DESC NULLS LAST, doc_id
+                 )) AS ql_rank,
+                 row_number() OVER (
+                     PARTITION BY query_id ORDER BY first_stage_score DESC NULLS LAST, doc_id
+                 ) AS first_stage_rank
+          FROM pairs)
+"""
+
+
+def _ranked(fusion: Fusion | None, top_k: int, keep_rejected: bool) -> str:
+    """Return the SELECT that ranks the table pairs."""
+    if fusion is None:
+        scores = "SELECT query_id, doc_id, score FROM pairs"
+    elif fusion.alpha is None:
+        scores = _FUSED_BY_RANK
+    else:
+        scores = _INTERPOLATED.format(alpha=f"{fusion.alpha!r}::DOUBLE")
+    return f"""
+        SELECT query_id, doc_id,
+               row_number() OVER (
+                   PARTITION BY query_id ORDER BY score DESC NULLS LAST, doc_id
+               )::INTEGER AS rank,
+               * EXCLUDE (query_id, doc_id)
+        FROM ({scores})
+        {"" if keep_rejected else "WHERE score IS NOT NULL"}
+        QUALIFY rank <= {top_k}
+        ORDER BY query_id, rank
+    """

@@ -1,0 +1,196 @@
+"""Scored pairs as DuckDB tables, so that ranking and comparing work out of core.
+
+A table of pairs has one row for every (query_id, doc_id) and the columns
+
+    query_id, doc_id   VARCHAR, never null
+    score              a number; null where the pair was rejected
+    first_stage_score  DOUBLE; null where no first stage was asked for or it lacks the pair
+    is_duplicate       whether the input gave the pair several scores
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+
+from rgpt_batch.errors import ShardError
+from rgpt_batch.input.columns import ALIASES
+from rgpt_batch.output.scored_files import read_rows, read_schema
+from rgpt_batch.ranking.trec import read_run
+from rgpt_batch.storage.uris import is_uri
+
+Duplicates = Literal["error", "max"]
+
+
+def load_pairs(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    files: Sequence[str],
+    *,
+    score: str = "score",
+    first_stage: str | None = None,
+    duplicates: Duplicates = "error",
+    query_ids: Sequence[str] | None = None,
+) -> int:
+    """Load Parquet files as a table of pairs; ids may have any of the names in columns.ALIASES.
+
+    Rows without an id, whose page was unreadable when they were scored, are left out.
+
+    Args:
+        connection: Where the table is made.
+        table: Its name.
+        files: What to load.
+        score: The column to load as `score`.
+        first_stage: The column to load as `first_stage_score`.
+        duplicates: What to do about a pair that has several scores: `error`, or `max` to keep the
+            highest, which for passages that share their document's id is MaxP (Dai and Callan,
+            SIGIR 2019).
+        query_ids: Leave out all other queries.
+
+    Returns:
+        How many rows had no id.
+
+    Raises:
+        ShardError: A column is missing or not numeric, a score is NaN or infinite, or a pair has
+            several scores.
+    """
+    schema = read_schema(files[0])
+    ids = [_quote(_find_id(schema, role, files[0])) for role in ("query_id", "doc_id")]
+    columns = {"score": score, "first_stage_score": first_stage}
+    values = {}
+    for role, name in columns.items():
+        if name is not None:
+            _check_numeric(schema, name, files[0])
+        values[role] = "NULL::DOUBLE" if name is None else _quote(name)
+    parameters: dict[str, Any] = {}
+    if any(is_uri(file) for file in files):
+        source = f"{table}_rows"
+        used = [_find_id(schema, role, files[0]) for role in ("query_id", "doc_id")]
+        used += [name for name in columns.values() if name is not None]
+        # DuckDB would have to download an extension to read them itself.
+        wanted = pa.schema([schema.field(name) for name in dict.fromkeys(used)])
+        connection.register("batch", wanted.empty_table())
+        connection.execute(f"CREATE TEMP TABLE {source} AS FROM batch")
+        for rows in read_rows(files, wanted):
+            connection.register("batch", rows)
+            connection.execute(f"INSERT INTO {source} FROM batch")
+    else:
+        # Neither a * in a path nor a folder named score=1 may mean anything to DuckDB.
+        source = "read_parquet($files, hive_partitioning = false)"
+        parameters["files"] = [glob.escape(file) for file in files]
+    has_ids = " AND ".join(f"{name} IS NOT NULL" for name in ids)
+    num_without_ids: int = connection.execute(
+        f"SELECT count(*) FROM {source} WHERE NOT ({has_ids})", parameters
+    ).fetchall()[0][0]
+    if query_ids is not None:
+        has_ids += f" AND {ids[0]}::VARCHAR IN (SELECT unnest($query_ids))"
+        parameters["query_ids"] = list(query_ids)
+    connection.execute(
+        f"CREATE TEMP TABLE {table} AS "
+        f"SELECT {ids[0]}::VARCHAR AS query_id, {ids[1]}::VARCHAR AS doc_id, "
+        f"max({values['score']}) AS score, "
+        f"max({values['first_stage_score']})::DOUBLE AS first_stage_score, "
+        f"count({values['score']}) > 1 AS is_duplicate "
+        f"FROM {source} WHERE {has_ids} GROUP BY ALL",
+        parameters,
+    )
+    connection.execute(f"DROP TABLE IF EXISTS {table}_rows")
+    where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} other files"
+    for role, name in columns.items():
+        if name is not None:
+            _check_finite(connection, table, role, f"{where}: column '{name}'")
+    if duplicates == "error":
+        _check_no_duplicates(connection, table, where)
+    return num_without_ids
+
+
+def load_run(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    path: str,
+    *,
+    duplicates: Duplicates = "error",
+) -> None:
+    """Load a TREC run as a table of pairs.
+
+    Args:
+        connection: Where the table is made.
+        table: Its name.
+        path: The run.
+        duplicates: See load_pairs.
+
+    Raises:
+        ShardError: A line is malformed, a score not finite, or a pair given twice.
+    """
+    connection.execute(
+        f"CREATE TEMP TABLE {table}_lines (query_id VARCHAR, doc_id VARCHAR, score DOUBLE)"
+    )
+    for batch in read_run(path):
+        connection.register("batch", pa.Table.from_batches([batch]))
+        connection.execute(f"INSERT INTO {table}_lines FROM batch")
+    connection.execute(
+        f"CREATE TEMP TABLE {table} AS SELECT query_id, doc_id, max(score) AS score, "
+        f"NULL::DOUBLE AS first_stage_score, count(*) > 1 AS is_duplicate "
+        f"FROM {table}_lines GROUP BY ALL"
+    )
+    connection.execute(f"DROP TABLE {table}_lines")
+    _check_finite(connection, table, "score", f"{path}: the score")
+    if duplicates == "error":
+        _check_no_duplicates(connection, table, path)
+
+
+def _check_no_duplicates(connection: duckdb.DuckDBPyConnection, table: str, where: str) -> None:
+    found = connection.execute(
+        "SELECT query_id, doc_id, count(*) OVER () AS num_duplicates "
+        f"FROM {table} WHERE is_duplicate ORDER BY ALL LIMIT 1"
+    ).fetchall()
+    for query_id, doc_id, num_duplicates in found:
+        raise ShardError(
+            f"{where}: {num_duplicates:,} pairs have several scores, e.g. query '{query_id}' with "
+            f"document '{doc_id}'. Remove the repeated rows; `rank --duplicates max` keeps the "
+            "highest score of each pair."
+        )
+
+
+def _check_finite(
+    connection: duckdb.DuckDBPyConnection, table: str, column: str, where: str
+) -> None:
+    found = connection.execute(
+        f"SELECT query_id, doc_id, {column} FROM {table} WHERE NOT isfinite({column}::DOUBLE) "
+        "ORDER BY ALL LIMIT 1"
+    ).fetchall()
+    for query_id, doc_id, value in found:
+        raise ShardError(
+            f"{where} is {value} for query '{query_id}' and document '{doc_id}', expected a "
+            "finite number or null. Correct it."
+        )
+
+
+def _find_id(schema: pa.Schema, role: str, file: str) -> str:
+    found = [alias for alias in ALIASES[role] if alias in schema.names]
+    if not found:
+        raise ShardError(
+            f"{file}: no {role} column ({', '.join(ALIASES[role])}). It has: "
+            f"{', '.join(schema.names)}. Rename the column."
+        )
+    return found[0]
+
+
+def _check_numeric(schema: pa.Schema, name: str, file: str) -> None:
+    if name not in schema.names:
+        raise ShardError(
+            f"{file}: no column '{name}'. It has: {', '.join(schema.names)}. Name one of these, or "
+            "pass the column through when scoring."
+        )
+    found = schema.field(name).type
+    if not (pa.types.is_floating(found) or pa.types.is_integer(found)):
+        raise ShardError(f"{file}: column '{name}' is {found}, expected a number. Cast it.")
+
+
+def _quote(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'

@@ -1,0 +1,1 @@
+"""Scores of an earlier job for a new one."""

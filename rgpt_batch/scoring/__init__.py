@@ -1,0 +1,1 @@
+"""From a pair to a prompt, and from logprobs to a score."""

@@ -1,0 +1,181 @@
+"""What identifies a model: the content of a local folder, or the commit of a hub repository."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from rgpt_batch.config.options import ModelConfig
+from rgpt_batch.errors import ConfigError
+
+# Files up to this size are hashed whole; of larger ones, evenly spread samples. Training changes
+# practically every weight, so samples tell two checkpoints apart at a thousandth of the reading.
+_WHOLE_FILE_BYTES = 32 * 2**20
+_NUM_SAMPLES = 64
+_SAMPLE_BYTES = 64 * 2**10
+_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin", ".pt", ".py", ".jinja", ".tiktoken"}
+# What vLLM and transformers unpickle where they find no safetensors.
+_PICKLED_SUFFIXES = {".bin", ".pt"}
+_NUM_FILES_SHOWN = 3
+# The names that SentencePiece's files go by.
+_SENTENCEPIECE = {"tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model"}
+
+
+def pinned(model: ModelConfig) -> ModelConfig:
+    """Name model and tokenizer so that all workers load the same, wherever and whenever they start.
+
+    Folders become absolute, hub revisions the commits that they mean now.
+
+    Raises:
+        ConfigError: The hub's commit cannot be found.
+    """
+    tokenizer, tokenizer_revision = model.tokenizer_source
+    return model.model_copy(
+        update={
+            "name": _absolute(model.name),
+            "revision": _pinned_revision(model.name, model.revision),
+            "tokenizer": _absolute(tokenizer),
+            "tokenizer_revision": _pinned_revision(tokenizer, tokenizer_revision),
+        }
+    )
+
+
+def model_identity(name: str, revision: str | None) -> str:
+    """Identify a model or tokenizer whose revision is pinned.
+
+    Returns:
+        `sha256:…` over a local folder's files, or `hub:<name>@<commit>`.
+
+    Raises:
+        ConfigError: The folder holds no model.
+    """
+    folder = Path(name)
+    return _folder_identity(folder) if folder.is_dir() else f"hub:{name}@{revision}"
+
+
+def check_weights(model: ModelConfig) -> None:
+    """Refuse a checkpoint whose weights are all pickled, unless the configuration allows them.
+
+    Engines are told to load safetensors alone, so nothing depends on what is found here but the
+    message: theirs do not say that there are weights, and which option reads them.
+
+    Raises:
+        ConfigError: The checkpoint has pickled weights and no others.
+    """
+    if model.allow_pickled_weights:
+        return
+    names = _file_names(model.name, model.revision)
+    pickled = sorted(name for name in names if Path(name).suffix in _PICKLED_SUFFIXES)
+    if pickled and not any(name.endswith(".safetensors") for name in names):
+        more = ", …" if len(pickled) > _NUM_FILES_SHOWN else ""
+        raise ConfigError(
+            f"model '{model.name}': its weights are pickled "
+            f"({', '.join(pickled[:_NUM_FILES_SHOWN])}{more}), and there are no safetensors. "
+            "Convert them, or set -o model.allow_pickled_weights=true to read them with torch's "
+            "restricted unpickler."
+        )
+
+
+def check_tokenizer(name: str, revision: str | None) -> None:
+    """Refuse a tokenizer that exists only in SentencePiece's format.
+
+    Raises:
+        ConfigError: There is such a file and no tokenizer.json.
+    """
+    names = _file_names(name, revision)
+    found = sorted(_SENTENCEPIECE.intersection(names))
+    if found and "tokenizer.json" not in names:
+        raise ConfigError(
+            f"the tokenizer of '{name}': {found[0]} without tokenizer.json. transformers 5 "
+            "rebuilds its merges in the order of ids instead of scores, which gives other ids than "
+            "the model was trained with wherever blanks follow one another. Put a tokenizer.json "
+            "whose ids equal those of sentencepiece into a folder, and set model.tokenizer to it."
+        )
+
+
+def _file_names(name: str, revision: str | None) -> list[str]:
+    """List the files of a model's folder; none where neither the hub nor its cache knows them."""
+    folder = Path(name)
+    if not folder.is_dir():
+        from huggingface_hub import HfApi, constants, try_to_load_from_cache
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            OfflineModeIsEnabled,
+        )
+
+        try:
+            if not constants.HF_HUB_OFFLINE:
+                files: list[str] = HfApi().list_repo_files(name, revision=revision)
+                return [file for file in files if "/" not in file]
+        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
+            pass  # The cache may still know it; or it is a folder that is not there.
+        try:
+            cached = try_to_load_from_cache(name, "config.json", revision=revision or "main")
+        except HFValidationError:
+            return []
+        if not isinstance(cached, str):
+            return []
+        folder = Path(cached).parent
+    return [file.name for file in folder.iterdir()]
+
+
+def _absolute(name: str) -> str:
+    # A worker's current folder need not be the driver's.
+    return str(Path(name).absolute()) if Path(name).is_dir() else name
+
+
+def _pinned_revision(name: str, revision: str | None) -> str | None:
+    return revision if Path(name).is_dir() else _hub_commit(name, revision)
+
+
+def _folder_identity(folder: Path) -> str:
+    files = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    if not any(file.suffix == ".json" for file in files):
+        raise ConfigError(
+            f"{folder}: the folder holds no model (no config.json or tokenizer.json)."
+        )
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        digest.update(_file_digest(file))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _file_digest(file: Path) -> bytes:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if size <= _WHOLE_FILE_BYTES:
+            return hashlib.file_digest(stream, "sha256").digest()
+        digest = hashlib.sha256()
+        for index in range(_NUM_SAMPLES):
+            stream.seek((size - _SAMPLE_BYTES) * index // (_NUM_SAMPLES - 1))
+            digest.update(stream.read(_SAMPLE_BYTES))
+        return digest.digest()
+
+
+def _hub_commit(name: str, revision: str | None) -> str:
+    """Ask the hub, or where it cannot be reached the local cache, for the commit of a revision."""
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            commit = HfApi().model_info(name, revision=revision).sha
+            if commit:
+                return commit
+    except HFValidationError as error:
+        raise ConfigError(f"model '{name}': no such folder, and not a hub id.") from error
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+        pass  # The cache may still know it.
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision or "main")
+    except HFValidationError as error:
+        raise ConfigError(f"model '{name}': no such folder, and not a hub id.") from error
+    if isinstance(cached, str):
+        # …/snapshots/<commit>/config.json
+        return Path(cached).parent.name
+    raise ConfigError(
+        f"model '{name}': no such folder, and the hub (revision {revision or 'main'}) gives no "
+        "commit for it. Check the name, the network, and HF_TOKEN for private models."
+    )

@@ -1,0 +1,1 @@
+"""Where bytes live: local disks, object stores, the Hugging Face hub."""

@@ -1,0 +1,87 @@
+"""Files of Hugging Face repositories, to read: hf://datasets/<owner>/<name>[@<revision>]/<path>.
+
+They are named by the commit that the revision means when a job is planned, so that it reads the
+same bytes from beginning to end. HF_TOKEN and HF_ENDPOINT apply.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import IO, Any, cast
+
+from rgpt_batch.errors import ConfigError, StorageError
+from rgpt_batch.storage.uris import HUB_SCHEME
+
+
+def list_repository(uri: str) -> tuple[str, list[str]]:
+    """Return the URI with a commit for its revision, and the URIs of all files of its repository.
+
+    Raises:
+        ConfigError: The URI names no repository.
+        OSError: The hub cannot be reached, or has no such repository or revision.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        found: Any = _file_system().resolve_path(uri)
+        name, kind = found.repo_id, found.repo_type
+    except (ValueError, NotImplementedError, AttributeError) as error:
+        raise ConfigError(
+            f"{uri}: not a repository. Expected {HUB_SCHEME}://datasets/<owner>/<name>/<path>."
+        ) from error
+    info = HfApi().repo_info(name, repo_type=kind, revision=found.revision)
+    root = uri.removesuffix("/").removesuffix(found.path_in_repo).rstrip("/").partition("@")[0]
+    root = f"{root}@{info.sha}"
+    names = HfApi().list_repo_files(name, repo_type=kind, revision=info.sha)
+    return f"{root}/{found.path_in_repo}".rstrip("/"), sorted(f"{root}/{name}" for name in names)
+
+
+def open_version(uri: str) -> tuple[str, IO[bytes]]:
+    """Return a file's version and the file; the URI holds a commit, so its size says enough.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    file: Any = _file_system().open(uri, "rb")
+    return str(file.size), cast("IO[bytes]", _HubFile(uri, file))
+
+
+class _HubFile(io.RawIOBase):
+    """A file whose failures to read cannot be taken for damage of its content."""
+
+    def __init__(self, uri: str, file: Any) -> None:
+        super().__init__()
+        self._uri = uri
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def readinto(self, buffer: Any) -> int:
+        target = memoryview(buffer).cast("B")
+        try:
+            content = self._file.read(len(target))
+        except Exception as error:
+            raise StorageError(
+                f"{self._uri}: the hub fails or does not answer: {type(error).__name__}. Check the "
+                "network and HF_TOKEN, then run the same command again.",
+                is_transient=True,
+            ) from error
+        target[: len(content)] = content
+        return len(content)
+
+
+def _file_system() -> Any:
+    from huggingface_hub import HfFileSystem
+
+    return HfFileSystem()

@@ -1,0 +1,305 @@
+"""Objects in S3, Google Cloud Storage and Azure.
+
+Every call is tried again with growing, random pauses while the store is throttling, failing or out
+of reach, and raises a StorageError when that does not help. Settings and credentials come from the
+environment (AWS_*, GOOGLE_*, AZURE_*) or the machine's role; among them AWS_TIMEOUT, how long one
+request may take (default 30s), and AWS_MAX_ATTEMPTS.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rgpt_batch.errors import ConfigError, ShardError, StorageError
+from rgpt_batch.storage.object_errors import (
+    ConditionsUnsupportedError,
+    ObjectChangedError,
+    first_line,
+    translated,
+)
+from rgpt_batch.storage.uris import OBJECT_SCHEMES, split_uri
+
+_Answer = TypeVar("_Answer")
+Content = bytes | memoryview
+
+# The pauses between so many attempts come to some 25 s: a store that throttles recovers in seconds,
+# one that is down is a matter of the job's next run.
+_MAX_ATTEMPTS = 10
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 10.0
+# The client reads its settings from the environment by their names (S3Config, GCSConfig and
+# AzureConfig of obstore 0.12 list them). These are the ones that are URLs; it panics where one of
+# them is not. Others with ENDPOINT in their name, such as AWS_STS_REGIONAL_ENDPOINTS, are none.
+_URL_SETTINGS = {
+    "AWS": (
+        "AWS_ENDPOINT",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_STS_ENDPOINT",
+        "AWS_METADATA_ENDPOINT",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ),
+    "GOOGLE": ("GOOGLE_BASE_URL",),
+    "AZURE": (
+        "AZURE_ENDPOINT",
+        "AZURE_STORAGE_ENDPOINT",
+        "AZURE_AUTHORITY_HOST",
+        "AZURE_STORAGE_AUTHORITY_HOST",
+        "AZURE_MSI_ENDPOINT",
+        "AZURE_IDENTITY_ENDPOINT",
+        "AZURE_FABRIC_TOKEN_SERVICE_URL",
+    ),
+}
+# Where an object's metadata names the attempt that has written it.
+_ATTEMPT = "attempt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectInfo:
+    """What a store says of an object.
+
+    Attributes:
+        etag: Changes whenever the content does; None where the store has none.
+    """
+
+    uri: str
+    size: int
+    etag: str | None
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the object does."""
+        return f"{self.size}-{self.etag}"
+
+
+def head(uri: str) -> ObjectInfo:
+    """Look an object up.
+
+    Raises:
+        FileNotFoundError: There is none.
+        StorageError: The store cannot be used.
+    """
+    import obstore
+
+    store, key = _connect(uri)
+    found = _patiently(uri, lambda: obstore.head(store, key))
+    return ObjectInfo(uri=uri, size=found["size"], etag=found["e_tag"])
+
+
+def read(uri: str) -> bytes:
+    """Read a whole object; errors as head."""
+    import obstore
+
+    store, key = _connect(uri)
+    return _patiently(uri, lambda: obstore.get(store, key).bytes().to_bytes())
+
+
+def create(uri: str, content: Content, attempt: str) -> bool:
+    """Write an object that does not exist yet, in one request.
+
+    The object carries the attempt's name. A write whose answer was lost finds the name taken when
+    it is tried again; the name tells whether by itself.
+
+    Returns:
+        False where another attempt has written it.
+
+    Raises:
+        StorageError: It could not be written; where is_transient is set, it may exist all the same.
+    """
+    import obstore
+
+    store, key = _connect(uri)
+
+    def put(mode: Any) -> None:
+        obstore.put(store, key, content, mode=mode, attributes={_ATTEMPT: attempt})
+
+    try:
+        _patiently(uri, lambda: put("create"))
+    except FileExistsError:
+        return _attempt_of(uri) == attempt
+    except ConditionsUnsupportedError:
+        # A store without conditional writes: the key is the same for all attempts, so that a late
+        # one replaces the rows by the same rows instead of adding to them.
+        try:
+            return _attempt_of(uri) == attempt
+        except FileNotFoundError:
+            _patiently(uri, lambda: put("overwrite"))
+    return True
+
+
+def replace(uri: str, content: Content) -> None:
+    """Write an object, over an old one if there is one."""
+    import obstore
+
+    store, key = _connect(uri)
+    _patiently(uri, lambda: obstore.put(store, key, content, use_multipart=False))
+
+
+def delete(uris: Sequence[str]) -> None:
+    """Delete objects of one bucket; absent ones do not matter."""
+    import obstore
+
+    if uris:
+        keys = [_connect(uri)[1] for uri in uris]
+        store, _ = _connect(uris[0])
+        _patiently(uris[0], lambda: obstore.delete(store, keys))
+
+
+def list_folder(uri: str) -> dict[str, int]:
+    """Return the names directly below a folder: objects with their sizes, folders with 0."""
+    import obstore
+
+    store, key = _connect(uri)
+    found = _patiently(uri, lambda: obstore.list_with_delimiter(store, key or None))
+    # Consoles mark a folder by an empty object of its name.
+    sizes = {meta["path"]: meta["size"] for meta in found["objects"] if meta["path"] != key}
+    sizes |= dict.fromkeys(found["common_prefixes"], 0)
+    return {path.removeprefix(key).lstrip("/"): size for path, size in sizes.items()}
+
+
+def list_tree(uri: str) -> list[str]:
+    """Return the URIs of all objects below a folder, by name."""
+    import obstore
+
+    store, key = _connect(uri)
+    found = _patiently(uri, lambda: obstore.list(store, key or None).collect())
+    root, _ = split_uri(uri)
+    return sorted(f"{root}/{meta['path']}" for meta in found if meta["path"] != key)
+
+
+class ObjectFile(io.RawIOBase):
+    """An object as a file to read; every read is one request for just these bytes.
+
+    All bytes come from the version that was there on opening: a request for another one fails.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+        StorageError: The store cannot be used.
+        ShardError: From reads: the object was replaced or deleted.
+    """
+
+    def __init__(self, uri: str) -> None:
+        super().__init__()
+        self.info = head(uri)
+        self._store, self._key = _connect(uri)
+        self._position = 0
+
+    def readable(self) -> bool:
+        """See io.RawIOBase."""
+        return True
+
+    def seekable(self) -> bool:
+        """See io.RawIOBase."""
+        return True
+
+    def tell(self) -> int:
+        """See io.RawIOBase."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See io.RawIOBase."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.info.size}
+        self._position = start[whence] + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """See io.RawIOBase."""
+        target = memoryview(buffer).cast("B")
+        end = min(self._position + len(target), self.info.size)
+        if end <= self._position:
+            return 0
+        content = self._get(self._position, end)
+        target[: len(content)] = content
+        self._position = end
+        return len(content)
+
+    def _get(self, start: int, end: int) -> bytes:
+        import obstore
+
+        options: Any = {"range": (start, end), "if_match": self.info.etag}
+
+        def get() -> bytes:
+            content = obstore.get(self._store, self._key, options=options).bytes().to_bytes()
+            if len(content) != end - start:
+                raise StorageError(f"{self.info.uri}: an answer was cut short.", is_transient=True)
+            return content
+
+        try:
+            return _patiently(self.info.uri, get)
+        except (FileNotFoundError, ObjectChangedError) as error:
+            raise ShardError(
+                f"{self.info.uri}: the object was replaced or deleted while it was read. Bring the "
+                "old one back, or run the job again with --on-change overwrite."
+            ) from error
+
+
+def _attempt_of(uri: str) -> str | None:
+    """Name the attempt that has written an object."""
+    import obstore
+
+    store, key = _connect(uri)
+    found = _patiently(uri, lambda: obstore.get(store, key, options={"head": True}).attributes)
+    return found.get(_ATTEMPT)
+
+
+@functools.lru_cache
+def _bucket(root: str) -> Any:
+    from obstore.exceptions import BaseError
+    from obstore.store import from_url
+
+    prefix = OBJECT_SCHEMES[root.partition("://")[0]]
+    urls = {name: os.environ[name] for name in _URL_SETTINGS[prefix] if name in os.environ}
+    for name, url in urls.items():
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"{name}: expected http://… or https://…. Correct it, or unset it.")
+    client: Any = {
+        "allow_http": any(url.startswith("http://") for url in urls.values()),
+        "timeout": os.environ.get(f"{prefix}_TIMEOUT", "30s"),
+    }
+    try:
+        # Retries are ours: they have to read a lost answer right, and hold for every failure.
+        return from_url(root, client_options=client, retry_config={"max_retries": 0})
+    except (BaseError, ValueError) as error:
+        failure = ConfigError(f"{root}: a setting {prefix}_… cannot be used: {first_line(error)}")
+    raise failure
+
+
+def _connect(uri: str) -> tuple[Any, str]:
+    root, key = split_uri(uri)
+    return _bucket(root), key
+
+
+def _patiently(uri: str, call: Callable[[], _Answer]) -> _Answer:
+    """Call until it succeeds, or until another try is of no use."""
+    from obstore.exceptions import BaseError
+
+    num_left = _max_attempts(OBJECT_SCHEMES[uri.partition("://")[0]])
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return call()
+        except (BaseError, StorageError, OSError) as error:
+            failure = translated(uri, error)
+        num_left -= 1
+        is_transient = isinstance(failure, StorageError) and failure.is_transient
+        if not is_transient or num_left < 1:
+            break
+        time.sleep(pause * random.uniform(0.5, 1))
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+    # Outside of the handler, so that the original, which may quote secrets, is not shown with it.
+    raise failure
+
+
+def _max_attempts(prefix: str) -> int:
+    name = f"{prefix}_MAX_ATTEMPTS"
+    try:
+        return int(os.environ.get(name, _MAX_ATTEMPTS))
+    except ValueError:
+        raise ConfigError(f"{name}={os.environ[name]}: expected a whole number.") from None

