@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rgpt_batch.checks.verify import Verification, verify_output
     from rgpt_batch.config.load import load_config
     from rgpt_batch.config.options import JobConfig
-    from rgpt_batch.job.run_job import JobSummary, run_job
+    from rgpt_batch.job.run import JobSummary
+    from rgpt_batch.job.run_job import run_job
 
 __version__ = "0.1.0"
 
@@ -31,12 +32,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "JobConfig": "config",
-    "JobSummary": "job",
-    "Verification": "verify",
-    "load_config": "config",
-    "run_job": "job",
-    "verify_output": "verify",
+    "JobConfig": "config.options",
+    "JobSummary": "job.run",
+    "Verification": "checks.verify",
+    "load_config": "config.load",
+    "run_job": "job.run_job",
+    "verify_output": "checks.verify",
 }
 
 

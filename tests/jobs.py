@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from rgpt_batch import JobConfig, JobSummary, load_config, run_job
 
@@ -71,3 +72,16 @@ def column_chunk(path: Path, row_group: int, column: str) -> tuple[int, int]:
             offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
             return min(o for o in offsets if o is not None), chunk.total_compressed_size
     raise ValueError(f"{path} has no column {column}")
+
+
+Score = Callable[..., Scored]
+
+
+@pytest.fixture
+def score_with_fake(tiny_tokenizer: Path, tmp_path: Path) -> Score:
+    """Score input files with the fake engine into a folder below tmp_path."""
+
+    def run(*inputs: str | Path, overrides: tuple[str, ...] = (), name: str = "scored") -> Scored:
+        return score(fake_config(tiny_tokenizer, *overrides), inputs, tmp_path / name)
+
+    return run

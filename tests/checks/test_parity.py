@@ -13,7 +13,7 @@ import pytest
 from rgpt_batch import load_config, run_job
 from rgpt_batch.checks.parity import Parity, compare_scores, require_parity
 from rgpt_batch.errors import ParityError
-from tests.fake_jobs import Score, score_with_fake  # noqa: F401
+from tests.jobs import Score
 from tests.models import fill_head, save_tiny_llama
 
 WritePairs = Callable[..., Path]
@@ -88,7 +88,7 @@ def test_different_rejections_are_a_problem() -> None:
 
 
 def test_a_job_with_parity_gives_the_same_rows_and_records_the_numbers(
-    score_with_fake: Score,  # noqa: F811
+    score_with_fake: Score,
     write_pairs: WritePairs,
 ) -> None:
     path = write_pairs(40)
@@ -109,7 +109,7 @@ def test_a_job_with_parity_gives_the_same_rows_and_records_the_numbers(
 
 
 def test_an_input_that_gives_no_score_has_nothing_to_compare(
-    score_with_fake: Score,  # noqa: F811
+    score_with_fake: Score,
     write_pairs: WritePairs,
 ) -> None:
     path = write_pairs([(None, "a"), ("", "b")])

@@ -17,8 +17,7 @@ import pytest
 from rgpt_batch import Verification, verify_output
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.output import open_store
-from tests.fake_jobs import Score
-from tests.jobs import column_chunk, overwrite
+from tests.jobs import Score, column_chunk, overwrite
 
 WritePairs = Callable[..., Path]
 FIX = "Delete the file and run the job again."

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 
 from rgpt_batch.errors import ConfigError, ShardError
-from tests.fake_jobs import Score
-from tests.jobs import Scored, column_chunk, overwrite
+from tests.jobs import Score, Scored, column_chunk, overwrite
 
 WritePairs = Callable[..., Path]
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.fake_jobs import Score
+from tests.jobs import Score
 
 WritePairs = Callable[..., Path]
 

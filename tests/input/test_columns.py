@@ -12,8 +12,7 @@ import pytest
 
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.input.inspect import inspect_shard
-from tests.fake_jobs import Score
-from tests.jobs import fake_config
+from tests.jobs import Score, fake_config
 
 WritePairs = Callable[..., Path]
 

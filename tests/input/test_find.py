@@ -17,8 +17,7 @@ from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.job.plan import plan_job
 from rgpt_batch.job.unit_runner import UnitRunner
 from rgpt_batch.records import RejectionReason
-from tests.fake_jobs import Score
-from tests.jobs import fake_config, read_output
+from tests.jobs import Score, fake_config, read_output
 
 WritePairs = Callable[..., Path]
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
-from tests.fake_jobs import Score
+from tests.jobs import Score
 
 WritePairs = Callable[..., Path]
 MEGABYTE = 2**20

@@ -203,7 +203,7 @@ def read_objects(scene: Scene, prefix: str) -> dict[str, bytes]:
 def main() -> None:
     """Run a campaign by hand."""
     from tests.models import save_tiny_tokenizer
-    from tests.output.conftest import SETTINGS, client, s3_server
+    from tests.servers.s3 import SETTINGS, client, s3_server
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=100)

@@ -1,4 +1,4 @@
-"""Whole jobs on S3 under faults and kills. Five hundred of them: python -m tests.output.campaign."""
+"""Whole jobs on S3 under faults and kills. Five hundred: python -m tests.output.campaign."""
 
 from __future__ import annotations
 

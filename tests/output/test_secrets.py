@@ -14,8 +14,8 @@ from rgpt_batch.cli import main
 from tests.conftest import ROOT
 from tests.e2e.conftest import Job, write_job
 from tests.executors.cluster import WITHOUT_TORCH
-from tests.output.conftest import SETTINGS
 from tests.servers.faulty_proxy import Fault, FaultyProxy, always
+from tests.servers.s3 import SETTINGS
 
 CANARIES = [
     *(SETTINGS[f"AWS_{n}"] for n in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")),

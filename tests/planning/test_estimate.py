@@ -9,8 +9,7 @@ import pytest
 
 from rgpt_batch.job.plan import plan_job
 from rgpt_batch.planning.estimate import TokenSample, sample_tokens
-from tests.fake_jobs import Score
-from tests.jobs import fake_config
+from tests.jobs import Score, fake_config
 
 WritePairs = Callable[..., Path]
 
