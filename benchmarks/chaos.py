@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rgpt_batch import JobConfig, load_config
-from rgpt_batch.job.unit_runner import UnitRunner
+from rgpt_batch.executors.unit_runner import UnitRunner
 from rgpt_batch.output.score_file import read_footer
 from rgpt_batch.records import UnitReport, WorkUnit
 

@@ -28,7 +28,7 @@ import numpy as np
 from rgpt_batch.bench.hardware import hardware_name
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.vllm import common
-from rgpt_batch.planning.manifest import installed_versions
+from rgpt_batch.planning.versions import installed_versions
 from rgpt_batch.records import TokenizedPair
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +80,7 @@ def register_stub() -> None:
 
     ModelRegistry.register_model(_STUB, StubModel)
     query_rows = models.query_rows_architecture(_STUB)
-    ModelRegistry.register_model(query_rows, getattr(vllm_query_rows_models, query_rows))
+    ModelRegistry.register_model(query_rows, getattr(models, query_rows))
 
 
 def stub_config(folder: Path, method: str) -> JobConfig:

@@ -32,8 +32,8 @@ from rgpt_batch.config.options import JobConfig
 from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.job.plan import plan_job
 from rgpt_batch.output import open_store
-from rgpt_batch.output.score_file import Footer, to_table, with_footer
-from rgpt_batch.records import Rejection, Score
+from rgpt_batch.output.score_file import Footer, serialize, to_table
+from rgpt_batch.records import RowResult, Score
 from rgpt_batch.scoring.pair_hash import pair_hashes
 
 ROOT = Path(__file__).parent.parent
@@ -83,20 +83,20 @@ def write_output(config: JobConfig, inputs: Path, output: Path) -> None:
     store = open_store(str(output))
     store.save_manifest(manifest)
     for unit in manifest.units:
-        columns, hashes, scores = [], list[bytes | None](), list[Score | Rejection]()
+        columns: list[pa.RecordBatch] = []
+        results: list[RowResult] = []
         for batch in read_pairs(unit, manifest.columns, source=False):
             columns.append(batch.columns)
-            hashes += pair_hashes(batch.pairs)
-            scores += [
-                Score(
-                    mean_logprob=-len(hashes) / 2**16,
-                    sum_logprob=-len(hashes) / 2**13,
+            for value in pair_hashes(batch.pairs):
+                score = Score(
+                    mean_logprob=-(len(results) + 1) / 2**16,
+                    sum_logprob=-(len(results) + 1) / 2**13,
                     num_query_tokens=8,
                     num_document_tokens=90,
                     num_dropped_document_tokens=0,
                 )
-            ] * batch.columns.num_rows
-        table = to_table(columns, scores, hashes=hashes)
+                results.append(RowResult(outcome=score, pair_hash=value))
+        table = to_table(columns, results, hashes=True)
         footer = Footer(
             fingerprint=manifest.fingerprint,
             unit_id=unit.unit_id,
@@ -108,7 +108,7 @@ def write_output(config: JobConfig, inputs: Path, output: Path) -> None:
             engine=config.engine.method,
             versions={},
         )
-        store.commit(unit.unit_id, "benchmark", with_footer(table, footer))
+        store.commit(unit.unit_id, "benchmark", serialize(table, footer))
 
 
 def measure(model: Path, inputs: Path, output: Path, *options: str | Path) -> Measurement:

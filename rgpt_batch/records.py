@@ -103,6 +103,24 @@ class ReusedScore:
     logprobs: QueryLogprobs | None
 
 
+# What reading and tokenising make of a row.
+PreparedPair = TokenizedPair | Rejection | ReusedScore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RowResult:
+    """What the output says of one row.
+
+    Attributes:
+        logprobs: None where the row has no score, or its tokens' logprobs are not wanted.
+        pair_hash: None where there are no texts to hash.
+    """
+
+    outcome: Score | Rejection
+    logprobs: QueryLogprobs | None = None
+    pair_hash: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """A run of consecutive rows of one shard.

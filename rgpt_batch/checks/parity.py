@@ -27,8 +27,8 @@ from rgpt_batch.checks.reference import default_tolerance, reference_config
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ParityError
 from rgpt_batch.executors import create_executor
+from rgpt_batch.executors.unit_runner import UnitRunner
 from rgpt_batch.input.pairs import read_pairs
-from rgpt_batch.job.unit_runner import UnitRunner
 from rgpt_batch.output import Store, open_store
 from rgpt_batch.output.score_file import SCORE_SCHEMA
 from rgpt_batch.planning.manifest import Manifest
@@ -248,12 +248,14 @@ def _read_place(place: Sequence[Segment], manifest: Manifest, chooser: random.Ra
 
 def _score(config: JobConfig, manifest: Manifest, sample: WorkUnit, folder: Store) -> pa.Table:
     """Score the sample with one engine, as the job would."""
-    one_worker = {"num_workers": 1, "units_in_flight": 1, "max_attempts": 1}
-    plain = {"query_token_logprobs": False, "source": False, "pair_hash": False}
-    config = config.model_copy(
-        update={
-            "executor": config.executor.model_copy(update=one_worker),
-            "output": config.output.model_copy(update=plain),
+    config = config.with_options(
+        {
+            "executor.num_workers": 1,
+            "executor.units_in_flight": 1,
+            "executor.max_attempts": 1,
+            "output.query_token_logprobs": False,
+            "output.source": False,
+            "output.pair_hash": False,
         }
     )
     columns = replace(manifest.columns, pass_through=())

@@ -16,8 +16,9 @@ def reference_config(config: JobConfig) -> JobConfig:
 
     That of the fake engine is the fake engine.
     """
-    method = "fake" if config.engine.method == "fake" else "transformers"
-    return config.model_copy(update={"engine": config.engine.model_copy(update={"method": method})})
+    if config.engine.method == "fake":
+        return config
+    return config.with_options({"engine.method": "transformers", "model.dtype": "float32"})
 
 
 def default_tolerance(config: JobConfig) -> float:

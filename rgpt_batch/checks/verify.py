@@ -150,7 +150,7 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
         return
     if not ids.equals(table.select(["query_id", "doc_id"])):
         yield f"{file.path}: its ids are not those of the input, in the input's order. {fix}"
-    if manifest.identity.get("output.pair_hash") == "True":
+    if manifest.identity.written.pair_hash:
         if PAIR_HASH not in table.column_names:
             yield f"{file.path}: {PAIR_HASH} missing. {fix}"
         elif pc.any(pc.not_equal(table[PAIR_HASH], hashes)).as_py():

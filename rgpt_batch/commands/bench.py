@@ -230,7 +230,7 @@ def _variants(names: tuple[str, ...]) -> list[Variant]:
 
 
 def _header(hardware: str, model: str, suite: Suite, matmul_rate: float) -> str:
-    from rgpt_batch.planning.manifest import installed_versions
+    from rgpt_batch.planning.versions import installed_versions
 
     versions = ", ".join(f"{name} {version}" for name, version in installed_versions().items())
     engine = suite.config.engine.model_dump(exclude_defaults=True, exclude={"vllm_args"})

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
-from rgpt_batch.config.options import JobConfig, _describe
+from rgpt_batch.config.options import JobConfig, validated
 from rgpt_batch.config.yaml_text import load_yaml
 from rgpt_batch.errors import ConfigError
 
@@ -35,11 +34,7 @@ def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Job
         raise ConfigError(f"{path}: expected `key: value` lines, found {type(settings).__name__}.")
     for override in overrides:
         _apply(override, settings)
-    try:
-        return JobConfig.model_validate(settings)
-    except ValidationError as error:
-        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
-        raise ConfigError(f"{path or 'configuration'} is not valid:\n{problems}") from error
+    return validated(settings, str(path or "configuration"))
 
 
 def _apply(override: str, settings: dict[str, Any]) -> None:

@@ -5,10 +5,14 @@ Every option stands here with its unit and its default. Unknown keys are errors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rgpt_batch.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -241,6 +245,35 @@ class JobConfig(_Section):
                 f"{self.model.dtype}: set model.dtype=float32"
             )
         return self
+
+    def with_options(self, changes: Mapping[str, Any]) -> JobConfig:
+        """Return a copy with other values; they pass the same checks as those of a file.
+
+        Args:
+            changes: Value by dotted name, such as `engine.method`, or a whole section by its name.
+
+        Raises:
+            ConfigError: A name is unknown, or a value is wrong.
+        """
+        settings = self.model_dump()
+        for name, value in changes.items():
+            *sections, option = name.split(".")
+            place = functools.reduce(operator.getitem, sections, settings)
+            place[option] = value.model_dump() if isinstance(value, BaseModel) else value
+        return validated(settings, "configuration")
+
+
+def validated(settings: Any, where: str) -> JobConfig:
+    """Check settings; `where` is what an error calls them.
+
+    Raises:
+        ConfigError: A name is unknown, or a value is wrong.
+    """
+    try:
+        return JobConfig.model_validate(settings)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        raise ConfigError(f"{where} is not valid:\n{problems}") from error
 
 
 def _describe(problem: Any) -> str:

@@ -46,14 +46,8 @@ class Join:
     def __init__(self, connection: duckdb.DuckDBPyConnection, relations: Relations) -> None:
         self._connection = connection
         self._relations = relations
-        tables = {
-            "candidates": relations.candidates,
-            "queries": relations.queries,
-            "documents": relations.documents,
-        }
-        for name, table in tables.items():
-            if table is not None:
-                connection.execute(_view(name, table))
+        for name, table in relations.tables.items():
+            connection.execute(_view(name, table))
 
     def check(self) -> None:
         """Look for what makes a join ambiguous.

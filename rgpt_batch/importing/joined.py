@@ -1,7 +1,7 @@
 """Input whose texts stand in tables of their own: candidates, queries and documents.
 
-identify  tables_identity   files and columns of the tables; the fingerprint covers them
-join      join_tables       as `import` does, out of core, to pair shards below the output folder
+facts     files and columns of the tables; the job's identity covers them
+shards    the join, out of core as in `import`, to pair shards below the output folder
 score     like any shards
 
 Shards are ordered by document: rows of the same document follow each other, so its text takes
@@ -11,7 +11,6 @@ since `verify` reads them; deleting _rgpt/pairs-* then does no other harm.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from rgpt_batch.config.options import JobConfig
+from rgpt_batch.config.options import InputConfig, JobConfig
 from rgpt_batch.database import open_database
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.importing.import_pairs import write_shards
@@ -37,13 +36,14 @@ from rgpt_batch.importing.readers.relations import (
 )
 from rgpt_batch.importing.readers.tables import open_parquet
 from rgpt_batch.input.columns import Columns
-from rgpt_batch.planning.manifest import Identity
+from rgpt_batch.input.find import resolve_inputs
+from rgpt_batch.input.inspect import Shard, inspect_shards
+from rgpt_batch.planning.identity import InputFile, InputTable, TableFiles
+from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.storage.files import open_version
 
 _ROWS_PER_SHARD = 100_000
-
-
-_ORDER = "input order"
+_COLUMNS = ("query_id", "doc_id", "query", "document")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,149 +55,150 @@ class TextTables:
         documents: The same for documents.
     """
 
-    queries: str | None = None
-    documents: str | None = None
+    queries: str | Sequence[str] | None = None
+    documents: str | Sequence[str] | None = None
 
 
-def open_tables(inputs: Sequence[str], tables: TextTables, config: JobConfig) -> Relations:
-    """Find the three tables and their columns.
+class JoinedTables:
+    """Candidates and the tables of their texts; see JobInput.
+
+    Args:
+        config: The job's.
+        candidates: The one table of candidates: a file, a folder, a pattern, or its files.
+        texts: The tables of texts.
 
     Raises:
         ConfigError: A path names nothing or no Parquet, or an option does not go with tables.
         ShardError: A file is unreadable, or lacks a column.
     """
-    if len(inputs) != 1:
-        raise ConfigError(
-            f"--input is given {len(inputs)} times; with --queries or --documents it names the one "
-            "table of candidates: a Parquet file, a folder or a pattern."
+
+    def __init__(
+        self, config: JobConfig, candidates: str | Sequence[str], texts: TextTables
+    ) -> None:
+        self._config = config
+        self._relations = _open_relations(config, candidates, texts)
+        tables = list(self._relations.tables.values())
+        self.paths: Sequence[str] = [path for table in tables for path in table.paths]
+        self.arguments: Sequence[str] = [table.origin for table in tables]
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of the shards that the join writes, as far as the job reads them."""
+        names = dict(zip(_COLUMNS, _COLUMNS, strict=True))
+        return Columns(**names, pass_through=self._config.output.pass_through)
+
+    def facts(self) -> TableFiles:
+        """Say which files the tables have, in which versions, and which columns are used.
+
+        Raises:
+            ShardError: A file is gone.
+        """
+        tables = {name: _facts(table) for name, table in self._relations.tables.items()}
+        return TableFiles(
+            candidates=tables["candidates"],
+            queries=tables.get("queries"),
+            documents=tables.get("documents"),
         )
+
+    def shards(self, fingerprint: str, output: str, report: Report) -> Sequence[Shard]:
+        """Join the tables, or find that done, and return the shards.
+
+        Raises:
+            ConfigError: There are no candidates, or the disk is too small.
+            ShardError: Ids are unknown or ambiguous, or a table has changed meanwhile.
+        """
+        folder = Path(output, "_rgpt", f"pairs-{fingerprint}")
+        if not folder.is_dir():
+            report("joining candidates with their texts")
+            self._join(folder)
+        paths = resolve_inputs([str(folder)])
+        return inspect_shards(paths, InputConfig(), self._config.output.pass_through)
+
+    def _join(self, final: Path) -> None:
+        staging = final.parent / "staging"
+        staging.mkdir(parents=True, exist_ok=True)
+        before = self.facts()
+        options = self._config.input
+        remedy = "Raise input.join_memory_gib, or make room where the output folder is."
+        with (
+            tempfile.TemporaryDirectory(prefix="joining-", dir=staging) as work,
+            open_database(options.join_memory_gib, work, remedy=remedy) as connection,
+        ):
+            shards = Path(work, "shards")
+            # mkdir obeys the umask; the temporary folder is closed to others.
+            shards.mkdir()
+            join = Join(connection, self._relations)
+            join.check()
+            if not join.num_pairs()[0]:
+                raise ConfigError(
+                    f"{self._relations.candidates.origin}: holds no pairs. Give another file."
+                )
+            if options.missing == "error":
+                _check_missing(self._relations, join.missing_queries(), join.missing_documents())
+            write_shards(join.batches("document"), shards, _ROWS_PER_SHARD)
+            if self.facts() != before:
+                raise ShardError("a table changed while it was read. Run the same command again.")
+            # Another run of the same command may have been faster; its shards are the same.
+            with suppress(OSError):
+                shards.rename(final)
+        if not final.is_dir():
+            raise ConfigError(f"{final}: cannot be written. Check the permissions.")
+
+
+def _open_relations(
+    config: JobConfig, candidates: str | Sequence[str], texts: TextTables
+) -> Relations:
     if any(config.input.columns.model_dump().values()):
         raise ConfigError(
             "input.columns does not go with --queries or --documents, whose columns are found by "
             "their usual names. Rename columns that have others."
         )
-    candidates = _open(inputs[0], PAIRS)
+    table = _open(candidates, PAIRS)
     for role, given, option in (
-        ("query", tables.queries, "--queries"),
-        ("document", tables.documents, "--documents"),
+        ("query", texts.queries, "--queries"),
+        ("document", texts.documents, "--documents"),
     ):
         if given is not None:
-            candidates = candidates.without(role)
-        elif role not in candidates.columns:
+            table = table.without(role)
+        elif role not in table.columns:
             raise ConfigError(
-                f"{inputs[0]}: the candidates have no {role} column. Give the table of texts with "
-                f"{option}, or rename the column."
+                f"{table.origin}: the candidates have no {role} column. Give the table of texts "
+                f"with {option}, or rename the column."
             )
-    kept = [role for role in (SCORE, RANK) if role in candidates.columns]
+    kept = [role for role in (SCORE, RANK) if role in table.columns]
     if unknown := sorted(set(config.output.pass_through) - set(kept)):
         raise ConfigError(
             f"output.pass_through: {', '.join(unknown)} cannot be copied. Of candidates that are "
             f"joined with their texts, {' and '.join(kept) or 'no further columns'} can be."
         )
     return Relations(
-        candidates=candidates,
-        queries=None if tables.queries is None else _open(tables.queries, QUERIES),
-        documents=None if tables.documents is None else _open(tables.documents, DOCUMENTS),
+        candidates=table,
+        queries=None if texts.queries is None else _open(texts.queries, QUERIES),
+        documents=None if texts.documents is None else _open(texts.documents, DOCUMENTS),
     )
 
 
-def joined_columns(config: JobConfig) -> Columns:
-    """Return the columns of the shards that join_tables writes, as far as the job reads them."""
-    return Columns(
-        query_id="query_id",
-        doc_id="doc_id",
-        query="query",
-        document="document",
-        pass_through=config.output.pass_through,
-    )
+def _open(given: str | Sequence[str], kind: Kind) -> Table:
+    paths = [given] if isinstance(given, str) else list(given)
+    for path in paths:
+        if Path(path).is_file() and Path(path).suffix != ".parquet":
+            raise ConfigError(
+                f"{path}: `score` joins Parquet alone, and this {kind.noun} is none. Convert it, "
+                "or join with `import`, which reads other formats, too."
+            )
+    return open_parquet(paths, kind)
 
 
-def is_joined(identity: Identity) -> bool:
-    """Whether a job's pairs were joined from tables."""
-    return _ORDER in identity
-
-
-def tables_identity(relations: Relations) -> Identity:
-    """Collect what the joined rows depend on.
-
-    Raises:
-        ShardError: A file is gone.
-    """
-    identity = {_ORDER: "doc_id, query_id"}
-    for name, table in _tables(relations):
-        identity[f"input columns of {name}"] = json.dumps(dict(table.columns))
-        for path in table.paths:
-            try:
-                num_groups = pq.read_metadata(path).num_row_groups
-                identity[f"input {name} {path}"] = (
-                    f"{open_version(path)[0]}, {num_groups} row groups"
-                )
-            except OSError as error:
-                raise ShardError(f"{path}: cannot be read: {error}. Bring it back.") from error
-    return identity
-
-
-def join_tables(relations: Relations, fingerprint: str, output: str, config: JobConfig) -> str:
-    """Write the joined pairs as Parquet shards, or find them there; returns their folder.
-
-    Args:
-        relations: What to join.
-        fingerprint: The job's, which names the folder.
-        output: The job's output folder.
-        config: The job's.
-
-    Raises:
-        ConfigError: There are no candidates, or the disk is too small.
-        ShardError: Ids are unknown or ambiguous, or a table has changed meanwhile.
-    """
-    final = Path(output, "_rgpt", f"pairs-{fingerprint}")
-    if final.is_dir():
-        return str(final)
-    staging = final.parent / "staging"
-    staging.mkdir(parents=True, exist_ok=True)
-    before = tables_identity(relations)
-    memory_gib = config.input.join_memory_gib
-    remedy = "Raise input.join_memory_gib, or make room where the output folder is."
-    with (
-        tempfile.TemporaryDirectory(prefix="joining-", dir=staging) as work,
-        open_database(memory_gib, work, remedy=remedy) as connection,
-    ):
-        shards = Path(work, "shards")
-        # mkdir obeys the umask; the temporary folder is closed to others.
-        shards.mkdir()
-        join = Join(connection, relations)
-        join.check()
-        if not join.num_pairs()[0]:
-            raise ConfigError(f"{relations.candidates.origin}: holds no pairs. Give another file.")
-        if config.input.missing == "error":
-            _check_missing(relations, join.missing_queries(), join.missing_documents())
-        write_shards(join.batches("document"), shards, _ROWS_PER_SHARD)
-        if tables_identity(relations) != before:
-            raise ShardError("a table changed while it was read. Run the same command again.")
-        # Another run of the same command may have been faster; its shards are the same.
-        with suppress(OSError):
-            shards.rename(final)
-    if not final.is_dir():
-        raise ConfigError(f"{final}: cannot be written. Check the permissions.")
-    return str(final)
-
-
-def _open(path: str, kind: Kind) -> Table:
-    if Path(path).is_file() and Path(path).suffix != ".parquet":
-        raise ConfigError(
-            f"{path}: `score` joins Parquet alone, and this {kind.noun} is none. Convert it, or "
-            "join with `import`, which reads other formats, too."
-        )
-    return open_parquet(path, kind)
-
-
-def _tables(relations: Relations) -> list[tuple[str, Table]]:
-    named = (
-        ("candidates", relations.candidates),
-        ("queries", relations.queries),
-        ("documents", relations.documents),
-    )
-    return [(name, table) for name, table in named if table is not None]
+def _facts(table: Table) -> InputTable:
+    files = []
+    for path in table.paths:
+        try:
+            num_groups = pq.read_metadata(path).num_row_groups
+            version = open_version(path)[0]
+        except OSError as error:
+            raise ShardError(f"{path}: cannot be read: {error}. Bring it back.") from error
+        files.append(InputFile(path=path, version=version, num_row_groups=num_groups))
+    return InputTable(columns=dict(table.columns), files=tuple(files))
 
 
 def _check_missing(relations: Relations, queries: MissingIds, documents: MissingIds) -> None:

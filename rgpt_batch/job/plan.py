@@ -1,33 +1,20 @@
-"""What a job has to do: its input, cut into units, and the identity of all that changes scores."""
+"""What a job has to do: its identity, and its input cut into units."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rgpt_batch.config.options import InputConfig, JobConfig, ModelConfig
+from rgpt_batch.config.options import JobConfig, ModelConfig
 from rgpt_batch.errors import ConfigError, ManifestMismatch
-from rgpt_batch.importing.joined import (
-    TextTables,
-    join_tables,
-    joined_columns,
-    open_tables,
-    tables_identity,
-)
-from rgpt_batch.importing.readers.relations import Relations
-from rgpt_batch.input.find import resolve_inputs
-from rgpt_batch.input.inspect import inspect_shards
+from rgpt_batch.importing.joined import JoinedTables, TextTables
 from rgpt_batch.output import Store
 from rgpt_batch.output.score_file import check_pass_through
-from rgpt_batch.planning.manifest import (
-    Manifest,
-    differences,
-    fingerprint,
-    job_identity,
-    shards_identity,
-)
+from rgpt_batch.planning.identity import Identity, InputFacts, PairFiles, differences, job_identity
+from rgpt_batch.planning.manifest import Manifest
+from rgpt_batch.planning.pair_shards import JobInput, PairShards, Report
 from rgpt_batch.planning.units import plan_units
 from rgpt_batch.scoring.model_files import check_tokenizer, pinned
 from rgpt_batch.storage.uris import check_location, is_inside, is_uri
@@ -35,71 +22,114 @@ from rgpt_batch.storage.uris import check_location, is_inside, is_uri
 OnChange = Literal["refuse", "overwrite"]
 
 
-def plan_job(config: JobConfig, inputs: Sequence[str], output: str) -> tuple[JobConfig, Manifest]:
-    """Find out what a job has to do, without writing anything.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to score, with what, and how the result is told from that of other jobs.
 
-    Returns:
-        The configuration with the model pinned to a commit, and the plan.
+    Attributes:
+        config: With the model pinned to a commit.
+    """
+
+    config: JobConfig
+    source: JobInput
+    identity: Identity
+
+    def cut(self, output: str, report: Report) -> Manifest:
+        """Cut the input into units; see JobInput.shards."""
+        fingerprint = self.identity.fingerprint
+        shards = self.source.shards(fingerprint, output, report)
+        units = plan_units(shards, self.config.units)
+        return Manifest(fingerprint=fingerprint, identity=self.identity, units=tuple(units))
+
+
+def open_input(config: JobConfig, inputs: Sequence[str], texts: TextTables | None) -> JobInput:
+    """Find the input that a command's arguments mean.
+
+    Args:
+        config: The job's.
+        inputs: Files, folders or glob patterns. With texts, the one table of candidates.
+        texts: Where the texts are, if the input has ids alone.
+
+    Raises:
+        ConfigError: An argument names nothing, or two do not go together.
+        ShardError: A table cannot be used.
+    """
+    if texts is None:
+        return PairShards(config, inputs)
+    if len(inputs) != 1:
+        raise ConfigError(
+            f"--input is given {len(inputs)} times; with --queries or --documents it names the one "
+            "table of candidates: a Parquet file, a folder or a pattern."
+        )
+    return JoinedTables(config, inputs[0], texts)
+
+
+def reopen_input(config: JobConfig, facts: InputFacts) -> JobInput:
+    """Find the input of a job that was planned before; errors as open_input."""
+    if isinstance(facts, PairFiles):
+        return PairShards(config, facts.paths)
+    return JoinedTables(
+        config,
+        facts.candidates.paths,
+        TextTables(
+            queries=facts.queries.paths if facts.queries else None,
+            documents=facts.documents.paths if facts.documents else None,
+        ),
+    )
+
+
+def identify(config: JobConfig, source: JobInput, output: str) -> Job:
+    """Find out what identifies a job, without writing anything.
 
     Raises:
         ConfigError: Input, output or configuration is wrong.
         ShardError: An input file cannot be used.
     """
     check_pass_through(config.output.pass_through)
-    target = _absolute(output)
-    paths = resolve_inputs(inputs)
-    _check_apart(paths, inputs, target)
-    shards = inspect_shards(paths, config.input, config.output.pass_through)
-    config = config.model_copy(update={"model": _checked(config.model)})
-    identity = job_identity(config, shards[0].columns, shards_identity(shards))
-    manifest = Manifest(
-        fingerprint=fingerprint(identity),
-        identity=identity,
-        columns=shards[0].columns,
-        units=tuple(plan_units(shards, config.units)),
-    )
-    return config, manifest
+    _check_apart(source, _absolute(output))
+    facts = source.facts()
+    config = config.with_options({"model": _checked(config.model)})
+    identity = job_identity(config, source.columns, facts)
+    return Job(config=config, source=source, identity=identity)
 
 
-def plan_joined_job(
-    config: JobConfig, inputs: Sequence[str], tables: TextTables, output: str
-) -> tuple[JobConfig, Manifest, Relations]:
-    """Do the same for an input whose texts stand elsewhere; its units are known after the join."""
-    check_pass_through(config.output.pass_through)
-    relations = open_tables(inputs, tables, config)
-    found = [t for t in (relations.candidates, relations.queries, relations.documents) if t]
-    paths = [path for table in found for path in table.paths]
-    _check_apart(paths, [table.origin for table in found], _absolute(output))
-    config = config.model_copy(update={"model": _checked(config.model)})
-    columns = joined_columns(config)
-    identity = job_identity(config, columns, tables_identity(relations))
-    planned = Manifest(
-        fingerprint=fingerprint(identity), identity=identity, columns=columns, units=()
-    )
-    return config, planned, relations
+def plan_job(config: JobConfig, inputs: Sequence[str], output: str) -> tuple[JobConfig, Manifest]:
+    """Find out what a job on pairs with texts has to do, without writing anything.
+
+    Returns:
+        The configuration with the model pinned to a commit, and the plan.
+
+    Raises:
+        ConfigError, ShardError: See identify.
+    """
+    job = identify(config, PairShards(config, inputs), output)
+    return job.config, job.cut(output, lambda message: None)
 
 
-def join_and_cut(
-    planned: Manifest, relations: Relations, store: Store, config: JobConfig
-) -> Manifest:
-    """Join the tables and cut the pairs into units."""
-    folder = join_tables(relations, planned.fingerprint, store.location, config)
-    shards = inspect_shards(resolve_inputs([folder]), InputConfig(), config.output.pass_through)
-    return replace(planned, units=tuple(plan_units(shards, config.units)))
-
-
-def find_plan(store: Store, planned: Manifest, on_change: OnChange) -> Manifest | None:
-    """Return the plan that is in force in the folder, if there is one.
+def freeze(store: Store, job: Job, on_change: OnChange, report: Report) -> Manifest:
+    """Return the plan that is in force in the output folder; make one where there is none.
 
     Raises:
         ManifestMismatch: It is another job's, and on_change is refuse.
+        ConfigError, ShardError: The input cannot be cut into units.
+        CommitError: The plan cannot be written.
     """
+    found = _find_plan(store, job, on_change)
+    if found is not None:
+        return found
+    planned = job.cut(store.location, report)
+    store.save_manifest(planned)
+    # Another run of the same command may have been faster.
+    return store.load_manifest() or planned
+
+
+def _find_plan(store: Store, job: Job, on_change: OnChange) -> Manifest | None:
     try:
         found = store.load_manifest()
-        if found is not None and found.fingerprint != planned.fingerprint:
+        if found is not None and found.fingerprint != job.identity.fingerprint:
             raise ManifestMismatch(
                 f"{store.location}: holds the scores of another job:\n"
-                f"{differences(found.identity, planned.identity)}\n"
+                f"{differences(found.identity.lines, job.identity.lines)}\n"
                 "Use another output folder, or --on-change overwrite to delete them."
             )
     except ManifestMismatch:
@@ -119,14 +149,14 @@ def _checked(model: ModelConfig) -> ModelConfig:
     return model
 
 
-def _check_apart(paths: Sequence[str], inputs: Sequence[str], target: str) -> None:
+def _check_apart(source: JobInput, target: str) -> None:
     """Raise ConfigError where input and output are in each other's way."""
-    if inside := [path for path in paths if is_inside(path, target)]:
+    if inside := [path for path in source.paths if is_inside(path, target)]:
         raise ConfigError(f"{inside[0]}: an input file lies in the output folder {target}.")
     # A resumed job would find its own output among its input.
     folders = [
         name if is_uri(name) else str(Path(name).resolve())
-        for name in inputs
+        for name in source.arguments
         if is_uri(name) or Path(name).is_dir()
     ]
     if around := [folder for folder in folders if is_inside(target, folder)]:

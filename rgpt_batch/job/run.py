@@ -18,7 +18,8 @@ from rgpt_batch.job.progress import Tally
 from rgpt_batch.output import Store
 from rgpt_batch.output.inspect import crash_problem, describe_files, foreign_files
 from rgpt_batch.output.success import OutputFile, Success
-from rgpt_batch.planning.manifest import Manifest, installed_versions
+from rgpt_batch.planning.manifest import Manifest
+from rgpt_batch.planning.versions import installed_versions
 from rgpt_batch.records import RejectionReason, UnitFailure, UnitReport, WorkUnit
 from rgpt_batch.reuse.earlier import EarlierScores
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from types import FrameType
-from typing import Any
 
 from rgpt_batch.checks.parity import check_parity, require_parity
 from rgpt_batch.config.options import JobConfig
@@ -23,16 +20,18 @@ from rgpt_batch.errors import (
     StorageError,
 )
 from rgpt_batch.executors import create_executor
-from rgpt_batch.importing.joined import TextTables, is_joined
-from rgpt_batch.job.plan import OnChange, find_plan, join_and_cut, plan_job, plan_joined_job
+from rgpt_batch.executors.unit_runner import UnitRunner
+from rgpt_batch.importing.joined import TextTables
+from rgpt_batch.job.plan import Job, OnChange, freeze, identify, open_input, reopen_input
 from rgpt_batch.job.progress import ProgressDisplay, Tally
 from rgpt_batch.job.run import EXIT_COMPLETE, Run, finish, recorded_config
 from rgpt_batch.job.run import JobSummary as JobSummary
-from rgpt_batch.job.unit_runner import UnitRunner
-from rgpt_batch.output import open_store
+from rgpt_batch.job.signals import signals_raise
+from rgpt_batch.output import Store, open_store
+from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.planning.prefix_caching import decide_prefix_caching
 from rgpt_batch.records import WorkUnit
-from rgpt_batch.reuse.earlier import build_index, drop_indexes, find_earlier_scores
+from rgpt_batch.reuse.earlier import EarlierScores, build_index, drop_indexes, find_earlier_scores
 from rgpt_batch.storage.uris import is_uri
 
 
@@ -45,7 +44,6 @@ def run_job(
     tables: TextTables | None = None,
     reuse: str | None = None,
     quiet: bool = False,
-    only: Collection[str] | None = None,
 ) -> JobSummary:
     """Score every pair of the input; resume where an earlier run stopped.
 
@@ -57,10 +55,9 @@ def run_job(
         tables: Where the texts are, if the input has ids alone; see joined_input.
         reuse: The output folder of an earlier job. Pairs with the same texts get its scores.
         quiet: Show no progress.
-        only: Ids of the units to run; None runs all that remain.
 
     Raises:
-        ConfigError, ShardError: See job_plan.plan_job and reuse.find_earlier_scores.
+        ConfigError, ShardError: The input, the output or the configuration cannot be used.
         ManifestMismatch: The folder belongs to another job, and on_change is refuse; or the earlier
             scores were made with other settings.
         ParityError: config.parity asks for a check, and the engine fails it.
@@ -75,26 +72,57 @@ def run_job(
         )
     if reuse is not None and is_uri(reuse):
         raise ConfigError(f"{reuse}: --reuse reads folders on a file system. Copy it to one.")
-    report = _say_nothing if quiet else _say
-    relations = None
-    if tables is None:
-        config, planned = plan_job(config, inputs, output)
-    else:
-        config, planned, relations = plan_joined_job(config, inputs, tables, output)
+    job = identify(config, open_input(config, inputs, tables), output)
     store = open_store(output)
+    report = _say_nothing if quiet else _say
     earlier = None
     if reuse is not None:
-        earlier = find_earlier_scores(reuse, store, planned.identity, config)
+        earlier = find_earlier_scores(reuse, store, job.identity)
         if earlier.problem is not None:
             report(f"reusing what is there of {reuse}: {earlier.problem}")
-    with _signals_raise():
-        manifest = find_plan(store, planned, on_change)
-        if manifest is None:
-            if relations is not None:
-                report("joining candidates with their texts")
-                planned = join_and_cut(planned, relations, store, config)
-            store.save_manifest(planned)
-            manifest = store.load_manifest() or planned
+    return _run(job, store, report, on_change=on_change, earlier=earlier, quiet=quiet)
+
+
+def retry_failed(output: str, *, quiet: bool = False) -> JobSummary:
+    """Run the failed units of a job again, with the input and the configuration of its last run.
+
+    Raises:
+        ConfigError: The folder holds no job, or no record of a run; and see run_job.
+    """
+    store = open_store(output)
+    manifest = store.load_manifest() if store.has_manifest() else None
+    if manifest is None:
+        raise ConfigError(f"{output}: no job was planned here; nothing to retry.")
+    config, failed = recorded_config(store, manifest), store.failed_unit_ids()
+    job = identify(config, reopen_input(config, manifest.identity.input), output)
+    report = _say_nothing if quiet else _say
+    return _run(job, store, report, quiet=quiet, only=failed)
+
+
+def _run(
+    job: Job,
+    store: Store,
+    report: Report,
+    *,
+    on_change: OnChange = "refuse",
+    earlier: EarlierScores | None = None,
+    quiet: bool,
+    only: Collection[str] | None = None,
+) -> JobSummary:
+    """Freeze the plan, score what remains of it, and finish.
+
+    Args:
+        job: What to score.
+        store: The output folder.
+        report: Is called with a line of text whenever there is progress to tell.
+        on_change: See run_job.
+        earlier: Scores to copy where texts are the same.
+        quiet: Show no progress.
+        only: Ids of the units to run; None runs all that remain.
+    """
+    config = job.config
+    with signals_raise():
+        manifest = freeze(store, job, on_change, report)
         committed = store.withdraw_false_success()
     missing = [unit for unit in manifest.units if unit.unit_id not in committed]
     remaining = [unit for unit in missing if only is None or unit.unit_id in only]
@@ -111,7 +139,7 @@ def run_job(
     run = Run(store, manifest, config, tally, _say, earlier)
     try:
         run.open(has_work=bool(remaining))
-        with _signals_raise():
+        with signals_raise():
             if remaining:
                 _score(run, remaining, report, quiet=quiet)
             summary = finish(run)
@@ -128,25 +156,6 @@ def run_job(
         drop_indexes(store)
     run.close(state, {"summary": asdict(summary)})
     return summary
-
-
-def retry_failed(output: str, *, quiet: bool = False) -> JobSummary:
-    """Run the failed units of a job again, with the input and the configuration of its last run.
-
-    Raises:
-        ConfigError: The folder holds no job, or no record of a run; and see run_job.
-    """
-    store = open_store(output)
-    manifest = store.load_manifest() if store.has_manifest() else None
-    if manifest is None:
-        raise ConfigError(f"{output}: no job was planned here; nothing to retry.")
-    if is_joined(manifest.identity):
-        raise ConfigError(
-            f"{output}: this job joined three tables. Run the same score command again; it tries "
-            "failed units as well."
-        )
-    config, failed = recorded_config(store, manifest), store.failed_unit_ids()
-    return run_job(config, manifest.inputs, output, quiet=quiet, only=failed)
 
 
 def _score(
@@ -187,33 +196,3 @@ def _say(message: str) -> None:
 
 def _say_nothing(message: str) -> None:
     pass
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into Interrupted; a second one acts as the system does."""
-    previous: dict[int, Any] = {}
-    received: list[int] = []
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        received.append(signum)
-        for other in previous:
-            signal.signal(other, signal.SIG_DFL)
-        # An engine that is just starting may catch every Exception; this is none.
-        raise KeyboardInterrupt
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, interrupt)
-    except ValueError:
-        # Signals reach the main thread alone; in another one the caller has to stop the job.
-        pass
-    try:
-        yield
-    except BaseException as error:
-        if received:
-            raise Interrupted(received[0]) from error
-        raise
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)

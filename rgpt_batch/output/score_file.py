@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
 from rgpt_batch.input.footers import read_error
 from rgpt_batch.input.pairs import SOURCE_FILE, SOURCE_ROW
-from rgpt_batch.records import QueryLogprobs, Rejection, Score
+from rgpt_batch.records import Rejection, RowResult, Score
 from rgpt_batch.scoring.pair_hash import NUM_BYTES
 from rgpt_batch.storage.files import open_source
 
@@ -76,22 +76,23 @@ def check_pass_through(names: Sequence[str]) -> None:
 
 def to_table(
     columns: Sequence[pa.RecordBatch],
-    outcomes: Sequence[Score | Rejection],
-    logprobs: Sequence[QueryLogprobs | None] | None = None,
-    hashes: Sequence[bytes | None] | None = None,
+    results: Sequence[RowResult],
+    *,
+    logprobs: bool = False,
+    hashes: bool = False,
 ) -> pa.Table:
     """Build the output rows of a unit: one for every input row, in input order.
 
     Args:
         columns: Ids and passed-through columns, at least one batch.
-        outcomes: One per row.
-        logprobs: One per row; adds the column query_token_logprobs.
-        hashes: One per row; adds the column pair_hash, null where the row has no score.
+        results: One per row.
+        logprobs: Add the column query_token_logprobs.
+        hashes: Add the column pair_hash, null where the row has no score.
     """
     kept = pa.Table.from_batches(columns)
-    if kept.num_rows != len(outcomes):
-        raise ValueError(f"{len(outcomes)} outcomes for {kept.num_rows} rows")
-    scores = [outcome if isinstance(outcome, Score) else None for outcome in outcomes]
+    if kept.num_rows != len(results):
+        raise ValueError(f"{len(results)} results for {kept.num_rows} rows")
+    scores = [r.outcome if isinstance(r.outcome, Score) else None for r in results]
 
     def scored(name: str) -> list[Any]:
         return [None if score is None else getattr(score, name) for score in scores]
@@ -101,7 +102,7 @@ def to_table(
         "doc_id": kept["doc_id"],
         "score": scored("mean_logprob"),
         "rejection": [
-            str(outcome.reason) if isinstance(outcome, Rejection) else None for outcome in outcomes
+            str(r.outcome.reason) if isinstance(r.outcome, Rejection) else None for r in results
         ],
         **{name: scored(name) for name in SCORE_SCHEMA.names if name in Score.__dataclass_fields__},
     }
@@ -114,23 +115,24 @@ def to_table(
         ],
         schema=SCORE_SCHEMA,
     )
-    if logprobs is not None:
-        lists = [None if item is None else item.values for item in logprobs]
+    if logprobs:
+        lists = [None if r.logprobs is None else r.logprobs.values for r in results]
         table = table.append_column(TOKEN_LOGPROBS, pa.array(lists, pa.list_(pa.float32())))
-    if hashes is not None:
-        kept_hashes = [
-            None if score is None else value for value, score in zip(hashes, scores, strict=True)
-        ]
-        table = table.append_column(PAIR_HASH, pa.array(kept_hashes, pa.binary(NUM_BYTES)))
+    if hashes:
+        digests = [r.pair_hash if isinstance(r.outcome, Score) else None for r in results]
+        table = table.append_column(PAIR_HASH, pa.array(digests, pa.binary(NUM_BYTES)))
     for name in kept.column_names:
         if name not in SCORE_SCHEMA.names:
             table = table.append_column(kept.schema.field(name), kept[name])
     return table
 
 
-def with_footer(table: pa.Table, footer: Footer) -> pa.Table:
-    """Attach the footer to a table that is about to be written."""
-    return table.replace_schema_metadata({_FOOTER_KEY: footer.model_dump_json().encode()})
+def serialize(table: pa.Table, footer: Footer) -> memoryview:
+    """Write a table and its footer as one Parquet file in memory."""
+    marked = table.replace_schema_metadata({_FOOTER_KEY: footer.model_dump_json().encode()})
+    stream = pa.BufferOutputStream()
+    pq.write_table(marked, stream, compression="zstd", write_page_checksum=True)
+    return memoryview(stream.getvalue()).cast("B")
 
 
 def read_footer(path: str) -> tuple[Footer, pq.FileMetaData]:

@@ -22,8 +22,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from rgpt_batch.errors import ManifestMismatch
@@ -126,8 +124,8 @@ class Store(ABC):
             if (match := PART.fullmatch(name))
         }
 
-    def commit(self, unit_id: str, attempt: str, table: pa.Table) -> bool:
-        """Publish the rows of a unit in one atomic step.
+    def commit(self, unit_id: str, attempt: str, content: bytes | memoryview) -> bool:
+        """Publish a unit's file in one atomic step.
 
         Returns:
             False where another attempt has published the unit already; its rows stay.
@@ -136,9 +134,6 @@ class Store(ABC):
             CommitError: Nothing was published. Trying again is safe.
             CommitStateUnknown: Nobody knows. Trying again is safe.
         """
-        stream = pa.BufferOutputStream()
-        pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
-        content = memoryview(stream.getvalue()).cast("B")
         return self._create(f"part-{unit_id}.parquet", content, attempt)
 
     def write_success(self, success: Success) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.planning.manifest import Manifest
-from rgpt_batch.records import Rejection, TokenizedPair
+from rgpt_batch.records import PreparedPair, TokenizedPair
 from rgpt_batch.scoring.protocol import load_protocol
 
 _MAX_SAMPLED_UNITS = 16
@@ -36,9 +36,9 @@ def sample_tokens(config: JobConfig, manifest: Manifest, num_rows: int) -> Token
     protocol = load_protocol(config.protocol, config.model)
     units = manifest.units[:: -(-len(manifest.units) // _MAX_SAMPLED_UNITS)]
     rows_per_unit = -(-num_rows // len(units))
-    sampled: list[TokenizedPair | Rejection] = []
+    sampled: list[PreparedPair] = []
     for unit in units:
-        taken: list[TokenizedPair | Rejection] = []
+        taken: list[PreparedPair] = []
         for batch in read_pairs(unit, manifest.columns, source=False):
             taken += protocol.tokenize(batch.pairs[: rows_per_unit - len(taken)])
             if len(taken) >= rows_per_unit:

@@ -26,8 +26,7 @@ def decide_prefix_caching(
         return config
     largest = max(units, key=lambda unit: unit.num_rows)
     pays = queries_per_document(largest, columns) >= _MIN_QUERIES_PER_DOCUMENT
-    engine = config.engine.model_copy(update={"prefix_caching": pays})
-    return config.model_copy(update={"engine": engine})
+    return config.with_options({"engine.prefix_caching": pays})
 
 
 def queries_per_document(unit: WorkUnit, columns: Columns) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from rgpt_batch.planning.identity import PairFiles
 from rgpt_batch.report import numbers, time_plots, value_plots
 from rgpt_batch.report.facts import Report
 from rgpt_batch.report.runs import Spans, activity, spans
@@ -131,12 +132,20 @@ def _plots(report: Report, units: Sequence[Spans]) -> dict[str, Plot]:
 
 
 def _settings(report: Report) -> dict[str, str]:
-    """Return what the fingerprint covers, without the list of shards."""
+    """Return what the fingerprint covers, without the list of files."""
     identity = report.manifest.identity
-    shards = [key.removeprefix("input ") for key in identity if key.startswith("input ")]
-    more = f" and {len(shards) - 1:,} more" if len(shards) > 1 else ""
-    settings = {key: value for key, value in identity.items() if not key.startswith("input ")}
-    return {"input": f"{shards[0]}{more}" if shards else numbers.DASH, **settings}
+    if isinstance(identity.input, PairFiles):
+        inputs = {"input": _files(identity.input.paths)}
+    else:
+        tables = identity.input.tables.items()
+        inputs = {f"input {name}": _files(table.paths) for name, table in tables}
+    return {**inputs, **identity.settings}
+
+
+def _files(paths: Sequence[str]) -> str:
+    if not paths:
+        return numbers.DASH
+    return paths[0] + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")
 
 
 def _model_name(model: str | None) -> str | None:

@@ -1,7 +1,7 @@
 """Scores of an earlier output for a new job: which may be reused, and the index to find them by.
 
 A score may be reused where everything that decides it is the same: the texts of the pair, which
-its hash stands for, and the settings that manifest.scoring_identity lists. Ids, files and columns
+its hash stands for, and the settings in Identity.scoring. Ids, files and columns
 may differ. Rejections are cheap to repeat, and some depend on more than the texts, so they are.
 """
 
@@ -20,13 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rgpt_batch.config.options import JobConfig
 from rgpt_batch.database import open_database
 from rgpt_batch.errors import ConfigError, ManifestMismatch, RgptBatchError, ShardError
 from rgpt_batch.input.footers import read_error
 from rgpt_batch.output import Store, open_store
 from rgpt_batch.output.score_file import PAIR_HASH, SCORE_SCHEMA, TOKEN_LOGPROBS, read_footer
-from rgpt_batch.planning.manifest import Identity, differences, scoring_identity
+from rgpt_batch.planning.identity import Identity, differences
 from rgpt_batch.reuse.index import HIGH, LOW, SCORE_COLUMNS, split_hashes
 
 _READ_ROWS = 2**16
@@ -63,9 +62,7 @@ class EarlierScores:
         }
 
 
-def find_earlier_scores(
-    earlier: str, output: Store, identity: Identity, config: JobConfig
-) -> EarlierScores:
+def find_earlier_scores(earlier: str, output: Store, identity: Identity) -> EarlierScores:
     """Check whether the scores of an output folder may be reused; writes nothing.
 
     A folder whose job has not finished gives what it has committed.
@@ -74,7 +71,6 @@ def find_earlier_scores(
         earlier: The output folder.
         output: That of the new job.
         identity: The new job's.
-        config: The new job's.
 
     Raises:
         ConfigError: The folder holds no job, is the new job's own, or lacks what is needed.
@@ -94,7 +90,7 @@ def find_earlier_scores(
             f"{earlier}: holds no job of rgpt-batch whose scores could be reused. Name the output "
             "folder of an earlier job, or leave --reuse out."
         )
-    _check_settings(store.location, manifest.identity, identity, config)
+    _check_settings(store.location, manifest.identity, identity)
     listing = store.listing()
     files = listing.files
     num_rows = 0
@@ -114,7 +110,7 @@ def find_earlier_scores(
         fingerprint=manifest.fingerprint,
         files=tuple(file.path for file in files.values()),
         num_rows=num_rows,
-        has_logprobs=config.output.query_token_logprobs,
+        has_logprobs=identity.written.query_token_logprobs,
         problem=listing.problem,
     )
 
@@ -156,20 +152,19 @@ def _index_folder(output: Store) -> Path:
     return Path(output.location, "_rgpt", "reuse")
 
 
-def _check_settings(location: str, old: Identity, new: Identity, config: JobConfig) -> None:
-    if old.get("output.pair_hash") != "True":
+def _check_settings(location: str, old: Identity, new: Identity) -> None:
+    if not old.written.pair_hash:
         raise ConfigError(
             f"{location}: its files have no column {PAIR_HASH}, so pairs cannot be recognised. "
             "Leave --reuse out; with output.pair_hash=true, the default, the new output has it."
         )
-    old_settings, new_settings = scoring_identity(old), scoring_identity(new)
-    if old_settings != new_settings:
+    if old.scoring != new.scoring:
         raise ManifestMismatch(
             f"{location}: its scores cannot be reused, because they were made in another way:\n"
-            f"{differences(old_settings, new_settings)}\n"
+            f"{differences(old.scoring, new.scoring)}\n"
             "Score with the same settings, or leave --reuse out."
         )
-    if config.output.query_token_logprobs and old.get("output.query_token_logprobs") != "True":
+    if new.written.query_token_logprobs and not old.written.query_token_logprobs:
         raise ConfigError(
             f"{location}: has no column {TOKEN_LOGPROBS}, which output.{TOKEN_LOGPROBS} asks for. "
             "Leave --reuse or the option out."

@@ -30,8 +30,9 @@ def pinned(model: ModelConfig) -> ModelConfig:
         ConfigError: The hub's commit cannot be found.
     """
     tokenizer, tokenizer_revision = model.tokenizer_source
-    return model.model_copy(
-        update={
+    return ModelConfig.model_validate(
+        {
+            **model.model_dump(),
             "name": _absolute(model.name),
             "revision": _pinned_revision(model.name, model.revision),
             "tokenizer": _absolute(tokenizer),

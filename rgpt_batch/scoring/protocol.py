@@ -23,7 +23,14 @@ import numpy as np
 
 from rgpt_batch.config.options import ModelConfig, ProtocolConfig
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.records import Rejection, RejectionReason, ScorePair, TokenizedPair
+from rgpt_batch.records import (
+    PreparedPair,
+    Rejection,
+    RejectionReason,
+    ReusedScore,
+    ScorePair,
+    TokenizedPair,
+)
 from rgpt_batch.scoring.model_files import check_tokenizer
 
 # eval.py leaves this many tokens free.
@@ -34,8 +41,11 @@ _ARGUANA_MAX_TOKENS = 256
 class ScoringProtocol(Protocol):
     """Turns pairs into prompts."""
 
-    def tokenize(self, pairs: Sequence[ScorePair | Rejection]) -> list[TokenizedPair | Rejection]:
-        """Return one entry per pair, in order; a pair that has no prompt becomes a Rejection."""
+    def tokenize(self, pairs: Sequence[ScorePair | Rejection | ReusedScore]) -> list[PreparedPair]:
+        """Return one entry per pair, in order; what is no ScorePair stays as it is.
+
+        A pair that has no prompt becomes a Rejection.
+        """
         ...
 
 
@@ -148,15 +158,15 @@ class CardProtocol:
         self._prefix, self._suffix = _split_template(template)
         self._max_length = max_length
 
-    def tokenize(self, pairs: Sequence[ScorePair | Rejection]) -> list[TokenizedPair | Rejection]:
+    def tokenize(self, pairs: Sequence[ScorePair | Rejection | ReusedScore]) -> list[PreparedPair]:
         """See ScoringProtocol. Each distinct text is tokenised once."""
         scorable = [pair for pair in pairs if isinstance(pair, ScorePair)]
         queries = self._encode_distinct(pair.query for pair in scorable)
         contexts = self._encode_distinct(self._context(pair.document) for pair in scorable)
         return [
-            pair
-            if isinstance(pair, Rejection)
-            else self._join(pair, contexts[self._context(pair.document)], queries[pair.query])
+            self._join(pair, contexts[self._context(pair.document)], queries[pair.query])
+            if isinstance(pair, ScorePair)
+            else pair
             for pair in pairs
         ]
 
@@ -221,8 +231,9 @@ class EvalProtocol:
         (prompt,) = self._encode([f"{self._prefix}{{doc}}{self._suffix}"])
         self._num_prompt_tokens = len(prompt)
 
-    def tokenize(self, pairs: Sequence[ScorePair | Rejection]) -> list[TokenizedPair | Rejection]:
+    def tokenize(self, pairs: Sequence[ScorePair | Rejection | ReusedScore]) -> list[PreparedPair]:
         """See ScoringProtocol. Each step takes all pairs at once, so that it runs on all cores."""
+        places = [row for row, pair in enumerate(pairs) if isinstance(pair, ScorePair)]
         scorable = [pair for pair in pairs if isinstance(pair, ScorePair)]
         queries, limits = self._queries([pair.query for pair in scorable])
         documents = self._encode([pair.document for pair in scorable], special_tokens=False)
@@ -235,7 +246,10 @@ class EvalProtocol:
         source_ids = self._encode(sources)
         prompt_ids = self._encode([s + q for s, q in zip(sources, queries, strict=True)])
         joined = map(self._join, scorable, limits, documents, source_ids, prompt_ids)
-        return [pair if isinstance(pair, Rejection) else next(joined) for pair in pairs]
+        answers = dict(zip(places, joined, strict=True))
+        return [
+            answers[row] if isinstance(pair, ScorePair) else pair for row, pair in enumerate(pairs)
+        ]
 
     def _queries(self, queries: Sequence[str]) -> tuple[list[str], list[int]]:
         """Return queries as they stand in prompts, and the document tokens that fit beside them."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import EngineDead
+from rgpt_batch.executors.unit_runner import UnitRunner
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.pairs import read_pairs
-from rgpt_batch.job.unit_runner import UnitRunner
 from rgpt_batch.records import ScorePair, UnitReport, WorkUnit
 from tests.executors.workers import Journal
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,10 @@ import pytest
 from rgpt_batch import run_job, verify_output
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
 from rgpt_batch.importing.joined import TextTables
+from rgpt_batch.job.run_job import retry_failed
 from rgpt_batch.output import open_store
+from rgpt_batch.planning.identity import TableFiles
+from rgpt_batch.records import UnitFailure
 from tests.importing.files import pair_source, run_import, write_json_lines, write_parquet
 from tests.jobs import Scored, fake_config, read_output, score
 
@@ -170,17 +172,14 @@ def test_scores_of_joined_tables_can_be_reused(run: Run, tables: Path) -> None:
 
 
 def test_the_plan_names_all_tables(run: Run, tables: Path) -> None:
-    (plan,) = (run().folder / "_rgpt").glob("plan-*.json")
-    identity = json.loads(plan.read_text())["identity"]
-    assert {key for key in identity if key.startswith("input ")} == {
-        "input order",
-        "input columns of candidates",
-        "input columns of queries",
-        "input columns of documents",
-        f"input candidates {tables}/candidates.parquet",
-        f"input queries {tables}/queries.parquet",
-        f"input documents {tables}/corpus/0.parquet",
-        f"input documents {tables}/corpus/15.parquet",
+    manifest = open_store(str(run().folder)).load_manifest()
+    assert manifest is not None
+    assert isinstance(manifest.identity.input, TableFiles)
+    found = {name: table.paths for name, table in manifest.identity.input.tables.items()}
+    assert found == {
+        "candidates": (f"{tables}/candidates.parquet",),
+        "queries": (f"{tables}/queries.parquet",),
+        "documents": (f"{tables}/corpus/0.parquet", f"{tables}/corpus/15.parquet"),
     }
 
 
@@ -215,3 +214,30 @@ def test_a_text_that_is_there_twice_is_an_error(run: Run, tables: Path) -> None:
     with pytest.raises(ShardError, match="1 ids are there more than once: doc_id 'd3'"):
         run()
     assert list((tables / "scored" / "_rgpt" / "staging").iterdir()) == []
+
+
+def test_failed_units_of_a_joined_job_are_tried_again(run: Run, tables: Path) -> None:
+    first = run()
+    (first.folder / "_SUCCESS").unlink()
+    victim = sorted(first.folder.glob("part-*.parquet"))[2]
+    num_rows = pq.read_metadata(victim).num_rows
+    victim.unlink()
+    unit_id = victim.stem.removeprefix("part-")
+    open_store(str(first.folder)).add_failure(
+        UnitFailure(unit_id=unit_id, num_rows=num_rows, num_attempts=3, cause="a bad disk")
+    )
+    summary = retry_failed(str(first.folder), quiet=True)
+    assert (summary.exit_code, summary.num_rows_scored) == (0, num_rows)
+    assert read_output(first.folder).equals(first.table)
+    assert verify_output(open_store(str(first.folder))).problems == ()
+
+
+def test_retry_finds_that_a_table_has_changed(run: Run, tables: Path) -> None:
+    first = run()
+    rows = range(NUM_QUERIES)
+    write_parquet(
+        tables / "queries.parquet",
+        {"_id": [f"q{i}" for i in rows], "text": [f"who is number {i}" for i in rows]},
+    )
+    with pytest.raises(ManifestMismatch, match=r"input queries .*queries\.parquet: was "):
+        retry_failed(str(first.folder), quiet=True)

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
+from rgpt_batch.executors.unit_runner import UnitRunner
 from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.job.plan import plan_job
-from rgpt_batch.job.unit_runner import UnitRunner
 from rgpt_batch.records import RejectionReason
 from tests.jobs import Score, fake_config, read_output
 

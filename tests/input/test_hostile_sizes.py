@@ -41,7 +41,8 @@ _READ = """
 import os, resource, sys
 from rgpt_batch.config.options import InputConfig, UnitsConfig
 from rgpt_batch.errors import ShardError
-from rgpt_batch.input.inspect import inspect_shards, plan_units
+from rgpt_batch.input.inspect import inspect_shards
+from rgpt_batch.planning.units import plan_units
 from rgpt_batch.input.pairs import read_pairs
 
 shards = inspect_shards([sys.argv[1]], InputConfig(), ())

@@ -29,6 +29,7 @@ from tests.output.campaign import (
     set_scene,
 )
 from tests.output.commands import start_job
+from tests.output.tables import parquet
 from tests.servers.faulty_proxy import Fault, FaultyProxy, Request, first, seeded
 
 
@@ -56,7 +57,8 @@ def test_jobs_under_faults_and_kills_end_with_every_row_once(
 
 
 def _commit_carefully(scene: Scene, name: str, table: pa.Table) -> None:
-    open_store(f"s3://{scene.bucket}/out").commit(name[5:11], random.randbytes(8).hex(), table)
+    attempt = random.randbytes(8).hex()
+    open_store(f"s3://{scene.bucket}/out").commit(name[5:11], attempt, parquet(table))
 
 
 def _commit_naively(scene: Scene, name: str, table: pa.Table) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from rgpt_batch.errors import CommitError, ManifestMismatch
 from rgpt_batch.output import LocalStore
-from tests.output.tables import OTHER, TABLE, manifest, success
+from tests.output.tables import FILE, OTHER, OTHER_FILE, TABLE, manifest, success
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,8 +39,8 @@ def _files(folder: str | Path) -> list[str]:
 
 _COMMIT = """
 import os, signal, sys
-import pyarrow as pa
 from rgpt_batch.output import LocalStore
+from tests.output.tables import FILE
 
 store = LocalStore(sys.argv[1])
 event_to_die_at = sys.argv[2]
@@ -49,9 +49,8 @@ def hook(event, arguments):
     if event == event_to_die_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-table = pa.table({"doc_id": ["d0", "d1"], "score": pa.array([-1.0, -2.0], pa.float32())})
 sys.addaudithook(hook)
-store.commit("000000", "crashing", table)
+store.commit("000000", "crashing", FILE)
 """
 
 
@@ -67,14 +66,14 @@ def test_crash_before_the_link_leaves_nothing_visible_and_the_unit_can_be_commit
     assert store.committed() == {}
     assert _files(store.location) == ["_rgpt/staging/part-000000.parquet.crashing"]
 
-    assert store.commit("000000", "second", OTHER) is True
+    assert store.commit("000000", "second", OTHER_FILE) is True
     assert pq.read_table(store.committed()["000000"].path).equals(OTHER)
 
 
 def test_crash_after_the_link_leaves_the_unit_committed(store: LocalStore) -> None:
     _commit_and_die(store.location, "os.remove")
     assert pq.read_table(store.committed()["000000"].path).equals(TABLE)
-    assert store.commit("000000", "second", OTHER) is False
+    assert store.commit("000000", "second", OTHER_FILE) is False
     assert pq.read_table(store.committed()["000000"].path).equals(TABLE)
 
 
@@ -82,7 +81,7 @@ def test_what_a_crash_left_in_staging_of_a_published_unit_goes_with_success(
     store: LocalStore,
 ) -> None:
     _commit_and_die(store.location, "os.link")
-    store.commit("000000", "second", TABLE)
+    store.commit("000000", "second", FILE)
     store.write_success(success(store))
     assert _files(store.location) == ["_SUCCESS", "part-000000.parquet"]
 
@@ -110,6 +109,7 @@ _RACE = """
 import sys
 import pyarrow as pa
 from rgpt_batch.output import LocalStore
+from tests.output.tables import parquet
 
 def hook(event, arguments):
     if event == "os.link":
@@ -117,7 +117,8 @@ def hook(event, arguments):
         sys.stdin.readline()
 
 sys.addaudithook(hook)
-won = LocalStore(sys.argv[1]).commit("000000", sys.argv[2], pa.table({"doc_id": [sys.argv[2]]}))
+content = parquet(pa.table({"doc_id": [sys.argv[2]]}))
+won = LocalStore(sys.argv[1]).commit("000000", sys.argv[2], content)
 print(won, flush=True)
 """
 
@@ -215,7 +216,7 @@ def test_folder_that_is_a_file_gives_a_commit_error_with_path_and_advice(tmp_pat
     (tmp_path / "out").write_text("in the way")
     store = LocalStore(str(tmp_path / "out"))
     for write in (
-        lambda: store.commit("000000", "attempt", TABLE),
+        lambda: store.commit("000000", "attempt", FILE),
         lambda: store.save_manifest(manifest()),
         lambda: store.write_success(success(store)),
         lambda: store.write_run("run", {}),
@@ -235,7 +236,7 @@ def test_staging_folder_that_is_a_file_gives_a_commit_error_and_publishes_nothin
     Path(store.location, "_rgpt").mkdir(parents=True)
     Path(store.location, "_rgpt/staging").write_text("in the way")
     with pytest.raises(CommitError, match=r"part-000000\.parquet: cannot be written"):
-        store.commit("000000", "attempt", TABLE)
+        store.commit("000000", "attempt", FILE)
     assert store.committed() == {}
 
 
@@ -261,7 +262,7 @@ def test_folder_without_write_permission_gives_a_commit_error(read_only_folder: 
     with pytest.raises(CommitError, match=r"Permission denied.*Check space and permissions"):
         store.save_manifest(manifest())
     with pytest.raises(CommitError, match="Permission denied"):
-        store.commit("000000", "attempt", TABLE)
+        store.commit("000000", "attempt", FILE)
 
 
 # Links that lead elsewhere
@@ -285,7 +286,7 @@ def test_folder_that_is_a_link_to_elsewhere_is_refused_and_nothing_is_written_th
 
 @pytest.mark.parametrize("target", ["part-000001.parquet", "/nowhere"])
 def test_part_that_is_a_link_is_refused(store: LocalStore, target: str) -> None:
-    store.commit("000001", "attempt", TABLE)
+    store.commit("000001", "attempt", FILE)
     link = Path(store.location, "part-000000.parquet")
     link.symlink_to(target)
     with pytest.raises(ManifestMismatch, match=f"{link}: a symbolic link, expected a file"):
@@ -307,8 +308,8 @@ def test_clear_of_a_folder_that_does_not_exist_does_nothing(store: LocalStore) -
 
 def test_crash_while_clearing_leaves_no_success_beside_missing_parts(store: LocalStore) -> None:
     store.save_manifest(manifest())
-    store.commit("000000", "attempt", TABLE)
-    store.commit("000001", "attempt", TABLE)
+    store.commit("000000", "attempt", FILE)
+    store.commit("000001", "attempt", FILE)
     store.write_success(success(store))
     script = """
 import os, signal, sys

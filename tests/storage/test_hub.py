@@ -131,9 +131,7 @@ def test_job_reads_the_commit_that_its_revision_means_when_it_is_planned(
 
 
 def test_hub_names_that_are_no_repository_are_refused() -> None:
-    code = (
-        "from rgpt_batch.input.inspect import resolve_inputs; resolve_inputs(['hf://datasets/x'])"
-    )
+    code = "from rgpt_batch.input.find import resolve_inputs; resolve_inputs(['hf://datasets/x'])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={**os.environ}
     )

@@ -17,7 +17,7 @@ from rgpt_batch.output import open_store
 from rgpt_batch.storage import objects
 from rgpt_batch.storage.files import find_remote_shards, open_source, sha256
 from rgpt_batch.storage.uris import check_location, is_inside, is_uri
-from tests.output.tables import OTHER, TABLE
+from tests.output.tables import FILE, OTHER_FILE, TABLE
 from tests.servers.faulty_proxy import PASSING, Fault, FaultyProxy, always, first
 
 # Writing, where a request or its answer is lost
@@ -30,10 +30,10 @@ def test_attempt_recognises_its_own_write_whatever_happened_to_the_request(
     monkeypatch.setenv("AWS_TIMEOUT", "1s" if fault is Fault.HANG else "5s")
     store = open_store(f"s3://{bucket}/out")
     proxy.choose = first("PUT", "part-", fault)
-    assert store.commit("000000", "first", TABLE) is True
+    assert store.commit("000000", "first", FILE) is True
     proxy.wait_for_late_requests()
     assert proxy.injected[fault] == 1
-    assert store.commit("000000", "second", OTHER) is False
+    assert store.commit("000000", "second", OTHER_FILE) is False
     assert pq.read_table(open_source(store.committed()["000000"].path)).equals(TABLE)
 
 
@@ -43,10 +43,10 @@ def test_second_attempt_never_replaces_the_first_whatever_happens_to_its_request
 ) -> None:
     monkeypatch.setenv("AWS_TIMEOUT", "1s" if fault is Fault.HANG else "5s")
     store = open_store(f"s3://{bucket}/out")
-    store.commit("000000", "first", TABLE)
+    store.commit("000000", "first", FILE)
     # The second request of this kind; and what the answer is then looked up by.
     proxy.restart_counting(first("PUT", "part-", fault, fault))
-    assert store.commit("000000", "second", OTHER) is False
+    assert store.commit("000000", "second", OTHER_FILE) is False
     proxy.wait_for_late_requests()
     assert pq.read_table(open_source(store.committed()["000000"].path)).equals(TABLE)
 
@@ -58,8 +58,8 @@ def test_late_write_of_a_dead_attempt_does_not_replace_what_came_in_between(
     store = open_store(f"s3://{bucket}/out")
     proxy.choose = first("PUT", "part-", Fault.LATE)
     with pytest.raises(CommitStateUnknown):
-        store.commit("000000", "first", OTHER)
-    assert store.commit("000000", "second", TABLE) is True
+        store.commit("000000", "first", OTHER_FILE)
+    assert store.commit("000000", "second", FILE) is True
     proxy.wait_for_late_requests()
     assert pq.read_table(open_source(store.committed()["000000"].path)).equals(TABLE)
 
@@ -69,8 +69,8 @@ def test_store_without_conditional_writes_keeps_one_file_for_a_unit(
 ) -> None:
     proxy.choose = always("PUT", "part-", Fault.UNSUPPORTED)
     store = open_store(f"s3://{bucket}/out")
-    assert store.commit("000000", "first", TABLE) is True
-    assert store.commit("000000", "second", OTHER) is False
+    assert store.commit("000000", "first", FILE) is True
+    assert store.commit("000000", "second", OTHER_FILE) is False
     assert pq.read_table(open_source(store.committed()["000000"].path)).equals(TABLE)
 
 
@@ -80,7 +80,7 @@ def test_half_an_upload_is_never_visible_and_leaves_no_upload_behind(
     proxy.choose = always("PUT", "part-", Fault.CUT_UPLOAD)
     store = open_store(f"s3://{bucket}/out")
     with pytest.raises(CommitStateUnknown, match=r"part-000000\.parquet: the store fails or does"):
-        store.commit("000000", "first", TABLE)
+        store.commit("000000", "first", FILE)
     assert proxy.injected[Fault.CUT_UPLOAD] == 5
     assert store.committed() == {}
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
@@ -129,7 +129,7 @@ def test_denied_request_is_not_repeated(proxy: FaultyProxy, bucket: str, method:
 def test_denied_commit_is_known_not_to_have_happened(proxy: FaultyProxy, bucket: str) -> None:
     proxy.choose = always("PUT", "", Fault.DENY)
     with pytest.raises(CommitError, match=r"cannot write s3://.*denies access") as caught:
-        open_store(f"s3://{bucket}/out").commit("000000", "attempt", TABLE)
+        open_store(f"s3://{bucket}/out").commit("000000", "attempt", FILE)
     assert type(caught.value) is CommitError
 
 
@@ -138,7 +138,7 @@ def test_bucket_that_does_not_exist_is_named(proxy: FaultyProxy) -> None:
     for call in (
         store.committed,
         store.load_manifest,
-        lambda: store.commit("000000", "attempt", TABLE),
+        lambda: store.commit("000000", "attempt", FILE),
         lambda: find_remote_shards("s3://no-such-bucket/in"),
     ):
         with pytest.raises(ConfigError, match=r"no-such-bucket.*: there is no such bucket"):

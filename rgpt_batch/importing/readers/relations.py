@@ -114,6 +114,16 @@ class Relations:
     queries: Table | None
     documents: Table | None
 
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The tables that there are, by name."""
+        named = {
+            "candidates": self.candidates,
+            "queries": self.queries,
+            "documents": self.documents,
+        }
+        return {name: table for name, table in named.items() if table is not None}
+
 
 class Source(Protocol):
     """Somebody's format."""

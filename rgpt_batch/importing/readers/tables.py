@@ -10,6 +10,7 @@ Text files may be compressed with gzip.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,10 +37,10 @@ def open_table(path: str, kind: Kind, spool: Spool) -> Table:
     if Path(path).is_dir() and (files := find_arrow_files(Path(path))):
         return open_arrow(path, files, kind, spool)
     if not Path(path).is_file():
-        return open_parquet(path, kind)
+        return open_parquet([path], kind)
     suffix = Path(path.removesuffix(".gz")).suffix.lower()
     if suffix == ".parquet":
-        return open_parquet(path, kind)
+        return open_parquet([path], kind)
     if suffix == ".arrow":
         return open_arrow(path, [path], kind, spool)
     if suffix in _JSON_LINES:
@@ -53,14 +54,14 @@ def open_table(path: str, kind: Kind, spool: Spool) -> Table:
     )
 
 
-def open_parquet(path: str, kind: Kind) -> Table:
-    """Find the columns of a Parquet file, folder or glob pattern by their usual names.
+def open_parquet(given: Sequence[str], kind: Kind) -> Table:
+    """Find the columns of Parquet files, folders or glob patterns by their usual names.
 
     Raises:
         ConfigError: The path names nothing.
         ShardError: A file is unreadable, or lacks a column.
     """
-    paths = resolve_inputs([path])
+    paths = resolve_inputs(given)
     first = _read_schema(paths[0])
     columns = find_columns(first.names, kind, paths[0])
     for file in paths:
@@ -75,7 +76,8 @@ def open_parquet(path: str, kind: Kind) -> Table:
                     f"{file}: column '{name}' is {schema.field(name).type}, but "
                     f"{first.field(name).type} in {paths[0]}. Cast one of them."
                 )
-    return Table(origin=path, paths=tuple(paths), columns=columns)
+    origin = given[0] if len(given) == 1 else f"{given[0]} and {len(given) - 1} more"
+    return Table(origin=origin, paths=tuple(paths), columns=columns)
 
 
 def _read_schema(file: str) -> pa.Schema:

@@ -1,0 +1,223 @@
+"""One unit, from reading to commit. No Ray in here.
+
+Several units may be in flight in one runner, each on a thread of its own: while the engine scores
+one, the next is read and tokenised and the last one is committed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.engines import create_engine
+from rgpt_batch.errors import EngineOutputError
+from rgpt_batch.input.columns import Columns
+from rgpt_batch.input.pairs import PairBatch, read_pairs
+from rgpt_batch.output import open_store
+from rgpt_batch.output.score_file import Footer, serialize, to_table
+from rgpt_batch.planning.versions import installed_versions
+from rgpt_batch.records import (
+    PreparedPair,
+    QueryLogprobs,
+    Rejection,
+    RejectionReason,
+    ReusedScore,
+    RowResult,
+    TokenizedPair,
+    UnitReport,
+    WorkUnit,
+)
+from rgpt_batch.reuse.index import ScoreIndex
+from rgpt_batch.scoring.pair_hash import pair_hashes
+from rgpt_batch.scoring.protocol import load_protocol
+from rgpt_batch.scoring.score import to_score
+
+
+@dataclass(slots=True, kw_only=True)
+class _UnitRows:
+    """The rows of a unit, read and tokenised; texts are dropped, their hashes stay.
+
+    Attributes:
+        columns: Ids and passed-through columns, batch by batch.
+        pairs: One entry per row.
+        hashes: One entry per row.
+    """
+
+    columns: list[pa.RecordBatch] = field(default_factory=list)
+    pairs: list[PreparedPair] = field(default_factory=list)
+    hashes: list[bytes | None] = field(default_factory=list)
+
+    @property
+    def prompts(self) -> dict[int, TokenizedPair]:
+        """What the engine has to score, by row."""
+        return {row: p for row, p in enumerate(self.pairs) if isinstance(p, TokenizedPair)}
+
+
+class UnitRunner:
+    """A loaded engine and all that it needs to turn units into committed files; see Worker.
+
+    Args:
+        worker: The runner's name in reports.
+        score_index: The file that holds the scores of an earlier job, where these are reused.
+
+    Raises:
+        ConfigError: The tokenizer cannot be used.
+        EngineStartError: The engine does not start.
+    """
+
+    def __init__(
+        self,
+        config: JobConfig,
+        columns: Columns,
+        fingerprint: str,
+        output: str,
+        worker: str,
+        *,
+        score_index: str | None = None,
+    ) -> None:
+        self._config = config
+        self._columns = columns
+        self._fingerprint = fingerprint
+        self._worker = worker
+        self._store = open_store(output)
+        self._versions = installed_versions()
+        self._protocol = load_protocol(config.protocol, config.model)
+        self._score_index = ScoreIndex(score_index) if score_index else None
+        self._engine = create_engine(config)
+        self._engine_lock = threading.Lock()
+
+    def run(self, unit: WorkUnit, crashing_rows: frozenset[int] = frozenset()) -> UnitReport:
+        """Read, tokenise, score and commit one unit.
+
+        Args:
+            unit: What to score.
+            crashing_rows: Rows of the unit, counted from 0, that the engine must not see.
+
+        Raises:
+            ShardError: The rows cannot be read.
+            EngineError: They cannot be scored.
+            CommitError: The scores cannot be published.
+        """
+        started = time.perf_counter()
+        rows = self._read(unit, crashing_rows)
+        prompts = rows.prompts
+        num_dropped = [p.num_dropped_document_tokens for p in prompts.values()]
+        read = time.perf_counter()
+        with self._engine_lock:
+            engine_started = time.perf_counter()
+            logprobs = self._engine.score(list(prompts.values()))
+            engine_finished = time.perf_counter()
+        results = _merge(unit, rows, prompts, logprobs)
+        rejected = Counter(
+            str(r.outcome.reason) for r in results if isinstance(r.outcome, Rejection)
+        )
+        num_reused = sum(isinstance(pair, ReusedScore) for pair in rows.pairs)
+        attempt = uuid.uuid4().hex
+        content = serialize(
+            to_table(
+                rows.columns,
+                results,
+                logprobs=self._config.output.query_token_logprobs,
+                hashes=self._config.output.pair_hash,
+            ),
+            Footer(
+                fingerprint=self._fingerprint,
+                unit_id=unit.unit_id,
+                attempt=attempt,
+                num_rows=len(results),
+                num_rejected=dict(rejected),
+                num_reused=num_reused,
+                model=self._config.model.name,
+                protocol=self._config.protocol.name,
+                engine=self._engine.method,
+                versions=self._versions,
+            ),
+        )
+        committed = self._store.commit(unit.unit_id, attempt, content)
+        finished, finished_at = time.perf_counter(), time.time()
+        return UnitReport(
+            unit_id=unit.unit_id,
+            worker=self._worker,
+            num_rows=len(results),
+            committed=committed,
+            engine=self._engine.method,
+            passed_over=self._engine.passed_over,
+            num_rejected=dict(rejected),
+            num_reused=num_reused,
+            num_prompt_tokens=sum(len(prompt.token_ids) for prompt in prompts.values()),
+            num_dropped_document_tokens=sum(num_dropped),
+            num_truncated_rows=sum(number > 0 for number in num_dropped),
+            read_seconds=read - started,
+            engine_seconds=engine_finished - engine_started,
+            commit_seconds=finished - engine_finished,
+            # Not read from the clock, which may have been set in between.
+            started_at=finished_at - (finished - started),
+            finished_at=finished_at,
+        )
+
+    def probe(self, unit: WorkUnit) -> None:
+        """Read, tokenise and score a unit, to see whether the engine survives; see run."""
+        prompts = self._read(unit, frozenset()).prompts
+        with self._engine_lock:
+            self._engine.score(list(prompts.values()))
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._engine.close()
+
+    def _read(self, unit: WorkUnit, crashing_rows: frozenset[int]) -> _UnitRows:
+        rows = _UnitRows()
+        for batch in read_pairs(unit, self._columns, source=self._config.output.source):
+            hashes = self._hashes(batch)
+            # Not even the tokenizer sees a crashing row: it may be what dies.
+            pairs = [
+                Rejection(reason=RejectionReason.ENGINE_CRASH) if row in crashing_rows else pair
+                for row, pair in enumerate(batch.pairs, start=len(rows.pairs))
+            ]
+            found = self._score_index.find(hashes) if self._score_index else [None] * len(pairs)
+            rows.pairs += self._protocol.tokenize(
+                [known or pair for known, pair in zip(found, pairs, strict=True)]
+            )
+            rows.columns.append(batch.columns)
+            rows.hashes += hashes
+        return rows
+
+    def _hashes(self, batch: PairBatch) -> list[bytes | None]:
+        if self._config.output.pair_hash or self._score_index:
+            return pair_hashes(batch.pairs)
+        return [None] * len(batch.pairs)
+
+
+def _merge(
+    unit: WorkUnit,
+    rows: _UnitRows,
+    prompts: dict[int, TokenizedPair],
+    logprobs: Sequence[QueryLogprobs],
+) -> list[RowResult]:
+    """Give every row its score or its rejection."""
+    if len(logprobs) != len(prompts):
+        raise EngineOutputError(
+            f"unit {unit.unit_id}: the engine answered {len(logprobs)} of {len(prompts)} pairs."
+        )
+    answers = dict(zip(prompts, logprobs, strict=True))
+    results = []
+    for row, (pair, pair_hash) in enumerate(zip(rows.pairs, rows.hashes, strict=True)):
+        if isinstance(pair, TokenizedPair):
+            answer = answers[row]
+            results.append(
+                RowResult(outcome=to_score(pair, answer), logprobs=answer, pair_hash=pair_hash)
+            )
+        elif isinstance(pair, ReusedScore):
+            results.append(
+                RowResult(outcome=pair.score, logprobs=pair.logprobs, pair_hash=pair_hash)
+            )
+        else:
+            results.append(RowResult(outcome=pair))
+    return results
