@@ -20,10 +20,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rgpt_batch.checks.reference import default_tolerance, reference_config
+from rgpt_batch.checks.reference import default_tolerance, deviation, reference_config
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ParityError
 from rgpt_batch.executors import create_executor
@@ -144,12 +143,8 @@ def compare_scores(reference: pa.Table, engine: pa.Table, *, tolerance: float) -
     problems = []
     if not reference["rejection"].equals(engine["rejection"]):
         problems.append("the two reject different pairs")
-    both = pc.and_(pc.is_valid(reference["score"]), pc.is_valid(engine["score"]))
-    scored = engine.filter(both)
-    found = scored["score"].to_numpy().astype(np.float64)
-    expected = reference.filter(both)["score"].to_numpy().astype(np.float64)
-    differences = np.abs(found - expected)
-    largest = float(differences.max(initial=0.0))
+    deviates = deviation(reference["score"].to_pylist(), engine["score"].to_pylist())
+    expected, found, differences = deviates.expected, deviates.found, deviates.differences
     mean = float(differences.mean()) if len(differences) else 0.0
     if not np.isfinite(differences).all():
         problems.append("a score is not finite")
@@ -158,11 +153,11 @@ def compare_scores(reference: pa.Table, engine: pa.Table, *, tolerance: float) -
             problems.append(
                 f"all scores of the {name} are {scores[0]:g}, though the texts are different"
             )
-    if largest > tolerance:
+    if far := deviates.too_far(tolerance):
         worst = int(differences.argmax())
-        (row,) = scored.slice(worst, 1).to_pylist()
+        (row,) = engine.slice(int(deviates.rows[worst]), 1).to_pylist()
         problems.append(
-            f"{int((differences > tolerance).sum()):,} pairs are more than {tolerance:g} nats off; "
+            f"{len(far):,} pairs are more than {tolerance:g} nats off; "
             f"the worst, query '{row['query_id']}' with document '{row['doc_id']}', has score "
             f"{found[worst]:.6f}, the reference says {expected[worst]:.6f}"
         )
@@ -172,8 +167,8 @@ def compare_scores(reference: pa.Table, engine: pa.Table, *, tolerance: float) -
         )
     return Parity(
         num_pairs=engine.num_rows,
-        num_scored=scored.num_rows,
-        max_difference=largest,
+        num_scored=len(deviates.rows),
+        max_difference=deviates.largest,
         mean_difference=mean,
         kendall_tau=_kendall_tau(expected, found),
         tolerance=tolerance,

@@ -1,8 +1,18 @@
-"""The engine that others are checked against, and how far from it a score may be."""
+"""The engine that others are checked against, and how far their scores may be from its."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
 from rgpt_batch.config.options import JobConfig
+from rgpt_batch.engines import create_engine
+from rgpt_batch.records import Rejection, ScorePair, TokenizedPair
+from rgpt_batch.scoring.protocol import load_protocol
+from rgpt_batch.scoring.score import to_score
 
 # |mean logprob - float32 reference|, nats. Measured for SmolLM2-135M: float32 9e-6 and float16
 # 0.007 at most in 100 pairs, bfloat16 0.083 in those and 0.44 in 4,300. In bfloat16 rounding hides
@@ -27,3 +37,74 @@ def default_tolerance(config: JobConfig) -> float:
     is_float32 = config.engine.method in ("transformers", "fake")
     dtype = "float32" if is_float32 else config.model.dtype
     return _TOLERANCES.get(dtype, _TOLERANCES["bfloat16"])
+
+
+class Reference:
+    """The reference engine with the job's protocol, in this process."""
+
+    def __init__(self, config: JobConfig) -> None:
+        self._protocol = load_protocol(config.protocol, config.model)
+        self._engine = create_engine(reference_config(config))
+
+    def scores(self, pairs: Sequence[ScorePair | Rejection]) -> list[float | None]:
+        """Score pairs; None where the pair is rejected."""
+        prepared = self._protocol.tokenize(pairs)
+        prompts = {row: p for row, p in enumerate(prepared) if isinstance(p, TokenizedPair)}
+        answers = dict(zip(prompts, self._engine.score(list(prompts.values())), strict=True))
+        return [
+            to_score(prompts[row], answers[row]).mean_logprob if row in prompts else None
+            for row in range(len(prepared))
+        ]
+
+    def close(self) -> None:
+        """Free the model."""
+        self._engine.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Deviation:
+    """How far scores are from the reference's, row by row.
+
+    Attributes:
+        rejected_by_one: Rows that one side has scored and the other has not.
+        rows: Rows that both have scored, shape (num_scored,).
+        expected: The reference's scores of these rows, nats.
+        found: The scores in question.
+    """
+
+    rejected_by_one: tuple[int, ...]
+    rows: npt.NDArray[np.intp]
+    expected: npt.NDArray[np.float64]
+    found: npt.NDArray[np.float64]
+
+    @property
+    def differences(self) -> npt.NDArray[np.float64]:
+        """|found - expected|, nats, shape (num_scored,)."""
+        return np.abs(self.found - self.expected)
+
+    @property
+    def largest(self) -> float:
+        """The largest difference; 0 where there is none."""
+        return float(self.differences.max(initial=0.0))
+
+    def too_far(self, tolerance: float) -> list[int]:
+        """Places in `rows` whose difference is above the tolerance or not a number."""
+        return np.flatnonzero(~(self.differences <= tolerance)).tolist()
+
+
+def deviation(expected: Sequence[float | None], found: Sequence[float | None]) -> Deviation:
+    """Compare scores with the reference's.
+
+    Args:
+        expected: The reference's, one per row; None where it rejects the row.
+        found: Those in question, of the same rows.
+    """
+    both = list(zip(expected, found, strict=True))
+    pairs = {row: pair for row, pair in enumerate(both) if None not in pair}
+    values = np.array(list(pairs.values()), np.float64).reshape(-1, 2)
+    return Deviation(
+        rejected_by_one=tuple(row for row, (a, b) in enumerate(both) if (a is None) != (b is None)),
+        rows=np.array(list(pairs), np.intp),
+        expected=values[:, 0],
+        found=values[:, 1],
+    )

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rgpt_batch.checks.reference import default_tolerance, reference_config
+from rgpt_batch.checks.reference import Reference, default_tolerance, deviation
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, StorageError
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.footers import read_error
@@ -23,10 +22,9 @@ from rgpt_batch.output import Store
 from rgpt_batch.output.score_file import PAIR_HASH, SCORE_SCHEMA, Footer, read_footer
 from rgpt_batch.output.store import CommittedFile, Listing
 from rgpt_batch.planning.manifest import Manifest
-from rgpt_batch.records import TokenizedPair, WorkUnit
+from rgpt_batch.records import WorkUnit
 from rgpt_batch.scoring.pair_hash import NUM_BYTES, pair_hashes
-from rgpt_batch.scoring.protocol import load_protocol
-from rgpt_batch.scoring.score import MAX_LOGPROB, to_score
+from rgpt_batch.scoring.score import MAX_LOGPROB
 from rgpt_batch.storage.files import open_source, sha256
 
 _REPAIR = "Delete the file and run the job again."
@@ -198,33 +196,27 @@ def _rescore(
     tolerance: float,
 ) -> tuple[float, int, list[str]]:
     """Score the sampled rows with the reference; returns the largest error, a count, problems."""
-    protocol = load_protocol(config.protocol, config.model)
-    engine = create_engine(reference_config(config))
+    reference = Reference(config)
     max_error, num_done = 0.0, 0
     problems = []
-    for unit_id, (unit, rows) in sampled.items():
-        written = pq.read_table(open_source(files[unit_id].path), columns=["score"])[
-            "score"
-        ].to_pylist()
-        pairs = [
-            pair
-            for batch in read_pairs(unit, manifest.columns, source=False)
-            for pair in batch.pairs
-        ]
-        for row in sorted(rows):
-            pair = protocol.tokenize([pairs[row]])[0]
-            num_done += 1
-            if not isinstance(pair, TokenizedPair):
-                if written[row] is not None:
-                    problems.append(f"{files[unit_id].path}: row {row} must be rejected.")
-                continue
-            expected = to_score(pair, engine.score([pair])[0]).mean_logprob
-            error = np.inf if written[row] is None else abs(written[row] - expected)
-            max_error = max(max_error, float(error))
-            if error > tolerance:
-                problems.append(
-                    f"{files[unit_id].path}: row {row} has score {written[row]}, but the float32 "
-                    f"reference gives {expected:.6f} (tolerance {tolerance:g})."
-                )
-    engine.close()
+    for unit_id, (unit, chosen) in sampled.items():
+        path = files[unit_id].path
+        rows = sorted(chosen)
+        batches = read_pairs(unit, manifest.columns, source=False)
+        pairs = [pair for batch in batches for pair in batch.pairs]
+        written = pq.read_table(open_source(path), columns=["score"])["score"].take(rows)
+        found = deviation(reference.scores([pairs[row] for row in rows]), written.to_pylist())
+        num_done += len(rows)
+        max_error = max(max_error, found.largest)
+        for place in found.rejected_by_one:
+            is_scored = written[place].is_valid
+            problems.append(
+                f"{path}: row {rows[place]} must be {'rejected' if is_scored else 'scored'}."
+            )
+        for place in found.too_far(tolerance):
+            problems.append(
+                f"{path}: row {rows[found.rows[place]]} has score {found.found[place]}, but the "
+                f"float32 reference gives {found.expected[place]:.6f} (tolerance {tolerance:g})."
+            )
+    reference.close()
     return max_error, num_done, problems
