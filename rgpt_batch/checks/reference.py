@@ -89,7 +89,7 @@ class Deviation:
 
     def too_far(self, tolerance: float) -> list[int]:
         """Places in `rows` whose difference is above the tolerance or not a number."""
-        return np.flatnonzero(~(self.differences <= tolerance)).tolist()
+        return [int(place) for place in np.flatnonzero(~(self.differences <= tolerance))]
 
 
 def deviation(expected: Sequence[float | None], found: Sequence[float | None]) -> Deviation:
