@@ -1,8 +1,8 @@
 """From what a search engine leaves to pair shards that are ready to score.
 
-source   formats/*             files of one format → three relations
-check    joining.Join          duplicate ids, unknown ids
-join     joining.Join          one DuckDB query, out of core, ordered by query or document
+source   sources/*             files of one format → three relations
+check    join.Join             duplicate ids, unknown ids
+join     join.Join             one DuckDB query, out of core, ordered by query or document
 shards   ShardWriter           zstd Parquet in a hidden folder
 publish  one rename            the output folder is there with all its rows, or not at all
 """

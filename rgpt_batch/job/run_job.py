@@ -52,7 +52,7 @@ def run_job(
         inputs: Files, folders or glob patterns. With tables, the one table of candidates.
         output: A folder; created if missing.
         on_change: What to do where the folder holds the work of a job with another fingerprint.
-        tables: Where the texts are, if the input has ids alone; see joined_input.
+        tables: Where the texts are, if the input has ids alone; see importing.joined.
         reuse: The output folder of an earlier job. Pairs with the same texts get its scores.
         quiet: Show no progress.
 

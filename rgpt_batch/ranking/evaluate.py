@@ -5,7 +5,7 @@ them. Means are over all judged queries, as trec_eval -c: one without results co
 documents count as not relevant.
 
 Which order is evaluated: a Parquet ranking's `rank`; of scored pairs the order that `rank` gives
-them; of a TREC run that of trec_eval (see formats.trec). So the numbers are those that trec_eval
+them; of a TREC run that of trec_eval (see ranking.trec). So the numbers are those that trec_eval
 prints for the same file, ties included.
 
 Intervals are percentile bootstrap intervals: queries are drawn with replacement 10,000 times, the

@@ -99,7 +99,7 @@ def rank(
     """Write the best pairs of every query, by query_id and rank, in one atomic step.
 
     A Parquet ranking has the columns query_id, doc_id, rank (int32 from 1) and score, and after a
-    fusion also ql_score and first_stage_score. See formats.trec for TREC runs.
+    fusion also ql_score and first_stage_score. See ranking.trec for TREC runs.
 
     Args:
         scored: Output folders of `score`, Parquet files or patterns.
@@ -109,7 +109,7 @@ def rank(
         tag: Name of a TREC run.
         score_column: What to rank by, higher first.
         keep_rejected: Rank pairs without a score last instead of leaving them out.
-        duplicates: See pair_tables.load_pairs.
+        duplicates: See ranking.tables.load_pairs.
         fusion: Adds first-stage scores.
         memory_gib: What DuckDB may hold in memory.
         temp_folder: Where DuckDB puts what does not fit.

@@ -158,7 +158,7 @@ def gather(
         store: The output folder.
         qrels: Judgements; adds quality.
         baseline: A run or a scored output to compare with.
-        metrics: See evaluation.evaluate.
+        metrics: See ranking.evaluate.
         price_per_hour: Of one worker's GPUs; adds cost.
         memory_gib: What DuckDB may hold in memory.
         temp_folder: Where DuckDB puts what does not fit.

@@ -1,4 +1,4 @@
-"""How good the ranking is, query by query: what evaluation.evaluate finds, and queries' texts."""
+"""How good the ranking is, query by query: what ranking.evaluate finds, and queries' texts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def assess(
     """Evaluate a complete output.
 
     Raises:
-        ConfigError, ShardError: See evaluation.evaluate.
+        ConfigError, ShardError: See ranking.evaluate.
     """
     found = evaluate(output, qrels, baseline=baseline, metrics=metrics)
     changes = _changes(found)

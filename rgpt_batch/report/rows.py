@@ -141,7 +141,7 @@ def row_facts(
     """Read the columns of all committed files once or twice each.
 
     Args:
-        connection: See pair_tables.open_database.
+        connection: See database.open_database.
         files: At least one, of units of the manifest.
         manifest: Tells where rows come from.
     """
