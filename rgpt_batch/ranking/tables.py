@@ -36,7 +36,7 @@ def load_pairs(
     duplicates: Duplicates = "error",
     query_ids: Sequence[str] | None = None,
 ) -> int:
-    """Load Parquet files as a table of pairs; ids may have any of the names in input.columns.ALIASES.
+    """Load Parquet files as a table of pairs; ids by any of their usual names.
 
     Rows without an id, whose page was unreadable when they were scored, are left out.
 

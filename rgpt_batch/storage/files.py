@@ -20,7 +20,7 @@ Source = str | IO[bytes]
 
 
 def find_remote_shards(argument: str) -> list[str]:
-    """Expand a URI of a file, a folder or a glob pattern, as input.find.resolve_inputs does for paths.
+    """Expand a URI of a file, a folder or a glob pattern, as input.find does for paths.
 
     Returns:
         URIs by name; none where nothing matches.
