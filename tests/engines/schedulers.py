@@ -11,6 +11,10 @@ from tests.engines import scheduling
 
 
 class _Counts:
+    def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(vllm_config, *args, **kwargs)  # type: ignore[call-arg]
+        scheduling.configs.append(vllm_config)
+
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         output = super().schedule(*args, **kwargs)  # type: ignore[misc]
         scheduling.scheduled.append(output.total_num_scheduled_tokens)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 CAPPED = "tests.engines.schedulers.CountingCappedScheduler"
 UNCAPPED = "tests.engines.schedulers.CountingScheduler"
 
+configs: list[Any] = []
 preempted: list[str] = []
 scheduled: list[int] = []
 
 
 def reset() -> None:
+    configs.clear()
     preempted.clear()
     scheduled.clear()
+
+
+def vllm_config() -> Any:
+    """What the last engine runs with."""
+    return configs[-1]
 
 
 def num_preemptions() -> int:

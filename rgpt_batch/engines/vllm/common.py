@@ -73,6 +73,28 @@ def with_room_for_a_token(args: dict[str, Any]) -> dict[str, Any]:
     return args | {"max_model_len": length, "hf_overrides": overrides}
 
 
+def with_attention_for_alibi(args: dict[str, Any]) -> dict[str, Any]:
+    """Choose FlashAttention 2 for a model with ALiBi, unless the caller has chosen a version.
+
+    Of FlashAttention, only version 2 computes ALiBi. On Hopper GPUs, which have version 3 as well,
+    vLLM (0.26 to 0.33) takes 2 for the layers, plans its steps for 3, and fails at the first one.
+    """
+    from vllm import EngineArgs
+
+    if not computes_alibi(EngineArgs(**args).create_model_config().hf_text_config):
+        return args
+    given = args.get("attention_config") or {}
+    return args | {"attention_config": {"flash_attn_version": 2, **given}}
+
+
+def computes_alibi(hf_config: Any) -> bool:
+    """Tell from config.json whether vLLM computes ALiBi: Bloom always, Falcon and MPT if set."""
+    mpt = getattr(hf_config, "attn_config", None) or {}
+    mpt_alibi = mpt.get("alibi") if isinstance(mpt, dict) else getattr(mpt, "alibi", False)
+    is_bloom = hf_config.model_type == "bloom"
+    return bool(is_bloom or getattr(hf_config, "alibi", False) or mpt_alibi)
+
+
 def prefix_cache_args(config: JobConfig) -> dict[str, Any]:
     """Collect the arguments of vllm.EngineArgs for an engine that reads the prefix cache."""
     from vllm.platforms import current_platform

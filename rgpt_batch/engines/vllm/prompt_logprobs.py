@@ -28,19 +28,20 @@ class PromptLogprobsEngine:
 
     def __init__(self, config: JobConfig) -> None:
         common.set_environment()
-        args = common.engine_args(
-            config,
-            max_model_len=config.protocol.max_tokens,
-            # Requests for prompt logprobs never read the prefix cache.
-            enable_prefix_caching=False,
-        )
         try:
             from vllm import LLM, SamplingParams
 
             from rgpt_batch.engines.vllm import models
 
             models.register()
-            self._llm: Any = LLM(**common.with_room_for_a_token(args))
+            args = common.engine_args(
+                config,
+                max_model_len=config.protocol.max_tokens,
+                # Requests for prompt logprobs never read the prefix cache.
+                enable_prefix_caching=False,
+            )
+            args = common.with_room_for_a_token(args)
+            self._llm: Any = LLM(**common.with_attention_for_alibi(args))
         except Exception as error:
             raise common.start_error(config, error) from error
         self._params = SamplingParams(

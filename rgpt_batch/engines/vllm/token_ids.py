@@ -113,7 +113,8 @@ def _start(config: JobConfig) -> Any:
         max_model_len=config.protocol.max_tokens,
         **common.prefix_cache_args(config),
     )
-    return LLM(**common.with_room_for_a_token(args))
+    args = common.with_room_for_a_token(args)
+    return LLM(**common.with_attention_for_alibi(args))
 
 
 def _sampling_params(pair: TokenizedPair, read_cache: bool) -> Any:
