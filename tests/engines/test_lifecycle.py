@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rgpt_batch.engines import create_engine
+from rgpt_batch.engines import create_engine, vllm_common
 from rgpt_batch.errors import EngineStartError
 from tests.engines.configs import MAX_LENGTH, METHODS, float32_config, open_engine
 from tests.engines.pairs import PAIRS, TOLERANCE, make_pair
@@ -112,6 +113,17 @@ def test_a_bloom_whose_head_contradicts_its_config_is_refused(
     set_config(folder, tie_word_embeddings=True)
     with pytest.raises(EngineStartError, match="Set tie_word_embeddings to false"):
         create_engine(float32_config(folder, allow_pickled_weights=True))
+
+
+@pytest.mark.parametrize("given", [None, "tf32"])
+def test_triton_multiplies_float32_in_full_unless_the_user_says_otherwise(
+    given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_F32_DEFAULT", given or "")
+    if given is None:
+        monkeypatch.delenv("TRITON_F32_DEFAULT")
+    vllm_common.set_environment()
+    assert os.environ["TRITON_F32_DEFAULT"] == (given or "ieee")
 
 
 @pytest.mark.vllm

@@ -20,6 +20,8 @@ def set_environment() -> None:
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # Float32 attention on GPUs is Triton's, which would multiply in tf32. Other dtypes do not ask.
+    os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")
 
 
 def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
