@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from rgpt_batch.engines import create_engine, vllm_common
 from rgpt_batch.errors import EngineStartError
+from tests.conftest import ROOT
 from tests.engines.configs import MAX_LENGTH, METHODS, float32_config, open_engine
 from tests.engines.pairs import PAIRS, TOLERANCE, make_pair
 from tests.models import set_config
@@ -34,6 +37,47 @@ def test_an_engine_starts_again_after_another_was_closed(method: str, tiny_llama
         engine.close()
     for first, second in zip(*answers, strict=True):
         np.testing.assert_allclose(second.values, first.values, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.vllm
+def test_an_engine_that_was_closed_leaves_cuda_graphs_to_the_next(tiny_llama: Path) -> None:
+    # One start, 10 s on two cores. On CPU nothing captures graphs, so the test forbids them, as an
+    # engine on a GPU does when it has captured its own.
+    from vllm.compilation import monitor
+
+    with open_engine(float32_config(tiny_llama)):
+        monitor.set_cudagraph_capturing_enabled(False)
+        with pytest.raises(RuntimeError, match="capturing"):
+            monitor.validate_cudagraph_capturing_enabled()
+    monitor.validate_cudagraph_capturing_enabled()
+
+
+@pytest.mark.vllm
+def test_without_vllm_an_engine_says_so(tiny_llama: Path, tmp_path: Path) -> None:
+    # In a new process, which has not imported vLLM yet.
+    (tmp_path / "vllm.py").write_text("raise ImportError('no vLLM is installed')")
+    code = """
+import sys
+from pathlib import Path
+from rgpt_batch.engines import create_engine
+from rgpt_batch.errors import EngineStartError
+from tests.engines.configs import float32_config
+
+for method in ("query-rows", "token-ids", "prompt-logprobs"):
+    try:
+        create_engine(float32_config(Path(sys.argv[1]), method))
+    except EngineStartError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tiny_llama],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout.count("no vLLM is installed") == 3, done.stderr
 
 
 def remove_weights(folder: Path) -> None:

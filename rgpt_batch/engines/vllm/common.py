@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from pydantic import ValidationError
@@ -137,6 +138,10 @@ def shut_down(engine: Any) -> None:
     Left to the garbage collector, the old engine could tear down the process groups of the next.
     """
     engine.engine_core.shutdown()
+    # Model runner V1 forbids CUDA graphs when it has captured its own; V2 never allows them again.
+    monitor = sys.modules.get("vllm.compilation.monitor")
+    if allow := getattr(monitor, "set_cudagraph_capturing_enabled", None):
+        allow(True)
 
 
 def settle_threads() -> None:
