@@ -14,6 +14,7 @@ import numpy as np
 from rgpt_batch.config.options import ModelConfig
 from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
+from rgpt_batch.scoring.torch_builds import wrong_builds
 
 
 class TransformersEngine:
@@ -40,7 +41,8 @@ class TransformersEngine:
             )
         except Exception as error:
             # safetensors, pickle and remote code raise exceptions of their own.
-            raise EngineStartError(f"cannot load model '{config.name}': {error}") from error
+            cause = ". ".join(filter(None, [str(error).rstrip("."), wrong_builds()]))
+            raise EngineStartError(f"cannot load model '{config.name}': {cause}") from error
         if missing := sorted(loading["missing_keys"]):
             # transformers would go on with random numbers in their place.
             raise EngineStartError(

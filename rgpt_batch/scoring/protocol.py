@@ -32,6 +32,7 @@ from rgpt_batch.records import (
     TokenizedPair,
 )
 from rgpt_batch.scoring.model_files import check_tokenizer
+from rgpt_batch.scoring.torch_builds import wrong_builds
 
 # eval.py leaves this many tokens free.
 _EVAL_MARGIN = 10
@@ -105,9 +106,9 @@ def load_tokenizer(model: ModelConfig) -> Any:
         raise
     except Exception as error:
         # A damaged tokenizer.json comes as a bare Exception from the tokenizers library.
-        raise ConfigError(
-            f"cannot load the tokenizer of '{name}': {error}. Check model.name and model.tokenizer."
-        ) from error
+        cause = str(error).rstrip(".")
+        advice = " ".join(filter(None, [wrong_builds(), "Check model.name and model.tokenizer."]))
+        raise ConfigError(f"cannot load the tokenizer of '{name}': {cause}. {advice}") from error
     if not tokenizer.is_fast:
         raise ConfigError(
             f"the tokenizer of '{name}' has no fast implementation, which truncation needs. "

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from rgpt_batch import __version__
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import EngineStartError
+from rgpt_batch.scoring.torch_builds import wrong_builds
 
 
 def set_environment() -> None:
@@ -166,7 +167,8 @@ def start_error(config: JobConfig, error: Exception) -> EngineStartError:
     advice = "Set VLLM_LOGGING_LEVEL=INFO to see vLLM's log."
     if "derived max_model_len" in str(cause):
         advice = "Lower protocol.max_length to the number of positions that the model has."
+    # In the first line, which is what `auto` passes on.
+    causes = ". ".join(filter(None, [f"{type(error).__name__}: {cause}", wrong_builds()]))
     return EngineStartError(
-        f"vLLM cannot start with model '{config.model.name}': {type(error).__name__}: {cause}\n"
-        f"{advice}"
+        f"vLLM cannot start with model '{config.model.name}': {causes}\n{advice}"
     )

@@ -165,7 +165,7 @@ def _start(config: JobConfig) -> Any:
             "vLLM's workers do not find rgpt_batch's models, because the package is not installed "
             "as it is now. Install it again: pip install --no-deps -e ."
         )
-    args = vllm_common.with_attention_for_alibi(_engine_args(config))
+    args = common.with_attention_for_alibi(_engine_args(config))
     return LLMEngine.from_engine_args(EngineArgs(**args))
 
 
