@@ -205,6 +205,8 @@ def finish(run: Run) -> JobSummary:
                 files=files,
             )
         )
+    elif problems and listing.is_declared:
+        run.store.withdraw_false_success()
     pairs_per_second, _, _ = tally.rates()
     return JobSummary(
         output=run.store.location,

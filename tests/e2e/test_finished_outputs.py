@@ -116,6 +116,15 @@ def test_a_record_that_cannot_be_written_is_a_warning(job, finish, clean_rows, t
     assert json.loads(record.read_text())["state"] == "complete"
 
 
+def test_success_is_withdrawn_where_a_file_goes_while_the_command_runs(job, finished, start_paused):
+    process, go_on = start_paused(job.score(finished), "os.rename run-")
+    (finished / "part-000003.parquet").unlink()
+    go_on()
+    assert process.wait() == 3, process.output
+    assert "1 of 24 units (4 rows) are not scored" in process.output
+    assert not (finished / "_SUCCESS").exists()
+
+
 # Two runs
 
 
