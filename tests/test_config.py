@@ -85,7 +85,7 @@ def test_tokenizer_is_the_models_unless_it_is_named() -> None:
 def test_configuration_cannot_be_changed_after_loading() -> None:
     config = load_config(None, ("model.name=m",))
     with pytest.raises(ValidationError, match="frozen"):
-        config.model.name = "other"
+        config.model.name = "other"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)

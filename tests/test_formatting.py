@@ -1,5 +1,7 @@
 """What is told about a running job."""
 
+from __future__ import annotations
+
 import time
 from dataclasses import replace
 
@@ -10,7 +12,7 @@ from tests.executors.workers import make_units, report
 
 
 @pytest.mark.parametrize("jump", [-86_400.0, 0.0, 86_400.0])
-def test_the_speed_does_not_depend_on_clocks_that_are_set(jump):
+def test_the_speed_does_not_depend_on_clocks_that_are_set(jump: float) -> None:
     tally = Tally(num_units=2, num_rows=10)
     now = time.time() + jump
     for unit in make_units(2):

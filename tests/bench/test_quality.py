@@ -35,11 +35,22 @@ def sets(tmp_path: Path, write_pairs: Callable[..., Path]) -> Path:
 
 def measure(sets: Path, model: Path, *options: str) -> subprocess.CompletedProcess[str]:
     work, results = sets.parent / "work", sets.parent / "results"
+    command: list[str | Path] = [
+        sys.executable,
+        "benchmarks/quality.py",
+        sets,
+        "--work",
+        work,
+        "--results",
+        results,
+        "--model",
+        model,
+        "-o",
+        "engine.method=fake",
+        *options,
+    ]
     return subprocess.run(
-        [
-            *(sys.executable, "benchmarks/quality.py", sets, "--work", work, "--results", results),
-            *("--model", model, "-o", "engine.method=fake", *options),
-        ],
+        command,
         capture_output=True,
         text=True,
         cwd=ROOT,

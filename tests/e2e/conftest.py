@@ -17,7 +17,10 @@ import yaml
 from tests.e2e.outputs import read_output
 from tests.e2e.processes import Process, rgpt_batch, started
 
+Command = list[str | Path]
 Start = Callable[..., Process]
+Finish = Callable[..., tuple[int, str]]
+ReadStatus = Callable[[Path], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class Job:
     num_rejected: int = 3
     slow: tuple[str, ...] = ("-o", "engine.fake_seconds_per_pair=0.05")
 
-    def score(self, output: Path, *options: str | Path) -> list[str | Path]:
+    def score(self, output: Path, *options: str | Path) -> Command:
         """The command that scores it with the local executor, or what the options say."""
         return rgpt_batch(
             "score", "-c", self.config, "-i", self.pairs, "--output", output, *options
@@ -118,7 +121,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start commands; see Process. At the end of the test nothing of them is left."""
     with ExitStack() as stack:
 
-        def start_one(command: list[str | Path], **options: Any) -> Process:
+        def start_one(command: Command, **options: Any) -> Process:
             log = tmp_path / f"log-{len(list(tmp_path.glob('log-*')))}"
             return stack.enter_context(started(command, log, **options))
 
@@ -126,10 +129,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def finish(start: Start) -> Callable[..., tuple[int, str]]:
+def finish(start: Start) -> Finish:
     """Run a command to its end; returns the exit code and all that it said."""
 
-    def finish_one(command: list[str | Path], **options: Any) -> tuple[int, str]:
+    def finish_one(command: Command, **options: Any) -> tuple[int, str]:
         process = start(command, **options)
         code = process.wait()
         assert "Traceback" not in process.output
@@ -139,7 +142,7 @@ def finish(start: Start) -> Callable[..., tuple[int, str]]:
 
 
 @pytest.fixture
-def read_status() -> Callable[[Path], dict[str, Any]]:
+def read_status() -> ReadStatus:
     """Read status.json of an output folder."""
 
     def read(output: Path) -> dict[str, Any]:

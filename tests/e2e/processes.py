@@ -170,6 +170,11 @@ def rgpt_batch(*arguments: str | Path) -> list[str | Path]:
     return [sys.executable, "-m", "rgpt_batch", *arguments]
 
 
+def has_parts(output: Path, number: int) -> bool:
+    """Tell whether so many files are committed."""
+    return len(parts(output)) >= number
+
+
 def parts(output: Path) -> list[Path]:
     """The committed files of an output folder."""
     return sorted(output.glob("part-*.parquet"))

@@ -1,5 +1,7 @@
 """plan, status, verify, and what `score` shows on the way."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -8,13 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 from rgpt_batch.output.score_file import read_footer
 from tests.conftest import ROOT
+from tests.e2e.conftest import Finish, Job, ReadStatus, Start
 from tests.e2e.processes import parts, rgpt_batch
 
 # 12:34:56 scoring: 20 of 96 pairs, 58.1 pairs/s, 1,613 tokens/s, 3 rejected, 1s left
@@ -25,12 +31,14 @@ LINE = re.compile(
 )
 
 
-def facts(said):
+def facts(said: str) -> Any:
     """Parse `name   value` lines."""
     return dict(line.split(maxsplit=1) for line in said.splitlines() if "  " in line)
 
 
-def test_plan_counts_rows_units_and_tokens_and_writes_nothing(job, finish, clean_rows, tmp_path):
+def test_plan_counts_rows_units_and_tokens_and_writes_nothing(
+    job: Job, finish: Finish, clean_rows: pa.Table, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     command = rgpt_batch("plan", "-c", job.config, "-i", job.pairs, "--output", output)
     # With few units, the sample takes rows from all of them.
@@ -51,7 +59,9 @@ def test_plan_counts_rows_units_and_tokens_and_writes_nothing(job, finish, clean
     assert not output.exists()
 
 
-def test_plan_knows_what_is_done_and_how_fast_it_was(job, finish, clean_output, tmp_path):
+def test_plan_knows_what_is_done_and_how_fast_it_was(
+    job: Job, finish: Finish, clean_output: Path, tmp_path: Path
+) -> None:
     output = shutil.copytree(clean_output, tmp_path / "scored")
     for part in parts(output)[:6]:
         part.unlink()
@@ -75,14 +85,16 @@ def test_plan_knows_what_is_done_and_how_fast_it_was(job, finish, clean_output, 
         (["--protocol", "card"], 40),
     ],
 )
-def test_another_protocol_comes_with_its_own_limit(job, finish, tmp_path, options, max_tokens):
+def test_another_protocol_comes_with_its_own_limit(
+    job: Job, finish: Finish, tmp_path: Path, options: tuple[str, ...], max_tokens: int
+) -> None:
     command = rgpt_batch("plan", "-c", job.config, "-i", job.pairs, "--output", tmp_path / "scored")
     code, said = finish([*command, *options])
     assert code == 0
     assert facts(said)["truncated"].endswith(f"sampled rows, at {max_tokens} tokens")
 
 
-def test_plan_names_its_cost(job, finish, tmp_path):
+def test_plan_names_its_cost(job: Job, finish: Finish, tmp_path: Path) -> None:
     command = rgpt_batch("plan", "-c", job.config, "-i", job.pairs, "--output", tmp_path / "scored")
     options = ["--pairs-per-second", "0.01", "--price-per-hour", "3", "--sample", "8"]
     code, said = finish([*command, *options])
@@ -90,7 +102,9 @@ def test_plan_names_its_cost(job, finish, tmp_path):
     assert facts(said)["time"].endswith("2.67 worker-hours, cost 8.00")
 
 
-def test_status_during_and_after_a_run(job, start, finish, tmp_path, read_status):
+def test_status_during_and_after_a_run(
+    job: Job, start: Start, finish: Finish, tmp_path: Path, read_status: ReadStatus
+) -> None:
     output = tmp_path / "scored"
     process = start([*job.score(output), *job.slow])
     process.wait_until(lambda: (output / "_rgpt" / "status.json").exists())
@@ -112,6 +126,7 @@ def test_status_during_and_after_a_run(job, start, finish, tmp_path, read_status
         "scoring",
     }
 
+    assert asked is not None
     (text_code, text), (json_code, as_json) = asked
     assert text_code == json_code == 0
     assert facts(text)["state"] == "running: scoring"
@@ -137,7 +152,9 @@ def test_status_during_and_after_a_run(job, start, finish, tmp_path, read_status
     assert after["failed_units"] == {}
 
 
-def test_status_of_a_job_that_was_killed_does_not_say_that_it_runs(job, start, finish, tmp_path):
+def test_status_of_a_job_that_was_killed_does_not_say_that_it_runs(
+    job: Job, start: Start, finish: Finish, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     process = start([*job.score(output), *job.slow])
     process.wait_until(lambda: len(parts(output)) >= 2)
@@ -153,7 +170,9 @@ def test_status_of_a_job_that_was_killed_does_not_say_that_it_runs(job, start, f
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])
-def test_a_folder_without_a_job_is_a_clear_error(command, finish, tmp_path):
+def test_a_folder_without_a_job_is_a_clear_error(
+    command: str, finish: Finish, tmp_path: Path
+) -> None:
     for folder in (tmp_path / "missing", tmp_path / "empty", tmp_path / "other"):
         if folder.name != "missing":
             folder.mkdir()
@@ -165,7 +184,7 @@ def test_a_folder_without_a_job_is_a_clear_error(command, finish, tmp_path):
         assert re.search("does not exist|no job", said), said
 
 
-def test_verify_finds_nothing_wrong_with_a_good_output(finish, clean_output):
+def test_verify_finds_nothing_wrong_with_a_good_output(finish: Finish, clean_output: Path) -> None:
     code, said = finish(rgpt_batch("verify", clean_output, "--sample", "10"))
     assert code == 0
     assert facts(said)["checked"] == "24 files, 96 rows"
@@ -173,7 +192,9 @@ def test_verify_finds_nothing_wrong_with_a_good_output(finish, clean_output):
     assert re.match(r"\d+ rows, largest difference", facts(said)["rescored"])
 
 
-def test_verify_exits_3_and_names_what_is_wrong(finish, clean_output, tmp_path):
+def test_verify_exits_3_and_names_what_is_wrong(
+    finish: Finish, clean_output: Path, tmp_path: Path
+) -> None:
     output = shutil.copytree(clean_output, tmp_path / "scored")
     missing, damaged, *_ = parts(output)
     missing.unlink()
@@ -187,7 +208,9 @@ def test_verify_exits_3_and_names_what_is_wrong(finish, clean_output, tmp_path):
     assert "problems" in facts(said)["result"]
 
 
-def test_without_a_terminal_there_is_a_line_at_the_start_and_one_at_the_end(job, finish, tmp_path):
+def test_without_a_terminal_there_is_a_line_at_the_start_and_one_at_the_end(
+    job: Job, finish: Finish, tmp_path: Path
+) -> None:
     code, said = finish(
         [*job.score(tmp_path / "scored"), "-o", "engine.fake_seconds_per_pair=0.02"]
     )
@@ -200,14 +223,16 @@ def test_without_a_terminal_there_is_a_line_at_the_start_and_one_at_the_end(job,
     assert (last["done"], last["rejected"], last["eta"]) == ("96", "3", None)
 
 
-def test_quiet_shows_the_result_alone(job, finish, tmp_path):
+def test_quiet_shows_the_result_alone(job: Job, finish: Finish, tmp_path: Path) -> None:
     code, said = finish(job.score(tmp_path / "scored", "--quiet"))
     assert code == 0
     assert "pairs," not in said
     assert "96, of which 96 in this run" in said
 
 
-def test_a_terminal_shows_a_bar_that_reaches_the_end(job, start, tmp_path):
+def test_a_terminal_shows_a_bar_that_reaches_the_end(
+    job: Job, start: Start, tmp_path: Path
+) -> None:
     process = start([*job.score(tmp_path / "scored"), *job.slow], terminal=True)
     assert process.wait() == 0, process.output
     # The last state of the bar, without the control sequences.
@@ -230,7 +255,9 @@ BLOCK = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED!r}))"
         "from rgpt_batch.cli import main; main(['score', '--help'])",
     ],
 )
-def test_the_package_and_its_help_need_no_heavy_library(code, record_property):
+def test_the_package_and_its_help_need_no_heavy_library(
+    code: int, record_property: Callable[[str, object], None]
+) -> None:
     began = time.perf_counter()
     process = subprocess.run(
         [sys.executable, "-c", f"{BLOCK}; {code}"],
@@ -245,7 +272,7 @@ def test_the_package_and_its_help_need_no_heavy_library(code, record_property):
     assert process.returncode == 0, process.stderr
 
 
-def test_every_option_explains_itself(finish):
+def test_every_option_explains_itself(finish: Finish) -> None:
     for command in ("score", "plan", "status", "verify"):
         _, said = finish(rgpt_batch(command, "--help"))
         options = re.split(r"\n  (?=-)", said.split("Options:\n")[1].split("\n\n")[0])
@@ -255,7 +282,9 @@ def test_every_option_explains_itself(finish):
         assert "Example: rgpt-batch" in said
 
 
-def test_the_nightly_script_scores_and_verifies_and_passes_exit_codes_on(job, finish, tmp_path):
+def test_the_nightly_script_scores_and_verifies_and_passes_exit_codes_on(
+    job: Job, finish: Finish, tmp_path: Path
+) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     script = [ROOT / "jobs" / "nightly.sh", job.config, job.pairs]
     code, said = finish([*script, tmp_path / "scored"], environment={"PATH": path})

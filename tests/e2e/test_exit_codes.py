@@ -1,20 +1,23 @@
 """What the shell sees: 0, 1, 2, 3, and messages that say what to do. Signals: test_signals.py."""
 
+from __future__ import annotations
+
 import json
 import shutil
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.output.score_file import read_footer
-from tests.e2e.conftest import write_job, write_shard
+from tests.e2e.conftest import Finish, Job, Start, write_job, write_shard
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import parts, rgpt_batch
 from tests.models import fill_head, save_tiny_llama
 
 
 @pytest.fixture
-def own_job(tmp_path, tiny_tokenizer):
+def own_job(tmp_path: Path, tiny_tokenizer: Path) -> Job:
     """A job whose input the test may change."""
     return write_job(tmp_path / "job", tiny_tokenizer)
 
@@ -33,20 +36,22 @@ def own_job(tmp_path, tiny_tokenizer):
         (["-o", "executor.num_workers=2"], "the local executor runs one worker"),
     ],
 )
-def test_wrong_usage_exits_2_and_names_the_culprit(options, message, job, finish, tmp_path):
+def test_wrong_usage_exits_2_and_names_the_culprit(
+    options: tuple[str, ...], message: str, job: Job, finish: Finish, tmp_path: Path
+) -> None:
     code, said = finish(job.score(tmp_path / "scored", *options))
     assert code == 2
     assert message in " ".join(said.split())
     assert parts(tmp_path / "scored") == []
 
 
-def test_missing_options_exit_2(finish):
+def test_missing_options_exit_2(finish: Finish) -> None:
     code, said = finish(rgpt_batch("score"))
     assert code == 2
     assert "Missing option" in said
 
 
-def test_a_folder_of_others_is_left_alone(job, finish, tmp_path):
+def test_a_folder_of_others_is_left_alone(job: Job, finish: Finish, tmp_path: Path) -> None:
     output = tmp_path / "thesis"
     output.mkdir()
     (output / "chapter-1.tex").write_text("…")
@@ -57,14 +62,18 @@ def test_a_folder_of_others_is_left_alone(job, finish, tmp_path):
     assert [path.name for path in output.iterdir()] == ["chapter-1.tex"]
 
 
-def test_an_output_that_cannot_be_a_folder_is_an_error_without_a_traceback(job, finish, tmp_path):
+def test_an_output_that_cannot_be_a_folder_is_an_error_without_a_traceback(
+    job: Job, finish: Finish, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("…")
     code, said = finish(job.score(tmp_path / "file" / "scored"))
     assert code in (1, 2)
     assert str(tmp_path / "file") in said
 
 
-def test_a_complete_job_is_not_scored_again(job, finish, clean_output, tmp_path):
+def test_a_complete_job_is_not_scored_again(
+    job: Job, finish: Finish, clean_output: Path, tmp_path: Path
+) -> None:
     output = shutil.copytree(clean_output, tmp_path / "scored")
     before = identities(output)
     code, said = finish(job.score(output))
@@ -75,8 +84,8 @@ def test_a_complete_job_is_not_scored_again(job, finish, clean_output, tmp_path)
 
 
 def test_another_job_in_the_folder_is_refused_with_what_differs(
-    job, finish, clean_output, tmp_path
-):
+    job: Job, finish: Finish, clean_output: Path, tmp_path: Path
+) -> None:
     output = shutil.copytree(clean_output, tmp_path / "scored")
     before = identities(output)
     code, said = finish(job.score(output, "--max-length", "30", "--protocol", "eval"))
@@ -87,7 +96,9 @@ def test_another_job_in_the_folder_is_refused_with_what_differs(
     assert identities(output) == before
 
 
-def test_options_that_change_no_score_do_not_matter(job, finish, clean_output, tmp_path):
+def test_options_that_change_no_score_do_not_matter(
+    job: Job, finish: Finish, clean_output: Path, tmp_path: Path
+) -> None:
     output = shutil.copytree(clean_output, tmp_path / "scored")
     code, _ = finish(
         job.score(output, "-o", "engine.max_num_seqs=7", "-o", "executor.units_in_flight=1")
@@ -95,7 +106,9 @@ def test_options_that_change_no_score_do_not_matter(job, finish, clean_output, t
     assert code == 0
 
 
-def test_overwrite_leaves_no_old_row(job, finish, clean_output, tmp_path):
+def test_overwrite_leaves_no_old_row(
+    job: Job, finish: Finish, clean_output: Path, tmp_path: Path
+) -> None:
     output = shutil.copytree(clean_output, tmp_path / "scored")
     # Fewer units than before: old files with higher numbers must go.
     options = ["--max-length", "30", "-o", "units.max_rows=32", "--on-change", "overwrite"]
@@ -112,7 +125,7 @@ def test_overwrite_leaves_no_old_row(job, finish, clean_output, tmp_path):
     assert row_differences(read_output(fresh), read_output(output)) == []
 
 
-def test_a_changed_input_file_is_refused(own_job, finish, tmp_path):
+def test_a_changed_input_file_is_refused(own_job: Job, finish: Finish, tmp_path: Path) -> None:
     output = tmp_path / "scored"
     assert finish(own_job.score(output))[0] == 0
     shard = own_job.pairs / "pairs-1.parquet"
@@ -123,8 +136,8 @@ def test_a_changed_input_file_is_refused(own_job, finish, tmp_path):
 
 
 def test_failed_units_exit_3_without_success_and_the_next_run_completes(
-    own_job, start, finish, tmp_path
-):
+    own_job: Job, start: Start, finish: Finish, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     shard = own_job.pairs / "pairs-1.parquet"
     process = start([*own_job.score(output), *own_job.slow])
@@ -156,7 +169,9 @@ def test_failed_units_exit_3_without_success_and_the_next_run_completes(
     assert list((output / "_rgpt/failed").glob("*")) == []
 
 
-def test_too_many_rejections_exit_3_until_they_are_allowed(own_job, finish, tmp_path):
+def test_too_many_rejections_exit_3_until_they_are_allowed(
+    own_job: Job, finish: Finish, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     write_shard(own_job.pairs / "pairs-1.parquet", range(48, 96), null_rows=tuple(range(48, 80)))
     code, said = finish(own_job.score(output))
@@ -170,7 +185,9 @@ def test_too_many_rejections_exit_3_until_they_are_allowed(own_job, finish, tmp_
     assert (output / "_SUCCESS").exists()
 
 
-def test_a_model_that_cannot_be_loaded_exits_1_with_its_cause(job, finish, tmp_path):
+def test_a_model_that_cannot_be_loaded_exits_1_with_its_cause(
+    job: Job, finish: Finish, tmp_path: Path
+) -> None:
     # The folder holds a tokenizer, but no model.
     code, said = finish(
         job.score(tmp_path / "scored", "-o", "engine.method=transformers"), without_torch=False
@@ -182,8 +199,8 @@ def test_a_model_that_cannot_be_loaded_exits_1_with_its_cause(job, finish, tmp_p
 
 @pytest.mark.ray
 def test_an_engine_that_is_not_installed_exits_1_through_ray_too(
-    job, finish, tmp_path, ray_address
-):
+    job: Job, finish: Finish, tmp_path: Path, ray_address: str
+) -> None:
     command = job.score(
         tmp_path / "scored", "--executor", "ray", "-o", "engine.method=transformers"
     )
@@ -194,7 +211,9 @@ def test_an_engine_that_is_not_installed_exits_1_through_ray_too(
 
 
 @pytest.mark.ray
-def test_a_worker_that_fits_nowhere_exits_2(job, finish, tmp_path, ray_address):
+def test_a_worker_that_fits_nowhere_exits_2(
+    job: Job, finish: Finish, tmp_path: Path, ray_address: str
+) -> None:
     command = job.score(
         tmp_path / "scored", "--executor", "ray", "-o", "executor.cpus_per_worker=99"
     )
@@ -204,7 +223,9 @@ def test_a_worker_that_fits_nowhere_exits_2(job, finish, tmp_path, ray_address):
 
 
 @pytest.mark.ray
-def test_a_cluster_that_is_not_there_exits_1_and_names_the_address(job, finish, tmp_path):
+def test_a_cluster_that_is_not_there_exits_1_and_names_the_address(
+    job: Job, finish: Finish, tmp_path: Path
+) -> None:
     environment = {"RAY_ADDRESS": "nonsense", "RAY_gcs_rpc_server_connect_timeout_s": "1"}
     code, said = finish(
         job.score(tmp_path / "scored", "--executor", "ray"), environment=environment
@@ -214,7 +235,9 @@ def test_a_cluster_that_is_not_there_exits_1_and_names_the_address(job, finish, 
     assert "RAY_ADDRESS (nonsense)" in said
 
 
-def test_a_failed_parity_check_exits_2_with_its_numbers(job, finish, tmp_path):
+def test_a_failed_parity_check_exits_2_with_its_numbers(
+    job: Job, finish: Finish, tmp_path: Path
+) -> None:
     model = save_tiny_llama(tmp_path / "model")
     fill_head(model, 0.0)
     options = ("--model", model, "-o", "engine.method=transformers", "--parity", "5")

@@ -1,17 +1,22 @@
 """Things that break while a job runs: workers, machines, disks, input. What they cost is little."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from tests.e2e.conftest import write_job
+from tests.e2e.conftest import Finish, Job, Start, write_job
 from tests.e2e.outputs import identities, read_output, row_differences
-from tests.e2e.processes import parts, rgpt_batch
+from tests.e2e.processes import Process, has_parts, parts, rgpt_batch
 from tests.executors.cluster import WITHOUT_TORCH
 
 JUMPING_CLOCK = str(Path(__file__).parent / "jumping_clock")
@@ -19,12 +24,12 @@ RAY = ("--executor", "ray", "-o", "executor.num_workers=2")
 
 
 @pytest.fixture
-def own_job(tmp_path, tiny_tokenizer):
+def own_job(tmp_path: Path, tiny_tokenizer: Path) -> Job:
     """A job whose input the test may change."""
     return write_job(tmp_path / "job", tiny_tokenizer)
 
 
-def actors(process):
+def actors(process: Process) -> list[int]:
     """Process ids of the workers of a command that has started its own Ray."""
     return [pid for pid, name in process.relatives().items() if name.startswith("ray::_Actor")]
 
@@ -34,12 +39,13 @@ def actors(process):
 
 @pytest.mark.ray
 def test_workers_killed_at_random_are_replaced_and_the_job_completes(
-    job, start, clean_rows, tmp_path
-):
+    job: Job, start: Start, clean_rows: pa.Table, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     process = start([*job.score(output, *RAY), "-o", "engine.fake_seconds_per_pair=0.1"])
     for num_parts in (2, 8, 14):
-        process.wait_until(lambda n=num_parts: len(parts(output)) >= n and len(actors(process)))
+        process.wait_until(partial(has_parts, output, num_parts))
+        process.wait_until(lambda: len(actors(process)) >= 1)
         os.kill(actors(process)[0], signal.SIGKILL)
     assert process.wait() == 0, process.output
     assert row_differences(clean_rows, read_output(output)) == []
@@ -48,8 +54,8 @@ def test_workers_killed_at_random_are_replaced_and_the_job_completes(
 
 @pytest.mark.ray
 def test_a_worker_that_sleeps_too_long_is_replaced_and_does_no_harm_when_it_wakes(
-    job, start, clean_rows, tmp_path
-):
+    job: Job, start: Start, clean_rows: pa.Table, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     options = ("-o", "engine.fake_seconds_per_pair=0.1", "-o", "executor.unit_timeout_seconds=5")
     process = start([*job.score(output, *RAY), *options])
@@ -65,7 +71,9 @@ def test_a_worker_that_sleeps_too_long_is_replaced_and_does_no_harm_when_it_wake
 
 
 @pytest.mark.ray
-def test_a_job_goes_on_when_a_machine_is_lost(job, start, clean_rows, tmp_path, monkeypatch):
+def test_a_job_goes_on_when_a_machine_is_lost(
+    job: Job, start: Start, clean_rows: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("PYTHONPATH", WITHOUT_TORCH)
@@ -91,8 +99,8 @@ def test_a_job_goes_on_when_a_machine_is_lost(job, start, clean_rows, tmp_path, 
 
 
 def test_a_driver_that_sleeps_while_another_finishes_does_no_harm_when_it_wakes(
-    job, start, finish, clean_rows, tmp_path
-):
+    job: Job, start: Start, finish: Finish, clean_rows: pa.Table, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     sleeper = start([*job.score(output), *job.slow])
     sleeper.wait_until(lambda: len(parts(output)) >= 2)
@@ -108,7 +116,9 @@ def test_a_driver_that_sleeps_while_another_finishes_does_no_harm_when_it_wakes(
     assert code == 0, said
 
 
-def test_an_engine_that_hangs_ends_the_job_of_the_local_executor(job, finish, tmp_path):
+def test_an_engine_that_hangs_ends_the_job_of_the_local_executor(
+    job: Job, finish: Finish, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     options = ("-o", "engine.fake_seconds_per_pair=3600", "-o", "executor.unit_timeout_seconds=2")
     code, said = finish(job.score(output, *options))
@@ -123,7 +133,9 @@ def test_an_engine_that_hangs_ends_the_job_of_the_local_executor(job, finish, tm
 # The clock
 
 
-def test_a_clock_that_jumps_by_a_year_changes_nothing(job, start, finish, clean_rows, tmp_path):
+def test_a_clock_that_jumps_by_a_year_changes_nothing(
+    job: Job, start: Start, finish: Finish, clean_rows: pa.Table, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     clock = {
         "environment": {"PYTHONPATH": JUMPING_CLOCK, "JUMPING_CLOCK_SECONDS": str(365 * 86_400)},
@@ -145,7 +157,7 @@ def test_a_clock_that_jumps_by_a_year_changes_nothing(job, start, finish, clean_
 
 
 @pytest.fixture
-def small_disk():
+def small_disk() -> Iterator[Path]:
     """A file system of 512 KiB."""
     folder = Path(tempfile.mkdtemp())
     command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
@@ -159,8 +171,8 @@ def small_disk():
 
 
 def test_a_full_disk_stops_the_job_and_space_lets_it_go_on(
-    job, start, finish, clean_rows, small_disk
-):
+    job: Job, start: Start, finish: Finish, clean_rows: pa.Table, small_disk: Path
+) -> None:
     output = small_disk / "scored"
     ballast = small_disk / "ballast"
     process = start([*job.score(output), *job.slow])
@@ -183,13 +195,13 @@ def test_a_full_disk_stops_the_job_and_space_lets_it_go_on(
 
 
 def test_a_file_system_that_becomes_read_only_stops_the_job_and_it_goes_on_afterwards(
-    job, start, finish, clean_rows, small_disk
-):
+    job: Job, start: Start, finish: Finish, clean_rows: pa.Table, small_disk: Path
+) -> None:
     output = small_disk / "scored"
     process = start([*job.score(output), *job.slow])
     process.wait_until(lambda: len(parts(output)) >= 2)
 
-    def remount(mode):
+    def remount(mode: str) -> None:
         # It is busy while a file is open for writing.
         while subprocess.run(["mount", "-o", f"remount,{mode}", str(small_disk)]).returncode:
             assert process.is_running(), process.output
@@ -208,7 +220,9 @@ def test_a_file_system_that_becomes_read_only_stops_the_job_and_it_goes_on_after
     assert row_differences(clean_rows, read_output(output)) == []
 
 
-def test_a_limit_on_file_sizes_is_an_error_and_publishes_nothing(job, finish, tmp_path):
+def test_a_limit_on_file_sizes_is_an_error_and_publishes_nothing(
+    job: Job, finish: Finish, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     limited = ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *job.score(output)]
     code, said = finish(limited)
@@ -220,7 +234,9 @@ def test_a_limit_on_file_sizes_is_an_error_and_publishes_nothing(job, finish, tm
 # Input
 
 
-def test_a_deleted_input_file_fails_its_units_and_comes_back(own_job, start, finish, tmp_path):
+def test_a_deleted_input_file_fails_its_units_and_comes_back(
+    own_job: Job, start: Start, finish: Finish, tmp_path: Path
+) -> None:
     output, shard = tmp_path / "scored", own_job.pairs / "pairs-1.parquet"
     process = start([*own_job.score(output), *own_job.slow])
     process.wait_until(lambda: len(parts(output)) >= 1)
@@ -237,8 +253,8 @@ def test_a_deleted_input_file_fails_its_units_and_comes_back(own_job, start, fin
 
 
 def test_bits_that_rot_while_the_job_runs_cost_their_rows_and_no_others(
-    own_job, start, clean_rows, tmp_path
-):
+    own_job: Job, start: Start, clean_rows: pa.Table, tmp_path: Path
+) -> None:
     import pyarrow.parquet as pq
 
     output, shard = tmp_path / "scored", own_job.pairs / "pairs-1.parquet"
@@ -265,7 +281,9 @@ def test_bits_that_rot_while_the_job_runs_cost_their_rows_and_no_others(
     assert not (output / "_SUCCESS").exists()
 
 
-def test_an_input_file_that_is_overwritten_while_it_is_read_is_noticed(tiny_tokenizer, tmp_path):
+def test_an_input_file_that_is_overwritten_while_it_is_read_is_noticed(
+    tiny_tokenizer: Path, tmp_path: Path
+) -> None:
     from rgpt_batch.errors import ShardError
     from rgpt_batch.input.pairs import read_pairs
     from rgpt_batch.job.plan import plan_job

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.e2e.conftest import Command, Finish, Job, Start
 from tests.e2e.outputs import read_output, row_differences
 from tests.e2e.processes import parts, rgpt_batch
 
@@ -15,7 +17,7 @@ NUM_ROWS = 96
 
 
 @pytest.fixture
-def command(job, tmp_path):
+def command(job: Job, tmp_path: Path) -> Command:
     """Score candidates whose texts stand in tables, in units of four rows."""
     rows = range(NUM_ROWS)
     candidates = pa.table({"qid": [f"q{i % 7}" for i in rows], "docno": [f"d{i}" for i in rows]})
@@ -35,8 +37,8 @@ def command(job, tmp_path):
 
 
 def test_a_killed_job_resumes_with_the_pairs_that_it_has_joined(
-    job, command, start, finish, tmp_path
-):
+    job: Job, command: Command, start: Start, finish: Finish, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     code, said = finish([*command[:-1], tmp_path / "clean"])
     assert code == 0
@@ -56,7 +58,9 @@ def test_a_killed_job_resumes_with_the_pairs_that_it_has_joined(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_the_join_leaves_nothing_half_done(command, start, tmp_path, signum):
+def test_a_signal_during_the_join_leaves_nothing_half_done(
+    command: Command, start: Start, tmp_path: Path, signum: signal.Signals
+) -> None:
     process = start(command)
     process.wait_until(lambda: "joining candidates" in process.output)
     process.send(signum)
@@ -69,7 +73,9 @@ def test_a_signal_during_the_join_leaves_nothing_half_done(command, start, tmp_p
     assert read_output(tmp_path / "scored").num_rows == NUM_ROWS
 
 
-def test_unknown_ids_exit_2_or_are_rejected(command, finish, tmp_path):
+def test_unknown_ids_exit_2_or_are_rejected(
+    command: Command, finish: Finish, tmp_path: Path
+) -> None:
     pq.write_table(pq.read_table(tmp_path / "corpus.parquet")[1:], tmp_path / "corpus.parquet")
     code, said = finish(command)
     assert code == 2

@@ -1,25 +1,39 @@
 """SIGKILL in the middle, then the same command again."""
 
-import signal
+from __future__ import annotations
 
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 import pytest
 
+from tests.e2e.conftest import Command, Job, Start
 from tests.e2e.outputs import identities, read_output, row_differences
-from tests.e2e.processes import parts
+from tests.e2e.processes import has_parts, parts
 
 
-def kill_and_resume(job, start, clean_rows, command, moments, **options):
+def kill_and_resume(
+    job: Job,
+    start: Start,
+    clean_rows: pa.Table,
+    command: Command,
+    moments: tuple[int, ...],
+    **options: Any,
+) -> str:
     """Kill the command at every moment, then let it finish; returns what it said at the end.
 
     Args:
         moments: Numbers of committed units to wait for; 0 waits for the plan.
     """
-    output = command[command.index("--output") + 1]
-    settled = {}
+    output = Path(command[command.index("--output") + 1])
+    settled: dict[str, tuple[int, int, int]] = {}
     for num_parts in moments:
         process = start([*command, *job.slow], **options)
         if num_parts:
-            process.wait_until(lambda number=num_parts: len(parts(output)) >= number)
+            process.wait_until(partial(has_parts, output, num_parts))
         else:
             process.wait_until(lambda: any((output / "_rgpt").glob("plan-*.json")))
         process.kill_group()
@@ -40,8 +54,8 @@ def kill_and_resume(job, start, clean_rows, command, moments, **options):
 
 
 def test_a_killed_local_job_resumes_without_losing_or_doubling_a_row(
-    job, start, clean_rows, tmp_path
-):
+    job: Job, start: Start, clean_rows: pa.Table, tmp_path: Path
+) -> None:
     command = job.score(tmp_path / "scored")
     said = kill_and_resume(job, start, clean_rows, command, moments=(0, 1, 7, 15))
     before = int(said.split("in this run and ")[1].split(" before")[0])
@@ -50,8 +64,8 @@ def test_a_killed_local_job_resumes_without_losing_or_doubling_a_row(
 
 @pytest.mark.ray
 def test_a_killed_ray_job_resumes_while_its_old_workers_may_still_commit(
-    job, start, clean_rows, tmp_path, ray_address
-):
+    job: Job, start: Start, clean_rows: pa.Table, tmp_path: Path, ray_address: str
+) -> None:
     # The workers belong to a cluster that goes on: they end when it sees that the driver is gone.
     command = job.score(tmp_path / "scored", "--executor", "ray", "-o", "executor.num_workers=2")
     kill_and_resume(
@@ -65,7 +79,9 @@ def test_a_killed_ray_job_resumes_while_its_old_workers_may_still_commit(
 
 
 @pytest.mark.ray
-def test_a_killed_ray_driver_leaves_no_worker_behind(job, start, clean_rows, tmp_path):
+def test_a_killed_ray_driver_leaves_no_worker_behind(
+    job: Job, start: Start, clean_rows: pa.Table, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     process = start([*job.score(output, "--executor", "ray"), *job.slow])
     process.wait_until(lambda: len(parts(output)) >= 1)
@@ -78,7 +94,9 @@ def test_a_killed_ray_driver_leaves_no_worker_behind(job, start, clean_rows, tmp
     assert row_differences(clean_rows, read_output(output)) == []
 
 
-def test_two_runs_of_the_same_command_at_once_give_each_row_once(job, start, clean_rows, tmp_path):
+def test_two_runs_of_the_same_command_at_once_give_each_row_once(
+    job: Job, start: Start, clean_rows: pa.Table, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     first, second = (start([*job.score(output), *job.slow]) for _ in range(2))
     # Neither may be done before the other has begun.

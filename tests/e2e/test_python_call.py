@@ -1,14 +1,21 @@
-import signal
+from __future__ import annotations
 
+import signal
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 
 from rgpt_batch import load_config, run_job, verify_output
 from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.output import open_store
+from tests.e2e.conftest import Job
 from tests.e2e.outputs import read_output, row_differences
 
 
-def test_run_job_gives_the_same_output_as_the_command_line(job, clean_rows, tmp_path, capsys):
+def test_run_job_gives_the_same_output_as_the_command_line(
+    job: Job, clean_rows: pa.Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "scored"
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     summary = run_job(load_config(job.config), [str(job.pairs)], str(output), quiet=True)
@@ -16,7 +23,8 @@ def test_run_job_gives_the_same_output_as_the_command_line(job, clean_rows, tmp_
     assert summary.exit_code == 0
     assert (summary.num_units, summary.num_rows, summary.num_rows_scored) == (24, 96, 96)
     assert summary.num_rejected == {"NULL_QUERY": 3}
-    assert summary.problems == summary.failures == ()
+    assert summary.problems == ()
+    assert summary.failures == ()
     assert not verify_output(open_store(str(output))).problems
     assert capsys.readouterr() == ("", "")
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -29,7 +37,9 @@ def test_run_job_gives_the_same_output_as_the_command_line(job, clean_rows, tmp_
 
 
 @pytest.mark.ray
-def test_run_job_uses_the_ray_that_runs_in_its_process(job, clean_rows, tmp_path, ray_address):
+def test_run_job_uses_the_ray_that_runs_in_its_process(
+    job: Job, clean_rows: pa.Table, tmp_path: Path, ray_address: str
+) -> None:
     import ray
 
     config = load_config(job.config, ("executor.kind=ray", "executor.num_workers=2"))

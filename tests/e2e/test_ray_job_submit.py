@@ -1,14 +1,19 @@
 """`ray job submit` and `ray job stop` against a cluster that `ray start` has started."""
 
+from __future__ import annotations
+
 import socket
 import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from tests.e2e.conftest import Finish, Job, ReadStatus, Start
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import DEADLINE_SECONDS, parts
 
@@ -17,14 +22,14 @@ pytestmark = pytest.mark.ray
 RAY = Path(sys.executable).parent / "ray"
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
 @pytest.fixture
-def cluster(start):
+def cluster(start: Start) -> Iterator[dict[str, str]]:
     """Start a head node of this test's own; returns the environment in which to talk to it."""
     dashboard_port = free_port()
     credentials = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
@@ -49,7 +54,7 @@ def cluster(start):
         head.clean_up()
 
 
-def wait_until_it_takes_jobs(start, environment):
+def wait_until_it_takes_jobs(start: Start, environment: dict[str, str]) -> None:
     """Submit an empty job until it succeeds: the node's agent comes later than the rest."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while True:
@@ -61,8 +66,14 @@ def wait_until_it_takes_jobs(start, environment):
 
 
 def test_a_submitted_job_that_was_stopped_completes_when_submitted_again(
-    cluster, job, start, finish, clean_rows, tmp_path, read_status
-):
+    cluster: dict[str, str],
+    job: Job,
+    start: Start,
+    finish: Finish,
+    clean_rows: pa.Table,
+    tmp_path: Path,
+    read_status: ReadStatus,
+) -> None:
     output = tmp_path / "scored"
     # The same arguments, but for the job script in the place of `-m rgpt_batch score`.
     options = job.score(output, "--executor", "ray", "-o", "executor.num_workers=2")[4:]

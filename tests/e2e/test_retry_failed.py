@@ -1,23 +1,32 @@
 """Failed units stay on record until they are scored, and can be scored by themselves."""
 
+from __future__ import annotations
+
 import json
 import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from tests.e2e.conftest import write_job
+from tests.e2e.conftest import Finish, Job, Start, write_job
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import parts, rgpt_batch
+
+FailedJob = tuple[Job, Path, Callable[[], Any]]
+
 
 NUM_FAILED = 12
 
 
-def failed_units(output):
+def failed_units(output: Path) -> set[str]:
     return {path.stem for path in (output / "_rgpt" / "failed").glob("*.json")}
 
 
 @pytest.fixture
-def failed_job(tmp_path, tiny_tokenizer, start):
+def failed_job(tmp_path: Path, tiny_tokenizer: Path, start: Start) -> FailedJob:
     """A job whose second shard went missing while it ran; returns job, output, and a repair."""
     job, output = write_job(tmp_path / "job", tiny_tokenizer), tmp_path / "scored"
     shard, away = job.pairs / "pairs-1.parquet", tmp_path / "away"
@@ -29,7 +38,9 @@ def failed_job(tmp_path, tiny_tokenizer, start):
     return job, output, lambda: away.rename(shard)
 
 
-def test_failed_units_are_retried_and_no_others(failed_job, finish, clean_rows, tmp_path):
+def test_failed_units_are_retried_and_no_others(
+    failed_job: FailedJob, finish: Finish, clean_rows: pa.Table, tmp_path: Path
+) -> None:
     job, output, repair = failed_job
     # A unit that is missing without having failed.
     parts(output)[0].unlink()
@@ -53,7 +64,9 @@ def test_failed_units_are_retried_and_no_others(failed_job, finish, clean_rows, 
     assert "0 in this run" in said
 
 
-def test_units_that_fail_again_stay_on_record_with_their_cause(failed_job, finish):
+def test_units_that_fail_again_stay_on_record_with_their_cause(
+    failed_job: FailedJob, finish: Finish
+) -> None:
     _, output, repair = failed_job
     failed = failed_units(output)
     code, said = finish(rgpt_batch("retry-failed", output))
@@ -66,7 +79,9 @@ def test_units_that_fail_again_stay_on_record_with_their_cause(failed_job, finis
     assert code == 0
 
 
-def test_a_retry_that_is_killed_forgets_no_failed_unit(failed_job, start, finish):
+def test_a_retry_that_is_killed_forgets_no_failed_unit(
+    failed_job: FailedJob, start: Start, finish: Finish
+) -> None:
     job, output, repair = failed_job
     repair()
     num_failed, num_before = len(failed_units(output)), len(parts(output))
@@ -87,13 +102,15 @@ def test_a_retry_that_is_killed_forgets_no_failed_unit(failed_job, start, finish
     assert failed_units(output) == set()
 
 
-def test_a_folder_without_a_job_has_nothing_to_retry(finish, tmp_path):
+def test_a_folder_without_a_job_has_nothing_to_retry(finish: Finish, tmp_path: Path) -> None:
     code, said = finish(rgpt_batch("retry-failed", tmp_path))
     assert code == 2
     assert "no job was planned here" in said
 
 
-def test_the_limit_on_rejections_can_be_given_on_the_command_line(job, finish, tmp_path):
+def test_the_limit_on_rejections_can_be_given_on_the_command_line(
+    job: Job, finish: Finish, tmp_path: Path
+) -> None:
     code, said = finish(job.score(tmp_path / "scored", "--max-rejected-fraction", "0.01"))
     assert code == 3
     assert "3 of 96 rows are rejected, more than output.max_rejected_fraction=0.01" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,8 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from tests.e2e.conftest import Finish, Job, Start
 from tests.e2e.outputs import identities, read_output, row_differences
-from tests.e2e.processes import parts
+from tests.e2e.processes import has_parts, parts
 
 
 @pytest.fixture
@@ -24,7 +26,9 @@ def old(clean_output: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_progress_and_summary_tell_what_was_reused(job, old, finish, tmp_path):
+def test_progress_and_summary_tell_what_was_reused(
+    job: Job, old: Path, finish: Finish, tmp_path: Path
+) -> None:
     code, said = finish(job.score(tmp_path / "new", "--reuse", old))
     assert code == 0
     # 64 rows, of which two are rejected, so scored again.
@@ -33,17 +37,18 @@ def test_progress_and_summary_tell_what_was_reused(job, old, finish, tmp_path):
 
 
 def test_wrong_use_exits_2_and_leaves_the_output_folder_alone(
-    job,
-    old,
-    finish,
-    tmp_path,
-):
+    job: Job,
+    old: Path,
+    finish: Finish,
+    tmp_path: Path,
+) -> None:
     new = tmp_path / "new"
-    for options, message in (
+    cases: tuple[tuple[list[str | Path], str], ...] = (
         (["--reuse", tmp_path / "missing"], "holds no job of rgpt-batch"),
         (["--reuse", job.pairs], "holds no job of rgpt-batch"),
         (["--reuse", old, "--max-length", "39"], "protocol.max_length: was 40, is 39"),
-    ):
+    )
+    for options, message in cases:
         code, said = finish(job.score(new, *options))
         assert code == 2
         assert message in said
@@ -55,19 +60,20 @@ def test_wrong_use_exits_2_and_leaves_the_output_folder_alone(
 
 @pytest.mark.parametrize("goes_on_with", ["--reuse", "nothing"])
 def test_a_killed_job_resumes_with_reuse_or_without(
-    job,
-    old,
-    start,
-    clean_rows,
-    tmp_path,
-    goes_on_with,
-):
+    job: Job,
+    old: Path,
+    start: Start,
+    clean_rows: pa.Table,
+    tmp_path: Path,
+    goes_on_with: str,
+) -> None:
     new = tmp_path / "new"
     command = job.score(new, "--reuse", old)
-    settled, indexes = {}, set()
+    settled: dict[str, tuple[int, int, int]] = {}
+    indexes = set()
     for num_parts in (1, 17):
         process = start([*command, *job.slow])
-        process.wait_until(lambda number=num_parts: len(parts(new)) >= number)
+        process.wait_until(partial(has_parts, new, num_parts))
         process.kill_group()
         found = identities(new)
         assert num_parts <= len(found) < job.num_units, "not killed in the middle"
@@ -88,7 +94,9 @@ def test_a_killed_job_resumes_with_reuse_or_without(
 
 
 @pytest.mark.ray
-def test_workers_of_ray_reuse_scores(job, old, finish, tmp_path, ray_address):
+def test_workers_of_ray_reuse_scores(
+    job: Job, old: Path, finish: Finish, tmp_path: Path, ray_address: str
+) -> None:
     for part in parts(old):
         table = pq.read_table(part)
         index = table.schema.get_field_index("score")

@@ -1,8 +1,13 @@
 """What a job must not do: run code of a model, write elsewhere, tell secrets."""
 
+from __future__ import annotations
+
 import json
 import pickle
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +19,7 @@ from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import ConfigError, EngineStartError, ManifestMismatch
 from rgpt_batch.output import open_store
 from rgpt_batch.scoring.protocol import load_tokenizer
+from tests.e2e.conftest import Finish, Job
 from tests.e2e.processes import rgpt_batch
 from tests.engines.configs import float32_config
 from tests.jobs import fake_config, score
@@ -33,10 +39,10 @@ SECRETS = (
 class Payload:
     """Pickled, it creates a file when it is unpickled."""
 
-    def __init__(self, marker):
+    def __init__(self, marker: Path) -> None:
         self.marker = marker
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return open, (str(self.marker), "w")
 
 
@@ -49,7 +55,9 @@ class Payload:
         pytest.param(("-o", "output.max_rejected_fraction=0"), id="too many rejections"),
     ],
 )
-def test_no_secret_of_the_environment_is_told_anywhere(options, job, finish, tmp_path):
+def test_no_secret_of_the_environment_is_told_anywhere(
+    options: tuple[str, ...], job: Job, finish: Finish, tmp_path: Path
+) -> None:
     environment = dict.fromkeys(SECRETS, CANARY)
     output = tmp_path / "scored"
     _, said = finish(job.score(output, *options), environment=environment)
@@ -62,14 +70,14 @@ def test_no_secret_of_the_environment_is_told_anywhere(options, job, finish, tmp
     assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
 
 
-def test_a_token_in_the_configuration_is_refused(job, finish, tmp_path):
+def test_a_token_in_the_configuration_is_refused(job: Job, finish: Finish, tmp_path: Path) -> None:
     code, said = finish(job.score(tmp_path, "-o", f"engine.vllm_args={{hf_token: {CANARY}}}"))
     assert code == 2
     assert CANARY not in said
     assert "set HF_TOKEN" in said
 
 
-def test_yaml_cannot_create_objects(job, finish, tmp_path):
+def test_yaml_cannot_create_objects(job: Job, finish: Finish, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(f"model: !!python/object/apply:os.mkdir ['{tmp_path}/created']")
     code, said = finish(job.score(tmp_path / "scored", "-c", config))
@@ -82,7 +90,9 @@ def test_yaml_cannot_create_objects(job, finish, tmp_path):
     "method",
     ["transformers", pytest.param("prompt-logprobs", marks=pytest.mark.vllm)],
 )
-def test_pickled_weights_run_no_code_where_they_are_allowed(method, tiny_llama, tmp_path):
+def test_pickled_weights_run_no_code_where_they_are_allowed(
+    method: str, tiny_llama: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(tiny_llama, tmp_path / "model")
     (folder / "model.safetensors").unlink()
     marker = tmp_path / "executed"
@@ -99,7 +109,9 @@ def test_pickled_weights_run_no_code_where_they_are_allowed(method, tiny_llama, 
     "method",
     ["transformers", *(pytest.param(m, marks=pytest.mark.vllm) for m in ("auto", "query-rows"))],
 )
-def test_pickled_weights_are_refused_unless_they_are_allowed(method, tiny_llama, tmp_path):
+def test_pickled_weights_are_refused_unless_they_are_allowed(
+    method: str, tiny_llama: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(tiny_llama, tmp_path / "model")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -114,7 +126,9 @@ def test_pickled_weights_are_refused_unless_they_are_allowed(method, tiny_llama,
     "method",
     ["transformers", pytest.param("prompt-logprobs", marks=pytest.mark.vllm)],
 )
-def test_engines_read_safetensors_alone_whatever_lies_beside_them(method, tiny_llama, tmp_path):
+def test_engines_read_safetensors_alone_whatever_lies_beside_them(
+    method: str, tiny_llama: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(tiny_llama, tmp_path / "model")
     marker = tmp_path / "executed"
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(marker)))
@@ -128,8 +142,8 @@ def test_engines_read_safetensors_alone_whatever_lies_beside_them(method, tiny_l
 
 
 def test_a_job_whose_weights_are_pickled_ends_with_the_option_that_allows_them(
-    job, finish, tiny_llama, tmp_path
-):
+    job: Job, finish: Finish, tiny_llama: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(tiny_llama, tmp_path / "model")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     code, said = finish(
@@ -139,7 +153,9 @@ def test_a_job_whose_weights_are_pickled_ends_with_the_option_that_allows_them(
     assert "-o model.allow_pickled_weights=true" in said
 
 
-def test_code_in_a_model_folder_is_not_run_unless_it_is_trusted(tiny_llama, tmp_path):
+def test_code_in_a_model_folder_is_not_run_unless_it_is_trusted(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     folder, marker = shutil.copytree(tiny_llama, tmp_path / "model"), tmp_path / "executed"
     (folder / "own.py").write_text(
         f"open({str(marker)!r}, 'w')\n"
@@ -165,8 +181,8 @@ def test_code_in_a_model_folder_is_not_run_unless_it_is_trusted(tiny_llama, tmp_
 
 
 def test_names_of_columns_and_a_template_cannot_leave_the_output_folder(
-    tiny_tokenizer, write_pairs, tmp_path
-):
+    tiny_tokenizer: Path, write_pairs: Callable[..., Path], tmp_path: Path
+) -> None:
     name = "../../escaped"
     path = write_pairs(5, extra={name: pa.array(["x"] * 5)})
     config = fake_config(
@@ -185,8 +201,8 @@ def test_names_of_columns_and_a_template_cannot_leave_the_output_folder(
 
 @pytest.mark.parametrize("unit_id", ["../000000", "000000/../../x", "/tmp/000000", ""])
 def test_a_plan_whose_units_name_other_files_is_refused(
-    unit_id, tiny_tokenizer, write_pairs, tmp_path
-):
+    unit_id: str, tiny_tokenizer: Path, write_pairs: Callable[..., Path], tmp_path: Path
+) -> None:
     scored = score(fake_config(tiny_tokenizer), [write_pairs(5)], tmp_path / "scored")
     (plan,) = (scored.folder / "_rgpt").glob("plan-*.json")
     manifest = json.loads(plan.read_bytes())

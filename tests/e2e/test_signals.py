@@ -1,11 +1,16 @@
 """Ctrl-C and SIGTERM: a prompt end, the right exit code, nothing left behind, and a resume."""
 
-import signal
+from __future__ import annotations
 
+import signal
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 
+from tests.e2e.conftest import Finish, Job, ReadStatus, Start
 from tests.e2e.outputs import read_output, row_differences
-from tests.e2e.processes import parts
+from tests.e2e.processes import Process, parts
 from tests.executors.cluster import wait_until_idle
 
 # A quarter of it on quiet cores; Ray's own shutdown takes the most. Other tests run beside these.
@@ -14,7 +19,9 @@ LOCAL = ("--executor", "local")
 RAY = ("--executor", "ray", "-o", "executor.num_workers=2")
 
 
-def assert_stopped(process, signum, output, read_status):
+def assert_stopped(
+    process: Process, signum: signal.Signals, output: Path, read_status: ReadStatus
+) -> None:
     assert process.wait(PROMPTLY) == 128 + signum, process.output
     assert "Traceback" not in process.output
     assert f"stopped by {signal.Signals(signum).name}" in process.output
@@ -35,8 +42,17 @@ def assert_stopped(process, signum, output, read_status):
     ],
 )
 def test_a_signal_stops_the_job_promptly_and_the_same_command_resumes(
-    executor, joins, signum, job, start, finish, clean_rows, tmp_path, read_status, request
-):
+    executor: tuple[str, ...],
+    joins: bool,
+    signum: signal.Signals,
+    job: Job,
+    start: Start,
+    finish: Finish,
+    clean_rows: pa.Table,
+    tmp_path: Path,
+    read_status: ReadStatus,
+    request: pytest.FixtureRequest,
+) -> None:
     output = tmp_path / "scored"
     address = request.getfixturevalue("ray_address") if joins else "local"
     process = start(
@@ -61,8 +77,8 @@ def test_a_signal_stops_the_job_promptly_and_the_same_command_resumes(
     [pytest.param(LOCAL, id="local"), pytest.param(RAY, marks=pytest.mark.ray, id="ray")],
 )
 def test_ctrl_c_on_a_terminal_stops_the_bar_and_the_job(
-    executor, job, start, tmp_path, read_status
-):
+    executor: tuple[str, ...], job: Job, start: Start, tmp_path: Path, read_status: ReadStatus
+) -> None:
     output = tmp_path / "scored"
     process = start([*job.score(output, *executor), *job.slow], terminal=True)
     # The terminal signals everything in the foreground: driver, Ray's own processes, workers.
@@ -82,8 +98,13 @@ def test_ctrl_c_on_a_terminal_stops_the_bar_and_the_job(
     ],
 )
 def test_a_signal_during_the_start_is_not_lost(
-    executor, activity, job, start, tmp_path, read_status
-):
+    executor: tuple[str, ...],
+    activity: str,
+    job: Job,
+    start: Start,
+    tmp_path: Path,
+    read_status: ReadStatus,
+) -> None:
     output = tmp_path / "scored"
     process = start(job.score(output, *executor))
     process.wait_until(lambda: activity in process.output)
@@ -92,7 +113,9 @@ def test_a_signal_during_the_start_is_not_lost(
     assert parts(output) == []
 
 
-def test_a_second_signal_ends_even_a_job_that_hangs_in_its_clean_up(job, start, tmp_path):
+def test_a_second_signal_ends_even_a_job_that_hangs_in_its_clean_up(
+    job: Job, start: Start, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     process = start([*job.score(output), *job.slow])
     process.wait_until(lambda: len(parts(output)) >= 1)

@@ -1,21 +1,29 @@
 """What becomes of a job, and of vLLM's own processes, when one of them is killed."""
 
+from __future__ import annotations
+
 import os
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import Job, ReadStatus, Start
 from tests.e2e.outputs import read_output
-from tests.e2e.processes import parts
+from tests.e2e.processes import Process, parts
+
+StartJob = Callable[..., Process]
+
 
 pytestmark = pytest.mark.vllm
 
 
 @pytest.fixture
-def start_vllm(job, start, tiny_llama, tmp_path):
+def start_vllm(job: Job, start: Start, tiny_llama: Path, tmp_path: Path) -> StartJob:
     """Start a job whose engine has two processes of its own; returns the command's process."""
 
-    def start_job(*options):
+    def start_job(*options: str) -> Process:
         settings = {
             "model.name": tiny_llama,
             "model.dtype": "float32",
@@ -42,14 +50,14 @@ def start_vllm(job, start, tiny_llama, tmp_path):
     return start_job
 
 
-def engines(process):
+def engines(process: Process) -> list[int]:
     """Process ids of vLLM's own processes."""
     return [pid for pid, name in process.relatives().items() if "VLLM::Worker" in name]
 
 
 def test_a_killed_engine_process_stops_the_job_with_the_cause_and_leaves_no_process_behind(
-    start_vllm, tmp_path, read_status
-):
+    start_vllm: StartJob, tmp_path: Path, read_status: ReadStatus
+) -> None:
     output = tmp_path / "scored"
     process = start_vllm()
     os.kill(engines(process)[1], signal.SIGKILL)
@@ -62,7 +70,9 @@ def test_a_killed_engine_process_stops_the_job_with_the_cause_and_leaves_no_proc
     process.wait_until_all_gone()
 
 
-def test_the_engines_processes_end_when_the_driver_is_killed(start_vllm, tmp_path):
+def test_the_engines_processes_end_when_the_driver_is_killed(
+    start_vllm: StartJob, tmp_path: Path
+) -> None:
     process = start_vllm()
     process.send(signal.SIGKILL)
     process.wait_until_all_gone(60)
@@ -71,7 +81,9 @@ def test_the_engines_processes_end_when_the_driver_is_killed(start_vllm, tmp_pat
 
 
 @pytest.mark.ray
-def test_ray_replaces_the_worker_whose_engine_process_was_killed(job, start_vllm, tmp_path):
+def test_ray_replaces_the_worker_whose_engine_process_was_killed(
+    job: Job, start_vllm: StartJob, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     process = start_vllm("--executor", "ray", "-o", "executor.num_workers=1")
     os.kill(engines(process)[1], signal.SIGKILL)

@@ -1,16 +1,22 @@
 """One job with real vLLM, a real (random) model and real Ray, from the command line."""
 
+from __future__ import annotations
+
 import re
+from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import Finish, Job
 from tests.e2e.outputs import read_output
 from tests.e2e.processes import rgpt_batch
 
 
 @pytest.mark.vllm
 @pytest.mark.ray
-def test_vllm_on_ray_scores_as_the_float32_reference_does(job, finish, tiny_llama, tmp_path):
+def test_vllm_on_ray_scores_as_the_float32_reference_does(
+    job: Job, finish: Finish, tiny_llama: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     command = job.score(output, "--executor", "ray", "--model", tiny_llama)
     options = {

@@ -1,16 +1,30 @@
 """What holds for every executor. Workers follow scripts; Ray's live in real actor processes."""
 
+from __future__ import annotations
+
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from rgpt_batch.errors import CommitError, ConfigError, EngineStartError
 from rgpt_batch.records import UnitFailure, UnitReport
-from tests.executors.workers import OverlappingWorker, Script, ScriptedWorker, make_units, run
+from tests.executors.conftest import MakeExecutor
+from tests.executors.workers import (
+    Fault,
+    Journal,
+    OverlappingWorker,
+    Script,
+    ScriptedWorker,
+    make_units,
+    run,
+)
 
 
-def test_every_unit_is_run_once_and_reported_once(executor, tmp_path, journal):
+def test_every_unit_is_run_once_and_reported_once(
+    executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     units = make_units(10)
     done, failures = run(executor(), units, partial(ScriptedWorker, tmp_path, Script()))
     assert sorted(done) == sorted(journal.units("begin")) == [unit.unit_id for unit in units]
@@ -19,8 +33,8 @@ def test_every_unit_is_run_once_and_reported_once(executor, tmp_path, journal):
 
 @pytest.mark.parametrize("fault", ["raise", "foreign", "shard", "commit"])
 def test_a_unit_that_raises_is_retried_then_failed_with_its_cause(
-    executor, fault, tmp_path, journal
-):
+    executor: MakeExecutor, fault: Fault, tmp_path: Path, journal: Journal
+) -> None:
     script = Script(faults={"000001": fault})
     done, failures = run(executor(), make_units(6), partial(ScriptedWorker, tmp_path, script))
     assert sorted(done) == ["000000", "000002", "000003", "000004", "000005"]
@@ -31,20 +45,26 @@ def test_a_unit_that_raises_is_retried_then_failed_with_its_cause(
     assert "\n" not in failures["000001"].cause
 
 
-def test_an_unforeseen_error_is_reported_with_its_place(executor, tmp_path):
+def test_an_unforeseen_error_is_reported_with_its_place(
+    executor: MakeExecutor, tmp_path: Path
+) -> None:
     script = Script(faults={"000000": "raise"})
     _, failures = run(executor(), make_units(1), partial(ScriptedWorker, tmp_path, script))
     assert "ValueError: scripted with unit 000000 (workers.py:" in failures["000000"].cause
 
 
-def test_a_unit_that_fails_once_is_committed_at_the_second_attempt(executor, tmp_path, journal):
+def test_a_unit_that_fails_once_is_committed_at_the_second_attempt(
+    executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     script = Script(once={"000002": "raise"})
     done, failures = run(executor(), make_units(4), partial(ScriptedWorker, tmp_path, script))
     assert len(done) == 4 and not failures
     assert journal.units("begin").count("000002") == 2
 
 
-def test_a_report_counts_the_attempts_and_a_failure_has_its_time(executor, tmp_path):
+def test_a_report_counts_the_attempts_and_a_failure_has_its_time(
+    executor: MakeExecutor, tmp_path: Path
+) -> None:
     script = Script(once={"000002": "raise"}, faults={"000003": "raise"})
     begin = time.time()
     with executor() as running:
@@ -52,10 +72,13 @@ def test_a_report_counts_the_attempts_and_a_failure_has_its_time(executor, tmp_p
     reports = {o.unit_id: o.num_attempts for o in outcomes if isinstance(o, UnitReport)}
     assert reports == {"000000": 1, "000001": 1, "000002": 2}
     (failure,) = (o for o in outcomes if isinstance(o, UnitFailure))
+    assert failure.failed_at is not None
     assert begin <= failure.failed_at <= time.time()
 
 
-def test_max_attempts_is_respected(executor, tmp_path, journal):
+def test_max_attempts_is_respected(
+    executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     script = Script(faults={"000000": "raise"})
     _, failures = run(
         executor(max_attempts=1), make_units(2), partial(ScriptedWorker, tmp_path, script)
@@ -64,14 +87,16 @@ def test_max_attempts_is_respected(executor, tmp_path, journal):
     assert journal.units("begin").count("000000") == 1
 
 
-def test_reading_scoring_and_committing_of_three_units_overlap(executor):
+def test_reading_scoring_and_committing_of_three_units_overlap(executor: MakeExecutor) -> None:
     units = make_units(9)
     done, failures = run(executor(), units, partial(OverlappingWorker, len(units)))
     assert sorted(done) == [unit.unit_id for unit in units]
     assert not failures
 
 
-def test_no_more_units_are_in_flight_than_allowed(executor, tmp_path, journal):
+def test_no_more_units_are_in_flight_than_allowed(
+    executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     run(executor(units_in_flight=1), make_units(5), partial(ScriptedWorker, tmp_path, Script()))
     begins, ends = journal.units("begin"), journal.units("end")
     assert begins == ends == sorted(begins)
@@ -85,8 +110,14 @@ def test_no_more_units_are_in_flight_than_allowed(executor, tmp_path, journal):
     ],
 )
 def test_an_engine_that_never_starts_ends_the_job_with_its_cause(
-    executor, fault, expected, num_starts, tmp_path, journal, request
-):
+    executor: MakeExecutor,
+    fault: Fault,
+    expected: str,
+    num_starts: dict[str, int],
+    tmp_path: Path,
+    journal: Journal,
+    request: pytest.FixtureRequest,
+) -> None:
     make_worker = partial(ScriptedWorker, tmp_path, Script(every_start=fault))
     with pytest.raises(EngineStartError, match=expected):
         run(executor(), make_units(3), make_worker)
@@ -95,8 +126,8 @@ def test_an_engine_that_never_starts_ends_the_job_with_its_cause(
 
 
 def test_a_wrong_configuration_that_the_worker_finds_is_not_tried_again(
-    executor, tmp_path, journal
-):
+    executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     make_worker = partial(ScriptedWorker, tmp_path, Script(every_start="config"))
     with pytest.raises(ConfigError, match="scripted at start 1"):
         run(executor(), make_units(3), make_worker)
@@ -104,10 +135,10 @@ def test_a_wrong_configuration_that_the_worker_finds_is_not_tried_again(
 
 
 def test_a_storage_that_takes_nothing_ends_the_job_before_all_units_are_scored(
-    executor, tmp_path, journal
-):
+    executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     units = make_units(60)
-    faults = {unit.unit_id: "commit" for unit in units}
+    faults: dict[str, Fault] = {unit.unit_id: "commit" for unit in units}
     with pytest.raises(CommitError, match=r"20 failures in a row .* scripted with unit"):
         run(executor(), units, partial(ScriptedWorker, tmp_path, Script(faults=faults)))
     assert len(set(journal.units("begin"))) < 30

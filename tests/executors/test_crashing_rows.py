@@ -1,6 +1,11 @@
 """A row that kills whatever scores it costs a few workers and its own score, nothing else."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,9 +13,13 @@ import pytest
 from rgpt_batch import run_job
 from rgpt_batch.job.plan import plan_job
 from rgpt_batch.output import open_store
+from tests.executors.conftest import MakeExecutor
 from tests.executors.mortal import MortalWorker
-from tests.executors.workers import run
+from tests.executors.workers import Journal, run
 from tests.jobs import fake_config, read_output, score
+
+PlanJob = Callable[..., Any]
+
 
 pytestmark = pytest.mark.ray
 
@@ -18,10 +27,10 @@ NUM_ROWS = 120
 
 
 @pytest.fixture
-def mortal_job(tiny_tokenizer, write_pairs, tmp_path):
+def mortal_job(tiny_tokenizer: Path, write_pairs: Callable[..., Path], tmp_path: Path) -> PlanJob:
     """Plan a job of three units of 40 rows; returns its parts, given what the rows hold."""
 
-    def plan(poison):
+    def plan(poison: dict[int, str]) -> Any:
         pairs = [(f"query {i % 5}", f"{poison.get(i, 'plain')} document {i}") for i in range(120)]
         path = write_pairs(pairs, row_group_size=40)
         config = fake_config(tiny_tokenizer, "units.max_rows=40", "output.source=true")
@@ -40,8 +49,8 @@ def mortal_job(tiny_tokenizer, write_pairs, tmp_path):
 
 @pytest.mark.parametrize("way", ["SIGKILL", "ENGINE-DEAD"])
 def test_a_row_that_kills_the_engine_is_rejected_and_all_others_are_scored(
-    ray_executor, mortal_job, way, tmp_path, journal
-):
+    ray_executor: MakeExecutor, mortal_job: PlanJob, way: str, tmp_path: Path, journal: Journal
+) -> None:
     units, make_worker, finish, clean = mortal_job({57: way})
     done, failures = run(ray_executor(max_attempts=2), units, make_worker)
     assert (len(done), failures) == (3, {})
@@ -61,8 +70,8 @@ def test_a_row_that_kills_the_engine_is_rejected_and_all_others_are_scored(
 
 
 def test_two_such_rows_in_different_units_are_both_found(
-    ray_executor, mortal_job, tmp_path, journal
-):
+    ray_executor: MakeExecutor, mortal_job: PlanJob, tmp_path: Path, journal: Journal
+) -> None:
     units, make_worker, _, clean = mortal_job({0: "SIGKILL", 119: "SIGKILL"})
     executor = ray_executor(num_workers=2, max_attempts=1)
     done, failures = run(executor, units, make_worker)
@@ -72,7 +81,9 @@ def test_two_such_rows_in_different_units_are_both_found(
     assert rows[1:119] == clean[1:119]
 
 
-def test_a_row_that_hangs_the_engine_is_rejected_too(ray_executor, mortal_job, tmp_path):
+def test_a_row_that_hangs_the_engine_is_rejected_too(
+    ray_executor: MakeExecutor, mortal_job: PlanJob, tmp_path: Path
+) -> None:
     units, make_worker, _, clean = mortal_job({57: "HANG"})
     executor = ray_executor(max_attempts=1, unit_timeout_seconds=4)
     done, failures = run(executor, units, make_worker)

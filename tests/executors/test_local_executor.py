@@ -1,27 +1,41 @@
+from __future__ import annotations
+
 import threading
 import time
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rgpt_batch.errors import ConfigError, EngineDead
-from tests.executors.workers import DEADLINE_SECONDS, Script, ScriptedWorker, make_units
+from tests.executors.conftest import MakeExecutor
+from tests.executors.workers import (
+    DEADLINE_SECONDS,
+    Fault,
+    Journal,
+    Script,
+    ScriptedWorker,
+    make_units,
+)
 
 
-def wait_for_threads_to_end(before):
+def wait_for_threads_to_end(before: Any) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while set(threading.enumerate()) - before:
         assert time.monotonic() < deadline, "a thread stayed behind"
         time.sleep(0.01)
 
 
-def test_several_workers_need_ray(local_executor):
+def test_several_workers_need_ray(local_executor: MakeExecutor) -> None:
     with pytest.raises(ConfigError, match=r"num_workers is 2.*executor.kind=ray"):
         local_executor(num_workers=2)
 
 
 @pytest.mark.parametrize("fault", ["dead", "sysexit"])
-def test_a_dead_engine_ends_the_job_and_names_the_unit(local_executor, fault, tmp_path):
+def test_a_dead_engine_ends_the_job_and_names_the_unit(
+    local_executor: MakeExecutor, fault: Fault, tmp_path: Path
+) -> None:
     script = Script(faults={"000001": fault})
     with (
         pytest.raises(EngineDead, match=r"scripted with unit 000001.*--executor ray"),
@@ -30,7 +44,9 @@ def test_a_dead_engine_ends_the_job_and_names_the_unit(local_executor, fault, tm
         list(executor.run(make_units(4), partial(ScriptedWorker, tmp_path, script)))
 
 
-def test_the_engine_is_closed_at_the_end_and_no_thread_stays(local_executor, tmp_path, journal):
+def test_the_engine_is_closed_at_the_end_and_no_thread_stays(
+    local_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     before = set(threading.enumerate())
     with local_executor() as executor:
         list(executor.run(make_units(4), partial(ScriptedWorker, tmp_path, Script())))
@@ -38,7 +54,9 @@ def test_the_engine_is_closed_at_the_end_and_no_thread_stays(local_executor, tmp
     wait_for_threads_to_end(before)
 
 
-def test_no_thread_stays_when_the_caller_stops_in_the_middle(local_executor, tmp_path, journal):
+def test_no_thread_stays_when_the_caller_stops_in_the_middle(
+    local_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt), local_executor() as executor:
         for _ in executor.run(make_units(50), partial(ScriptedWorker, tmp_path, Script())):

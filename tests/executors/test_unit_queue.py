@@ -1,57 +1,71 @@
+from __future__ import annotations
+
 import pytest
 
 from rgpt_batch.errors import CommitError, EngineDead, EngineError, ShardError
 from rgpt_batch.executors.base import Task
 from rgpt_batch.executors.unit_queue import UnitQueue
-from rgpt_batch.records import Segment, WorkUnit
+from rgpt_batch.records import Segment, UnitFailure, WorkUnit
 from tests.executors.workers import make_units
 
 BOOM = EngineError("boom")
 DEAD = EngineDead("the process died")
 
 
-def task(unit):
+def task(unit: WorkUnit) -> Task:
     return Task(unit=unit)
 
 
-def test_largest_units_come_first():
+def take(waiting: UnitQueue, *, alone: bool = True) -> Task:
+    """Take a task where there must be one."""
+    taken = waiting.take(alone=alone)
+    assert taken is not None
+    return taken
+
+
+def test_largest_units_come_first() -> None:
     units = make_units(3)
-    waiting = UnitQueue(reversed(units), max_attempts=3)
+    waiting = UnitQueue(units[::-1], max_attempts=3)
     assert [waiting.take(alone=False) for _ in range(4)] == [*map(task, units), None]
 
 
-def test_a_unit_that_raises_is_tried_again_after_the_others_and_then_given_up():
+def test_a_unit_that_raises_is_tried_again_after_the_others_and_then_given_up() -> None:
     first, second = make_units(2)
     waiting = UnitQueue([first, second], max_attempts=2)
-    assert waiting.failed(waiting.take(alone=True), BOOM) is None
-    assert waiting.take(alone=True).unit == second
-    assert waiting.take(alone=True).unit == first
+    assert waiting.failed(take(waiting), BOOM) is None
+    assert take(waiting).unit == second
+    assert take(waiting).unit == first
     failure = waiting.failed(task(first), BOOM)
+    assert failure is not None
     assert (failure.unit_id, failure.num_rows, failure.num_attempts) == ("000000", 5, 2)
     assert failure.cause == "EngineError: boom"
     assert len(waiting) == 0
 
 
-def test_suspects_of_a_crash_wait_for_a_worker_without_other_units():
+def test_suspects_of_a_crash_wait_for_a_worker_without_other_units() -> None:
     units = make_units(3)
     waiting = UnitQueue(units, max_attempts=3)
-    lost = [waiting.take(alone=False), waiting.take(alone=False)]
+    lost = [take(waiting, alone=False), take(waiting, alone=False)]
     assert waiting.crashed(lost, DEAD) == []
-    assert waiting.take(alone=False).unit == units[2]
+    assert take(waiting, alone=False).unit == units[2]
     assert waiting.take(alone=False) is None
     assert len(waiting) == 2
-    assert waiting.take(alone=True).unit == units[0]
+    assert take(waiting).unit == units[0]
     assert waiting.is_suspect(units[0]) and not waiting.is_suspect(units[2])
 
 
-def run_with_poison(waiting, poison):
+def run_with_poison(
+    waiting: UnitQueue, poison: dict[str, set[int]]
+) -> tuple[int, dict[str, frozenset[int]], dict[str, UnitFailure]]:
     """Run alone what waits; a task that touches a row of `poison` crashes. Returns what happened.
 
     Args:
         waiting: The queue.
         poison: Unit id → rows that kill a worker.
     """
-    num_crashes, committed, failures = 0, {}, {}
+    num_crashes = 0
+    committed: dict[str, frozenset[int]] = {}
+    failures: dict[str, UnitFailure] = {}
     while todo := waiting.take(alone=True):
         unit_id = todo.unit.unit_id
         rows = set(range(todo.unit.num_rows) if todo.probe is None else todo.probe)
@@ -65,10 +79,10 @@ def run_with_poison(waiting, poison):
     return num_crashes, committed, failures
 
 
-def test_the_row_that_kills_every_worker_is_found_and_innocent_units_have_none():
+def test_the_row_that_kills_every_worker_is_found_and_innocent_units_have_none() -> None:
     guilty, *innocents = make_units(3)
     waiting = UnitQueue([guilty, *innocents], max_attempts=3)
-    lost = [waiting.take(alone=False) for _ in range(3)]
+    lost = [take(waiting, alone=False) for _ in range(3)]
     assert waiting.crashed(lost, DEAD) == []
     num_crashes, committed, failures = run_with_poison(waiting, {guilty.unit_id: {3}})
     assert committed == {"000000": {3}, "000001": frozenset(), "000002": frozenset()}
@@ -81,7 +95,9 @@ def test_the_row_that_kills_every_worker_is_found_and_innocent_units_have_none()
     ("num_rows", "poison", "most_crashes"),
     [(1, {0}, 5), (32, {31}, 5), (1000, {500}, 6), (20_000, {0}, 7), (20_000, {7, 19_999}, 11)],
 )
-def test_few_crashes_find_the_rows_of_a_large_unit(num_rows, poison, most_crashes):
+def test_few_crashes_find_the_rows_of_a_large_unit(
+    num_rows: int, poison: set[int], most_crashes: int
+) -> None:
     segment = Segment(path="/none", version="", first_row=0, num_rows=num_rows)
     unit = WorkUnit(unit_id="000000", segments=(segment,), num_bytes=1)
     waiting = UnitQueue([unit], max_attempts=3)
@@ -90,7 +106,7 @@ def test_few_crashes_find_the_rows_of_a_large_unit(num_rows, poison, most_crashe
     assert num_crashes <= most_crashes
 
 
-def test_a_unit_full_of_rows_that_kill_is_given_up_and_the_others_are_done():
+def test_a_unit_full_of_rows_that_kill_is_given_up_and_the_others_are_done() -> None:
     first, second = make_units(2, num_rows=100)
     waiting = UnitQueue([first, second], max_attempts=3)
     num_crashes, committed, failures = run_with_poison(waiting, {"000000": set(range(100))})
@@ -100,7 +116,7 @@ def test_a_unit_full_of_rows_that_kill_is_given_up_and_the_others_are_done():
     assert failures["000000"].num_attempts == num_crashes < 20
 
 
-def test_rows_are_not_blamed_where_no_row_can_be_scored():
+def test_rows_are_not_blamed_where_no_row_can_be_scored() -> None:
     (unit,) = make_units(1)
     waiting = UnitQueue([unit], max_attempts=3)
     num_crashes, committed, failures = run_with_poison(waiting, {"000000": set(range(5))})
@@ -108,7 +124,7 @@ def test_rows_are_not_blamed_where_no_row_can_be_scored():
     assert failures["000000"].num_attempts == num_crashes == 3 + 5 * 2
 
 
-def test_a_unit_that_dies_as_a_whole_but_not_in_parts_is_given_up():
+def test_a_unit_that_dies_as_a_whole_but_not_in_parts_is_given_up() -> None:
     (unit,) = make_units(1)
     waiting = UnitQueue([unit], max_attempts=2)
     failures = []
@@ -120,77 +136,79 @@ def test_a_unit_that_dies_as_a_whole_but_not_in_parts_is_given_up():
     assert [failure.num_attempts for failure in failures] == [3]
 
 
-def test_a_row_that_was_alone_with_one_crash_only_is_not_guilty():
+def test_a_row_that_was_alone_with_one_crash_only_is_not_guilty() -> None:
     (unit,) = make_units(1)
     waiting = UnitQueue([unit], max_attempts=1)
-    waiting.crashed([waiting.take(alone=True)], DEAD)
-    todo = waiting.take(alone=True)
+    waiting.crashed([take(waiting)], DEAD)
+    todo = take(waiting)
     assert todo.probe == range(1)
     # A machine is lost.
     assert waiting.crashed([todo], DEAD) == []
     assert run_with_poison(waiting, {}) == (0, {"000000": frozenset()}, {})
 
 
-def test_a_probe_that_raises_gives_the_unit_up():
+def test_a_probe_that_raises_gives_the_unit_up() -> None:
     (unit,) = make_units(1)
     waiting = UnitQueue([unit], max_attempts=1)
-    waiting.crashed([waiting.take(alone=True)], DEAD)
-    assert waiting.failed(waiting.take(alone=True), BOOM).cause == "EngineError: boom"
+    waiting.crashed([take(waiting)], DEAD)
+    failure = waiting.failed(take(waiting), BOOM)
+    assert failure is not None
+    assert failure.cause == "EngineError: boom"
     assert len(waiting) == 0
 
 
 @pytest.mark.parametrize("num_crashes", [1, 5])
-def test_no_unit_is_searched_for_a_crash_that_others_may_have_caused(num_crashes):
+def test_no_unit_is_searched_for_a_crash_that_others_may_have_caused(num_crashes: int) -> None:
     tasks = [*map(task, make_units(2))]
     waiting = UnitQueue([], max_attempts=1)
     for _ in range(num_crashes):
         assert waiting.crashed(tasks, DEAD) == []
-        assert [waiting.take(alone=True).probe for _ in tasks] == [None, None]
+        assert [take(waiting).probe for _ in tasks] == [None, None]
     waiting.crashed(tasks[:1], DEAD)
-    assert waiting.take(alone=True).probe is not None
+    assert take(waiting).probe is not None
 
 
-def test_a_preempted_worker_costs_its_units_no_attempt():
+def test_a_preempted_worker_costs_its_units_no_attempt() -> None:
     (unit,) = make_units(1)
     waiting = UnitQueue([unit], max_attempts=1)
     for _ in range(5):
-        assert waiting.crashed([waiting.take(alone=False)], DEAD, blame=False) == []
+        assert waiting.crashed([take(waiting, alone=False)], DEAD, blame=False) == []
     assert not waiting.is_suspect(unit)
 
 
-def test_a_preempted_worker_does_not_disturb_a_search():
+def test_a_preempted_worker_does_not_disturb_a_search() -> None:
     (unit,) = make_units(1)
     waiting = UnitQueue([unit], max_attempts=1)
-    waiting.crashed([waiting.take(alone=True)], DEAD)
+    waiting.crashed([take(waiting)], DEAD)
     for _ in range(5):
-        assert waiting.crashed([waiting.take(alone=True)], DEAD, blame=False) == []
+        assert waiting.crashed([take(waiting)], DEAD, blame=False) == []
     assert run_with_poison(waiting, {"000000": {4}})[1] == {"000000": {4}}
 
 
-def test_a_suspect_that_raises_stays_a_suspect():
+def test_a_suspect_that_raises_stays_a_suspect() -> None:
     units = make_units(2)
     waiting = UnitQueue(units, max_attempts=3)
-    waiting.crashed([waiting.take(alone=False)], DEAD)
-    waiting.failed(waiting.take(alone=True), BOOM)
-    assert waiting.take(alone=False).unit == units[1]
-    assert waiting.take(alone=True).unit == units[0]
+    waiting.crashed([take(waiting, alone=False)], DEAD)
+    waiting.failed(take(waiting), BOOM)
+    assert take(waiting, alone=False).unit == units[1]
+    assert take(waiting).unit == units[0]
 
 
-def test_when_unit_after_unit_fails_the_job_stops_with_the_cause():
+def test_when_unit_after_unit_fails_the_job_stops_with_the_cause() -> None:
     waiting = UnitQueue(make_units(100), max_attempts=3)
     with pytest.raises(CommitError, match=r"20 failures in a row .* No space left"):
         for _ in range(20):
-            waiting.failed(waiting.take(alone=True), CommitError("No space left on device"))
+            waiting.failed(take(waiting), CommitError("No space left on device"))
 
 
-def test_failures_with_successes_in_between_do_not_stop_the_job():
+def test_failures_with_successes_in_between_do_not_stop_the_job() -> None:
     waiting = UnitQueue(make_units(100), max_attempts=3)
     for _ in range(40):
-        waiting.failed(waiting.take(alone=True), BOOM)
-        waiting.done(waiting.take(alone=True))
+        waiting.failed(take(waiting), BOOM)
+        waiting.done(take(waiting))
 
 
-def test_second_attempts_of_bad_units_at_the_end_do_not_stop_the_job():
+def test_second_attempts_of_bad_units_at_the_end_do_not_stop_the_job() -> None:
     waiting = UnitQueue(make_units(19), max_attempts=3)
     failures = []
     while todo := waiting.take(alone=True):
@@ -199,14 +217,14 @@ def test_second_attempts_of_bad_units_at_the_end_do_not_stop_the_job():
     assert len(failures) == 19
 
 
-def test_damaged_shards_do_not_stop_the_job():
+def test_damaged_shards_do_not_stop_the_job() -> None:
     waiting = UnitQueue(make_units(100), max_attempts=1)
-    failures = [waiting.failed(waiting.take(alone=True), ShardError("gone")) for _ in range(100)]
+    failures = [waiting.failed(take(waiting), ShardError("gone")) for _ in range(100)]
     assert all(failures)
 
 
-def test_workers_that_die_one_after_the_other_stop_the_job():
+def test_workers_that_die_one_after_the_other_stop_the_job() -> None:
     waiting = UnitQueue(make_units(100), max_attempts=3)
     with pytest.raises(EngineDead, match="20 failures in a row"):
         for _ in range(20):
-            waiting.crashed([waiting.take(alone=True)], DEAD)
+            waiting.crashed([take(waiting)], DEAD)

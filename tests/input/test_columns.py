@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,7 +24,7 @@ PAIRS = {
 }
 
 
-def _write(path: Path, columns: dict[str, object]) -> Path:
+def _write(path: Path, columns: Mapping[str, object]) -> Path:
     pq.write_table(pa.table(columns), path)
     return path
 

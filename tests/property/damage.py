@@ -198,8 +198,10 @@ def read_all(path: Path) -> list[Any]:
                 *(batch.columns[name].to_pylist() for name in ("query_id", "doc_id")), strict=True
             )
             for (query_id, doc_id), pair in zip(ids, batch.pairs, strict=True):
-                is_pair = isinstance(pair, ScorePair)
-                found.append((query_id, doc_id, pair.query, pair.document) if is_pair else pair)
+                if isinstance(pair, ScorePair):
+                    found.append((query_id, doc_id, pair.query, pair.document))
+                else:
+                    found.append(pair)
     return found
 
 

@@ -1,5 +1,7 @@
 """Whatever happens to the bytes of a shard: a clear error, or the right rows."""
 
+from __future__ import annotations
+
 import os
 from collections import Counter
 from pathlib import Path
@@ -12,14 +14,14 @@ from rgpt_batch.input.inspect import inspect_shards
 from tests.property import damage
 
 
-def test_a_damaged_shard_is_refused_or_read_right():
+def test_a_damaged_shard_is_refused_or_read_right() -> None:
     counts: Counter[str] = Counter()
     damage.campaign(1500, counts)
     # Each of them does happen.
     assert min(counts[kind] for kind in damage.ALLOWED) > 100, counts
 
 
-def test_size_statistics_that_contradict_the_schema_do_not_end_the_process(tmp_path):
+def test_size_statistics_that_contradict_the_schema_do_not_end_the_process(tmp_path: Path) -> None:
     reader = damage.Reader(tmp_path)
     content = damage.shard(0)
     # In the schema, a column that is optional becomes required: without definition levels.
@@ -33,7 +35,7 @@ def test_size_statistics_that_contradict_the_schema_do_not_end_the_process(tmp_p
         inspect_shards([str(tmp_path / "pairs.parquet")], InputConfig(), ())
 
 
-def test_the_oracle_sees_a_wrong_a_lost_and_a_doubled_row(tmp_path):
+def test_the_oracle_sees_a_wrong_a_lost_and_a_doubled_row(tmp_path: Path) -> None:
     path = tmp_path / "pairs.parquet"
     path.write_bytes(damage.shard(0))
     found = damage.read_all(path)
@@ -50,7 +52,7 @@ def die_or_read(content: bytes, path: Path) -> str:
     return damage.outcome(content, path)
 
 
-def test_a_reader_that_dies_is_reported_and_replaced(tmp_path):
+def test_a_reader_that_dies_is_reported_and_replaced(tmp_path: Path) -> None:
     reader = damage.Reader(tmp_path, die_or_read)
     assert reader.outcome(b"die").startswith("CRASH -6")
     assert reader.outcome(damage.shard(0)) == damage.HARMLESS

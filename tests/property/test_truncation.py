@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ def test_template_stands_whole_around_a_document_that_is_cut_away(
     assert context.lower().replace(" ", "").endswith("query:")
 
 
-PROTOCOLS = {
+PROTOCOLS: dict[str, Callable[..., CardProtocol | EvalProtocol]] = {
     "card": CardProtocol,
     "eval": EvalProtocol,
     "eval-arguana": functools.partial(EvalProtocol, arguana=True),

@@ -69,9 +69,10 @@ def read_order(path: Path) -> dict[str, list[str]]:
     """Return query_id → doc_ids in the order of a ranking, Parquet or TREC."""
     if path.suffix == ".parquet":
         table = pq.read_table(path)
-        pairs = zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True)
+        columns = (table[name].to_pylist() for name in ("query_id", "doc_id"))
+        pairs = list(zip(*columns, strict=True))
     else:
-        pairs = iter([(line.split()[0], line.split()[2]) for line in path.open()])
+        pairs = [(line.split()[0], line.split()[2]) for line in path.open()]
     order: dict[str, list[str]] = {}
     for query_id, doc_id in pairs:
         order.setdefault(query_id, []).append(doc_id)

@@ -102,8 +102,8 @@ def test_evaluate_prints_one_line_per_metric_and_writes_the_table(
     scored: Path, qrels: Path, tmp_path: Path
 ) -> None:
     succeed(rank, scored, "--output", tmp_path / "bm25.trec", "--score-column", "bm25")
-    arguments = (scored, "--qrels", qrels, "--baseline", tmp_path / "bm25.trec")
-    arguments += ("--metrics", "RR@10,P@1", "--per-query", tmp_path / "table.tsv")
+    arguments: list[str | Path] = [scored, "--qrels", qrels, "--baseline", tmp_path / "bm25.trec"]
+    arguments += ["--metrics", "RR@10,P@1", "--per-query", tmp_path / "table.tsv"]
     lines = succeed(evaluate, *arguments).splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("metric"))
     assert lines[head + 1].split()[:2] == ["RR@10", "0.7500"]

@@ -26,7 +26,7 @@ _PAIRS = st.dictionaries(
 
 
 def naive_rank(pairs: dict[tuple[str, str], float | None], top_k: int, keep: bool) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for query_id in sorted({query_id for query_id, _ in pairs}):
         scored = [(d, s) for (q, d), s in pairs.items() if q == query_id]
         scored = [(d, s) for d, s in scored if keep or s is not None]
@@ -47,7 +47,7 @@ def test_ranking_of_many_files_equals_a_plain_sort_of_all_pairs(
     pairs: dict[tuple[str, str], float | None], top_k: int, keep: bool, num_files: int, seed: int
 ) -> None:
     rows: list[Row] = [(q, d, s) for (q, d), s in pairs.items()]
-    np.random.default_rng(seed).shuffle(rows)  # type: ignore[arg-type]
+    np.random.default_rng(seed).shuffle(rows)
     with TemporaryDirectory() as name:
         folder = Path(name)
         for i in range(num_files):

@@ -32,14 +32,14 @@ def test_trec_eval_ranks_a_written_run_as_it_stands(
         written = read_scores(path).get("q", {})
     assert list(written) == doc_ids
     assert trec_eval_order(written) == doc_ids
-    assert (np.diff(np.float32(list(written.values()))) < 0).all()
+    assert (np.diff(np.array([*written.values()], np.float32)) < 0).all()
 
 
 def test_scores_are_written_exactly_to_float32_where_they_differ(tmp_path: Path) -> None:
     scores = np.sort(np.random.default_rng(0).normal(-3, 1, 500).astype(np.float32))[::-1]
     rows = [("q", f"d{i}", i + 1, float(score)) for i, score in enumerate(scores)]
     write_run(rows, tmp_path / "run", "tag")
-    written = np.float32(list(read_scores(tmp_path / "run")["q"].values()))
+    written = np.array([*read_scores(tmp_path / "run")["q"].values()], np.float32)
     np.testing.assert_array_equal(written, scores)
 
 

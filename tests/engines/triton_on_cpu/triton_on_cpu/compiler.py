@@ -7,7 +7,7 @@ from typing import Any
 from triton.backends.compiler import BaseBackend
 
 
-class CpuBackend(BaseBackend):  # type: ignore[misc]
+class CpuBackend(BaseBackend):
     @staticmethod
     def supports_target(target: Any) -> bool:
         return bool(target.backend == "cpu")

@@ -9,7 +9,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
 
-class CpuDriver(DriverBase):  # type: ignore[misc]
+class CpuDriver(DriverBase):
     def __init__(self) -> None: ...
 
     @classmethod
