@@ -37,13 +37,20 @@ def open_database(
         remedy: What an error says about a lack of memory or disk.
 
     Raises:
-        ConfigError: The memory or the disk is too small.
+        ConfigError: The memory or the disk is too small, or the folder cannot be written to.
         ShardError: A file cannot be read.
     """
     num_threads = max(1, min(len(os.sched_getaffinity(0)), int(memory_gib / _GIB_PER_THREAD)))
     try:
+        spill = tempfile.TemporaryDirectory(prefix="rgpt-batch-", dir=temp_folder)
+    except OSError as error:
+        raise ConfigError(
+            f"{temp_folder or tempfile.gettempdir()}: cannot hold temporary files: "
+            f"{error.strerror}. Set --temp-folder to a folder on a disk with room."
+        ) from error
+    try:
         with (
-            tempfile.TemporaryDirectory(prefix="rgpt-batch-", dir=temp_folder) as spill_folder,
+            spill as spill_folder,
             duckdb.connect(
                 config={
                     "memory_limit": f"{int(memory_gib * 1024)}MiB",

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 def format_seconds(seconds: float) -> str:
     """Format a duration as 45s, 12m30s or 3h05m."""
-    if seconds < 60:
-        return f"{seconds:.0f}s"
     minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest}s"
     if minutes < 60:
         return f"{minutes}m{rest:02d}s"
     return f"{minutes // 60}h{minutes % 60:02d}m"

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from rgpt_batch.formatting import format_seconds
 from rgpt_batch.job.progress import Tally
 from tests.executors.workers import make_units, report
 
@@ -20,3 +21,11 @@ def test_the_speed_does_not_depend_on_clocks_that_are_set(jump: float) -> None:
     pairs_per_second, _, eta = tally.rates()
     assert pairs_per_second == pytest.approx(2, rel=0.05)
     assert eta == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.4, "59s"), (59.7, "1m00s"), (3599.6, "1h00m"), (90, "1m30s"), (11100, "3h05m")],
+)
+def test_duration_has_no_sixty_of_anything(seconds, text):
+    assert format_seconds(seconds) == text

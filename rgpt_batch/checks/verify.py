@@ -12,13 +12,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rgpt_batch.checks.reference import Reference, default_tolerance, deviation
+from rgpt_batch.config.arguments import Location
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, StorageError
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.footers import read_error
 from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.job.run import recorded_config
-from rgpt_batch.output import Store
+from rgpt_batch.output import Store, open_store
 from rgpt_batch.output.score_file import PAIR_HASH, SCORE_SCHEMA, Footer, read_footer
 from rgpt_batch.output.store import CommittedFile, Listing
 from rgpt_batch.planning.manifest import Manifest
@@ -46,12 +47,16 @@ class Verification:
 
 
 def verify_output(
-    store: Store, *, num_rescored: int = 0, tolerance: float | None = None, seed: int = 0
+    output: Location | Store,
+    *,
+    num_rescored: int = 0,
+    tolerance: float | None = None,
+    seed: int = 0,
 ) -> Verification:
     """Check an output folder against its plan, its input and its success file.
 
     Args:
-        store: The output folder.
+        output: The output folder: a path or URI, or what open_store made of it.
         num_rescored: How many random rows to score again with the float32 reference engine.
         tolerance: Largest allowed difference of a score to the reference, nats.
         seed: Chooses the rows.
@@ -59,6 +64,7 @@ def verify_output(
     Raises:
         ConfigError: The folder holds no job.
     """
+    store = output if isinstance(output, Store) else open_store(output)
     manifest = store.load_manifest()
     if manifest is None:
         raise ConfigError(f"{store.location}: no job was planned here; nothing to verify.")
@@ -151,7 +157,11 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
     if manifest.identity.written.pair_hash:
         if PAIR_HASH not in table.column_names:
             yield f"{file.path}: {PAIR_HASH} missing. {fix}"
-        elif pc.any(pc.not_equal(table[PAIR_HASH], hashes)).as_py():
+            return
+        # One in every row but the rejected ones.
+        is_kept = rejections.combine_chunks().is_null()
+        expected = pa.chunked_array([pc.if_else(is_kept, hashes, None)])
+        if not table[PAIR_HASH].equals(expected):
             yield f"{file.path}: a {PAIR_HASH} is not that of the input's texts. {fix}"
 
 

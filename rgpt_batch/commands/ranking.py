@@ -165,8 +165,9 @@ def rank(
     help="Write a table of every query's values, tab-separated. [default: none]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_database_options
 def evaluate(
-    run: str, qrels: str, baseline: str | None, metrics: str, per_query: str | None, as_json: bool
+    run: str, qrels: str, per_query: str | None, baseline: str | None, as_json: bool, **options: Any
 ) -> int:
     """Evaluate a TREC run, a ranking or a scored output against relevance judgements.
 
@@ -177,7 +178,7 @@ def evaluate(
 
     if per_query:
         check_output(per_query)
-    found = evaluation.evaluate(run, qrels, baseline=baseline, metrics=metrics)
+    found = evaluation.evaluate(run, qrels, baseline=baseline, **options)
     if per_query:
         evaluation.write_per_query(found, per_query)
     if as_json:

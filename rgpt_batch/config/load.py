@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rgpt_batch.config.arguments import Location, as_location
 from rgpt_batch.config.options import JobConfig, validated
 from rgpt_batch.config.yaml_text import load_yaml
 from rgpt_batch.errors import ConfigError
 
 
-def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> JobConfig:
+def load_config(path: Location | None, overrides: str | Sequence[str] = ()) -> JobConfig:
     """Read a configuration.
 
     Args:
         path: YAML file; None starts from the defaults alone.
-        overrides: `dotted.key=value`, the value in YAML, later ones win.
+        overrides: `dotted.key=value`, one or several, the value in YAML; later ones win.
 
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong.
     """
     settings: Any = {}
     if path is not None:
+        path = as_location(path, "configuration")
         try:
             settings = load_yaml(Path(path).read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError) as error:
@@ -32,7 +35,7 @@ def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Job
             raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, found {type(settings).__name__}.")
-    for override in overrides:
+    for override in [overrides] if isinstance(overrides, str) else overrides:
         _apply(override, settings)
     return validated(settings, str(path or "configuration"))
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rgpt_batch.config.arguments import Location, as_location, check_choice
 from rgpt_batch.database import open_database
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.importing.join import Join, MissingIds, Order
@@ -50,7 +51,7 @@ class ImportOptions:
     order: Order = "query"
     missing: Literal["error", "null"] = "error"
     memory_gib: float = 2.0
-    temp_folder: str | None = None
+    temp_folder: Location | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ class ImportSummary:
 
 def import_pairs(
     source: Source,
-    output: str,
+    output: Location,
     options: ImportOptions | None = None,
     *,
     report: Callable[[str], None] = lambda message: None,
@@ -98,8 +99,13 @@ def import_pairs(
         ShardError: The source is unreadable, malformed or ambiguous.
     """
     options = options or ImportOptions()
+    check_choice(options.order, "order", get_args(Order))
+    check_choice(options.missing, "missing", ("error", "null"))
+    final = Path(as_location(output, "output")).resolve()
+    given = options.temp_folder
+    temp_folder = None if given is None else as_location(given, "temp_folder")
     with (
-        _staging(Path(output).resolve(), options.temp_folder) as (shards, work),
+        _staging(final, temp_folder) as (shards, work),
         open_database(options.memory_gib, str(work)) as connection,
     ):
         relations = source.open(Spool(work, report))
@@ -114,8 +120,11 @@ def import_pairs(
         num_shards = 0
         if options.missing == "null" or not num_missing:
             report(f"joining {num_pairs:,} pairs with their texts")
-            num_shards = write_shards(join.batches(options.order), shards, options.rows_per_shard)
-            _publish(shards, Path(output).resolve())
+            with _explained(final.parent, "Make room, or give another --output."):
+                num_shards = write_shards(
+                    join.batches(options.order), shards, options.rows_per_shard
+                )
+            _publish(shards, final)
     return ImportSummary(
         relations=relations,
         num_pairs=num_pairs,
@@ -177,26 +186,38 @@ def _close(writer: pq.ParquetWriter, path: Path) -> None:
 @contextmanager
 def _staging(output: Path, temp_folder: str | None) -> Iterator[tuple[Path, Path]]:
     """Make a folder for shards, beside the output, and one for work; both go in the end."""
-    try:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise ConfigError(
-                f"{output}: exists and is not an empty folder. Give another --output, or delete it."
+    with ExitStack() as stack:
+        with _explained(output, "Check the permissions, or give another --output."):
+            if output.exists() and (not output.is_dir() or any(output.iterdir())):
+                raise ConfigError(
+                    f"{output}: exists and is not an empty folder. Give another --output, or "
+                    "delete it."
+                )
+            output.parent.mkdir(parents=True, exist_ok=True)
+            prefix = f".{output.name}.importing-"
+            beside = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent)
             )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{output.name}.importing-"
-        with (
-            tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent) as beside,
-            tempfile.TemporaryDirectory(prefix="rgpt-batch-", dir=temp_folder or beside) as work,
-        ):
-            shards = Path(beside, "shards")
             # mkdir obeys the umask; the temporary folders are closed to others.
+            shards = Path(beside, "shards")
             shards.mkdir()
-            yield shards, Path(work)
+        folder = temp_folder or beside
+        with _explained(folder, "Set --temp-folder to a folder that can be written to."):
+            work = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="rgpt-batch-", dir=folder)
+            )
+        yield shards, Path(work)
+
+
+@contextmanager
+def _explained(place: str | Path, fix: str) -> Iterator[None]:
+    """Say where something could not be written, and what to do about it."""
+    try:
+        yield
     except OSError as error:
-        raise ConfigError(
-            f"{error.filename or output}: {error.strerror or error}. Check the disk and the "
-            "permissions, or set --temp-folder."
-        ) from error
+        raise ConfigError(f"{place}: cannot be written to: {error.strerror or error}. {fix}") from (
+            error
+        )
 
 
 def _publish(shards: Path, output: Path) -> None:

@@ -184,7 +184,8 @@ def _view(name: str, table: Table) -> str:
     return (
         f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT "
         + ", ".join(f"{value} AS {role}" for role, value in values.items())
-        + f" FROM read_parquet([{files}], hive_partitioning = false)"
+        # A file may lack the title, for example: its documents have none.
+        + f" FROM read_parquet([{files}], hive_partitioning = false, union_by_name = true)"
     )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from rgpt_batch.config.arguments import Location, as_locations
 from rgpt_batch.config.options import InputConfig, JobConfig
 from rgpt_batch.database import open_database
 from rgpt_batch.errors import ConfigError, ShardError
@@ -55,8 +56,8 @@ class TextTables:
         documents: The same for documents.
     """
 
-    queries: str | Sequence[str] | None = None
-    documents: str | Sequence[str] | None = None
+    queries: Location | Sequence[Location] | None = None
+    documents: Location | Sequence[Location] | None = None
 
 
 class JoinedTables:
@@ -73,7 +74,7 @@ class JoinedTables:
     """
 
     def __init__(
-        self, config: JobConfig, candidates: str | Sequence[str], texts: TextTables
+        self, config: JobConfig, candidates: Location | Sequence[Location], texts: TextTables
     ) -> None:
         self._config = config
         self._relations = _open_relations(config, candidates, texts)
@@ -146,7 +147,7 @@ class JoinedTables:
 
 
 def _open_relations(
-    config: JobConfig, candidates: str | Sequence[str], texts: TextTables
+    config: JobConfig, candidates: Location | Sequence[Location], texts: TextTables
 ) -> Relations:
     if any(config.input.columns.model_dump().values()):
         raise ConfigError(
@@ -178,8 +179,8 @@ def _open_relations(
     )
 
 
-def _open(given: str | Sequence[str], kind: Kind) -> Table:
-    paths = [given] if isinstance(given, str) else list(given)
+def _open(given: Location | Sequence[Location], kind: Kind) -> Table:
+    paths = as_locations(given, kind.noun)
     for path in paths:
         if Path(path).is_file() and Path(path).suffix != ".parquet":
             raise ConfigError(

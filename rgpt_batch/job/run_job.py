@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from typing import get_args
 
 from rgpt_batch.checks.parity import check_parity, require_parity
+from rgpt_batch.config.arguments import Location, as_location, as_locations, check_choice
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import (
     CommitError,
@@ -37,20 +39,21 @@ from rgpt_batch.storage.uris import is_uri
 
 def run_job(
     config: JobConfig,
-    inputs: Sequence[str],
-    output: str,
+    inputs: Location | Iterable[Location],
+    output: Location,
     *,
     on_change: OnChange = "refuse",
     tables: TextTables | None = None,
-    reuse: str | None = None,
+    reuse: Location | None = None,
     quiet: bool = False,
 ) -> JobSummary:
     """Score every pair of the input; resume where an earlier run stopped.
 
     Args:
         config: What to score with; see load_config.
-        inputs: Files, folders or glob patterns. With tables, the one table of candidates.
-        output: A folder; created if missing.
+        inputs: A file, folder or glob pattern, or several; paths or URIs. With tables, the one
+            table of candidates.
+        output: A folder or URI; created if missing.
         on_change: What to do where the folder holds the work of a job with another fingerprint.
         tables: Where the texts are, if the input has ids alone; see importing.joined.
         reuse: The output folder of an earlier job. Pairs with the same texts get its scores.
@@ -65,6 +68,16 @@ def run_job(
         CommitError, StorageError: The output, or an object store, cannot be used.
         Interrupted: SIGINT or SIGTERM came. What is committed stays.
     """
+    if not isinstance(config, JobConfig):
+        raise ConfigError(
+            f"config: expected a JobConfig, found {type(config).__name__}. load_config reads one."
+        )
+    check_choice(on_change, "on_change", get_args(OnChange))
+    inputs, output = as_locations(inputs, "inputs"), as_location(output, "output")
+    if reuse is not None:
+        reuse = as_location(reuse, "reuse")
+    if tables is not None:
+        tables = tables.as_strings()
     if is_uri(output) and (reuse is not None or tables is not None):
         raise ConfigError(
             f"{output}: --reuse and tables of texts need an output folder on a file system, since "
@@ -83,12 +96,13 @@ def run_job(
     return _run(job, store, report, on_change=on_change, earlier=earlier, quiet=quiet)
 
 
-def retry_failed(output: str, *, quiet: bool = False) -> JobSummary:
+def retry_failed(output: Location, *, quiet: bool = False) -> JobSummary:
     """Run the failed units of a job again, with the input and the configuration of its last run.
 
     Raises:
         ConfigError: The folder holds no job, or no record of a run; and see run_job.
     """
+    output = as_location(output, "output")
     store = open_store(output)
     manifest = store.load_manifest() if store.has_manifest() else None
     if manifest is None:

@@ -103,13 +103,23 @@ class TableFiles:
         """The files of all tables."""
         return tuple(path for table in self.tables.values() for path in table.paths)
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """How the tables are read, as text."""
+        columns = {
+            f"input columns of {name}": json.dumps(table.columns)
+            for name, table in self.tables.items()
+        }
+        return {"input order": "doc_id, query_id", **columns}
+
     def lines(self) -> dict[str, str]:
         """Say which files and columns these are."""
-        lines = {"input order": "doc_id, query_id"}
-        for name, table in self.tables.items():
-            lines[f"input columns of {name}"] = json.dumps(table.columns)
-            lines |= {f"input {name} {file.path}": str(file) for file in table.files}
-        return lines
+        files = {
+            f"input {name} {file.path}": str(file)
+            for name, table in self.tables.items()
+            for file in table.files
+        }
+        return {**self.settings, **files}
 
 
 InputFacts = PairFiles | TableFiles

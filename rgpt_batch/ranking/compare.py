@@ -21,6 +21,7 @@ from operator import itemgetter
 import duckdb
 import numpy as np
 
+from rgpt_batch.config.arguments import Location, as_location
 from rgpt_batch.database import DEFAULT_MEMORY_GIB, fetch_rows, open_database
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.output.scored_files import find_files
@@ -107,12 +108,12 @@ class Comparison:
 
 
 def compare(
-    scored_a: str,
-    scored_b: str,
+    scored_a: Location,
+    scored_b: Location,
     *,
-    qrels_file: str | None = None,
+    qrels_file: Location | None = None,
     memory_gib: float = DEFAULT_MEMORY_GIB,
-    temp_folder: str | None = None,
+    temp_folder: Location | None = None,
 ) -> Comparison:
     """Compare two scored outputs, joined by query_id and doc_id.
 
@@ -127,6 +128,8 @@ def compare(
         ConfigError: Nothing to compare: no pair is scored by both.
         ShardError: A file cannot be used, or holds a pair twice.
     """
+    scored_a, scored_b = as_location(scored_a, "scored_a"), as_location(scored_b, "scored_b")
+    temp_folder = None if temp_folder is None else as_location(temp_folder, "temp_folder")
     with open_database(memory_gib, temp_folder) as connection:
         for side, scored in (("a", scored_a), ("b", scored_b)):
             load_pairs(connection, side, find_files([scored]))
@@ -140,7 +143,14 @@ def compare(
         rankings = _ranking_agreement(connection)
     quality = None
     if qrels_file is not None:
-        found = evaluate(scored_b, qrels_file, baseline=scored_a, metrics=QUALITY_METRIC)
+        found = evaluate(
+            scored_b,
+            qrels_file,
+            baseline=scored_a,
+            metrics=QUALITY_METRIC,
+            memory_gib=memory_gib,
+            temp_folder=temp_folder,
+        )
         quality = found.metrics[0]
     return Comparison(overlap=overlap, scores=scores, rankings=rankings, quality=quality)
 

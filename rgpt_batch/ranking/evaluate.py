@@ -15,17 +15,21 @@ t-test over queries (both: Smucker, Allan and Carterette, CIKM 2007).
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from rgpt_batch.database import fetch_rows, open_database
+from rgpt_batch.config.arguments import Location, as_location
+from rgpt_batch.database import DEFAULT_MEMORY_GIB, fetch_rows, open_database
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.output.scored_files import column_names, find_files, is_parquet
 from rgpt_batch.ranking.tables import load_pairs, load_run
@@ -45,6 +49,7 @@ _BLOCK_DRAWS = 2**20
 _QUERIES_PER_CALL = 500
 
 Values = npt.NDArray[np.float64]
+Database = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,13 @@ class Evaluation:
 
 
 def evaluate(
-    run: str, qrels_file: str, *, baseline: str | None = None, metrics: str = DEFAULT_METRICS
+    run: Location,
+    qrels_file: Location,
+    *,
+    baseline: Location | None = None,
+    metrics: str = DEFAULT_METRICS,
+    memory_gib: float = DEFAULT_MEMORY_GIB,
+    temp_folder: Location | None = None,
 ) -> Evaluation:
     """Evaluate a TREC run, a Parquet ranking or scored pairs.
 
@@ -101,18 +112,26 @@ def evaluate(
         qrels_file: Judgements in the format of TREC or BEIR.
         baseline: Another run, to compare with.
         metrics: Names as ir_measures writes them, separated by commas.
+        memory_gib: What DuckDB may hold in memory.
+        temp_folder: Where DuckDB puts what does not fit.
 
     Raises:
         ConfigError: A metric is unknown, a package is missing, or no judged query has results.
         ShardError: A file cannot be used.
     """
-    qrels = read_qrels(qrels_file)
+    database = functools.partial(
+        open_database,
+        memory_gib,
+        None if temp_folder is None else as_location(temp_folder, "temp_folder"),
+    )
+    qrels = read_qrels(as_location(qrels_file, "qrels_file"))
     query_ids = tuple(sorted(qrels))
     evaluator, columns = _evaluator(metrics, qrels)
-    values, num_missing = _measure(run, evaluator, columns, query_ids)
+    values, num_missing = _measure(as_location(run, "run"), evaluator, columns, query_ids, database)
     baseline_values = None
     if baseline is not None:
-        baseline_values, _ = _measure(baseline, evaluator, columns, query_ids)
+        baseline = as_location(baseline, "baseline")
+        baseline_values, _ = _measure(baseline, evaluator, columns, query_ids, database)
     return Evaluation(
         query_ids=query_ids,
         num_queries_without_results=num_missing,
@@ -156,12 +175,13 @@ def _measure(
     evaluator: ir_measures.Evaluator,
     columns: dict[ir_measures.Measure, int],
     query_ids: Sequence[str],
+    database: Database,
 ) -> tuple[Values, int]:
     """Return the metrics, shape (num_queries, num_metrics), and how many queries lack results."""
     rows = {query_id: i for i, query_id in enumerate(query_ids)}
     values = np.zeros((len(rows), len(columns)))
     num_found = 0
-    rankings = _read_rankings(path, query_ids)
+    rankings = _read_rankings(path, query_ids, database)
     while chunk := dict(islice(rankings, _QUERIES_PER_CALL)):
         num_found += len(chunk)
         for metric in evaluator.iter_calc(chunk):
@@ -176,12 +196,14 @@ def _measure(
     return values, len(rows) - num_found
 
 
-def _read_rankings(path: str, query_ids: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
+def _read_rankings(
+    path: str, query_ids: Sequence[str], database: Database
+) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield judged queries with their documents and strictly decreasing scores.
 
     Tools differ in how they order equal scores, so that none is left to choose.
     """
-    with open_database() as connection:
+    with database() as connection:
         order = "score DESC NULLS LAST, doc_id"
         if not is_parquet(path):
             load_run(connection, "run", path)
@@ -257,7 +279,7 @@ def p_value(differences: Values) -> float | None:
     return float(ttest_1samp(differences, 0.0).pvalue)
 
 
-def write_per_query(evaluation: Evaluation, path: str) -> None:
+def write_per_query(evaluation: Evaluation, path: Location) -> None:
     """Write a tab-separated table: one line per judged query, one column per metric and run.
 
     Raises:

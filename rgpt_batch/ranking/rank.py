@@ -17,12 +17,13 @@ Equal scores are ordered by doc_id, ascending. Rejected pairs have no score and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import duckdb
 
+from rgpt_batch.config.arguments import Location, as_location, as_locations, check_choice
 from rgpt_batch.database import DEFAULT_MEMORY_GIB, fetch_rows, open_database
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.output.scored_files import find_files, is_parquet
@@ -44,7 +45,7 @@ class FirstStage:
         column: The column of the Parquet file or the scored files; a TREC run has none.
     """
 
-    file: str | None = None
+    file: Location | None = None
     column: str | None = None
 
 
@@ -83,8 +84,8 @@ class RankingSummary:
 
 
 def rank(
-    scored: Sequence[str],
-    output: str,
+    scored: Location | Iterable[Location],
+    output: Location,
     *,
     top_k: int,
     run_format: RunFormat = "parquet",
@@ -94,7 +95,7 @@ def rank(
     duplicates: Duplicates = "error",
     fusion: Fusion | None = None,
     memory_gib: float = DEFAULT_MEMORY_GIB,
-    temp_folder: str | None = None,
+    temp_folder: Location | None = None,
 ) -> RankingSummary:
     """Write the best pairs of every query, by query_id and rank, in one atomic step.
 
@@ -102,7 +103,7 @@ def rank(
     fusion also ql_score and first_stage_score. See ranking.trec for TREC runs.
 
     Args:
-        scored: Output folders of `score`, Parquet files or patterns.
+        scored: An output folder of `score`, a Parquet file or a pattern, or several.
         output: The file to write; see output_files.replacing.
         top_k: Pairs per query.
         run_format: Of the output.
@@ -119,8 +120,14 @@ def rank(
             output that cannot be written.
         ShardError: A file cannot be used.
     """
+    check_choice(run_format, "run_format", get_args(RunFormat))
+    check_choice(duplicates, "duplicates", get_args(Duplicates))
+    if not isinstance(top_k, int) or top_k < 1:
+        raise ConfigError(f"top_k: expected a whole number from 1, found {top_k!r}.")
+    output = as_location(output, "output")
+    temp_folder = None if temp_folder is None else as_location(temp_folder, "temp_folder")
     check_output(output)
-    files = find_files(scored)
+    files = find_files(as_locations(scored, "scored"))
     with open_database(memory_gib, temp_folder) as connection:
         num_without_ids = _load(connection, files, score_column, duplicates, fusion)
         num_queries, num_pairs, num_rejected, num_unknown = connection.execute(
@@ -173,14 +180,15 @@ def _load(
     num_without_ids = load_pairs(
         connection, "scored", files, score=score_column, duplicates=duplicates
     )
-    if is_parquet(first_stage.file):
-        first_stage_files = find_files([first_stage.file])
+    first_stage_file = as_location(first_stage.file, "first_stage.file")
+    if is_parquet(first_stage_file):
+        first_stage_files = find_files([first_stage_file])
         column = first_stage.column or "score"
         load_pairs(
             connection, "first_stage", first_stage_files, score=column, duplicates=duplicates
         )
     else:
-        load_run(connection, "first_stage", first_stage.file, duplicates=duplicates)
+        load_run(connection, "first_stage", first_stage_file, duplicates=duplicates)
     connection.execute(
         "CREATE TEMP TABLE pairs AS SELECT scored.* REPLACE (f.score AS first_stage_score) "
         "FROM scored LEFT JOIN first_stage AS f USING (query_id, doc_id)"

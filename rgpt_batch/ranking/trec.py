@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.importing.readers.numerals import MAX_SCORE, is_score, parse_number
 from rgpt_batch.importing.readers.lines import read_lines
 
 RUN_SCHEMA = pa.schema(
@@ -39,18 +40,24 @@ def read_run(path: str) -> Iterator[pa.RecordBatch]:
     """Read a TREC run as record batches in RUN_SCHEMA, in the order of its lines.
 
     Raises:
-        ShardError: The file cannot be read, or a line is malformed.
+        ShardError: The file cannot be read, a line is malformed, or a score not finite in float32.
     """
     rows: list[tuple[str, str, float]] = []
     for number, line in read_lines(path):
         try:
-            query_id, _, doc_id, _, score, _ = line.split()
-            rows.append((query_id, doc_id, float(score)))
+            query_id, _, doc_id, _, text, _ = line.split()
+            score = parse_number(text)
         except ValueError as error:
             raise ShardError(
                 f"{path}:{number}: expected `query_id Q0 doc_id rank score tag`, found "
                 f"`{line.strip()[:80]}`. Give a TREC run or a Parquet file."
             ) from error
+        if not is_score(score):
+            raise ShardError(
+                f"{path}:{number}: the score is {text}, expected a finite number of at most "
+                f"{MAX_SCORE:.2g}, which float32 can hold. Correct the line."
+            )
+        rows.append((query_id, doc_id, score))
         if len(rows) == _BATCH_LINES:
             yield _to_batch(rows)
             rows = []
@@ -76,7 +83,7 @@ def write_run(rows: Iterable[tuple[str, str, int, float | None]], path: Path, ta
         tag: Name of the run, the last column.
 
     Raises:
-        ConfigError: An id or the tag is empty or holds white space.
+        ConfigError: An id or the tag is empty or holds white space, or a score is too large.
     """
     _check_word(tag, "tag")
     num_lines = 0
@@ -88,6 +95,12 @@ def write_run(rows: Iterable[tuple[str, str, int, float | None]], path: Path, ta
                 _check_word(query_id, "query id")
                 last_query_id, above = query_id, None
             _check_word(doc_id, "document id")
+            if score is not None and not is_score(score):
+                raise ConfigError(
+                    f"the score {score:g} of query '{query_id}' and document '{doc_id}' does not "
+                    f"fit a TREC run, whose readers take float32 (at most {MAX_SCORE:.2g}). Write "
+                    "Parquet instead: --format parquet."
+                )
             above = _written_score(score, above)
             stream.write(f"{query_id} Q0 {doc_id} {rank} {above:.9g} {tag}\n")
             num_lines += 1
@@ -130,7 +143,7 @@ def read_qrels(path: str) -> Qrels:
                 query_id, doc_id, relevance = fields
             else:
                 query_id, _, doc_id, relevance = line.split()
-            grade = int(relevance)
+            grade = _grade(relevance)
         except ValueError as error:
             raise ShardError(
                 f"{path}:{number}: expected `query_id 0 doc_id relevance`, or BEIR's three columns "
@@ -148,9 +161,15 @@ def read_qrels(path: str) -> Qrels:
     return qrels
 
 
+def _grade(text: str) -> int:
+    if not text.isascii() or "_" in text:
+        raise ValueError(f"not a grade: {text!r}")
+    return int(text)
+
+
 def _is_integer(text: str) -> bool:
     try:
-        int(text)
+        _grade(text)
     except ValueError:
         return False
     return True

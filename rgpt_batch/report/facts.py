@@ -192,6 +192,8 @@ def gather(
                 qrels=qrels,
                 baseline=baseline,
                 metrics=metrics,
+                memory_gib=memory_gib,
+                temp_folder=temp_folder,
             )
         elif qrels is not None:
             quality_missing = (

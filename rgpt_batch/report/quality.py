@@ -63,13 +63,22 @@ def assess(
     qrels: str,
     baseline: str | None,
     metrics: str,
+    memory_gib: float,
+    temp_folder: str | None,
 ) -> Quality:
-    """Evaluate a complete output.
+    """Evaluate a complete output; memory and folder as for evaluation.evaluate.
 
     Raises:
         ConfigError, ShardError: See ranking.evaluate.
     """
-    found = evaluate(output, qrels, baseline=baseline, metrics=metrics)
+    found = evaluate(
+        output,
+        qrels,
+        baseline=baseline,
+        metrics=metrics,
+        memory_gib=memory_gib,
+        temp_folder=temp_folder,
+    )
     changes = _changes(found)
     worst = [change for change in changes[:NUM_QUERIES_SHOWN] if change[1] < 0]
     best = [change for change in changes[::-1][:NUM_QUERIES_SHOWN] if change[1] > 0]

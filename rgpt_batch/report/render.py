@@ -135,17 +135,16 @@ def _settings(report: Report) -> dict[str, str]:
     """Return what the fingerprint covers, without the list of files."""
     identity = report.manifest.identity
     if isinstance(identity.input, PairFiles):
-        inputs = {"input": _files(identity.input.paths)}
-    else:
-        tables = identity.input.tables.items()
-        inputs = {f"input {name}": _files(table.paths) for name, table in tables}
-    return {**inputs, **identity.settings}
+        return {"input": _first_of(identity.input.paths), **identity.settings}
+    tables = identity.input.tables.items()
+    files = {f"input {name}": _first_of(table.paths) for name, table in tables}
+    return {**files, **identity.input.settings, **identity.settings}
 
 
-def _files(paths: Sequence[str]) -> str:
+def _first_of(paths: Sequence[str]) -> str:
     if not paths:
         return numbers.DASH
-    return paths[0] + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")
+    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1:,} more"
 
 
 def _model_name(model: str | None) -> str | None:

@@ -54,7 +54,8 @@ def translated(uri: str, error: Exception) -> Exception:
         return ObjectChangedError(uri)
     if isinstance(error, exceptions.InvalidPathError):
         return StorageError(
-            f"{uri}: below it is an object with an empty part in its key. Rename or delete it."
+            f"{uri}: below it is an object with an empty part or a control character in its key. "
+            "Rename or delete it."
         )
     if _ROLE_SERVICE.search(text):
         prefix = OBJECT_SCHEMES[uri.partition("://")[0]]

@@ -24,6 +24,7 @@ OBJECT_SCHEMES = {
 HUB_SCHEME = "hf"
 
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/?(.*)", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # Secret keys may hold slashes.
 _USER_INFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]+://)[^/\s@'\"]*:[^\s'\"]*@")
 _QUERY = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]+://[^\s?'\"]*)\?[\w.%-]+=[^\s'\"]*")
@@ -45,6 +46,11 @@ def split_uri(uri: str) -> tuple[str, str]:
     if match is None:
         raise ConfigError(f"{redacted(uri)}: not a URI.")
     scheme, bucket, key = match.groups()
+    if bucket.startswith("arn:"):
+        raise ConfigError(
+            f"{uri}: an ARN is no bucket. An access point is named by its alias, which ends in "
+            f"-s3alias: {scheme}://ALIAS/key."
+        )
     has_user = "@" in bucket and OBJECT_SCHEMES.get(scheme) != "AZURE"
     if redacted(uri) != uri or has_user or ":" in bucket:
         raise ConfigError(
@@ -59,6 +65,8 @@ def split_uri(uri: str) -> tuple[str, str]:
     key = key.rstrip("/")
     if any(part in ("", ".", "..") for part in key.split("/")) and key:
         raise ConfigError(f"{uri}: a part of the key is empty, '.' or '..'. Rename the object.")
+    if _CONTROL.search(uri):
+        raise ConfigError(f"{uri!a}: the key holds a control character. Rename the object.")
     return f"{scheme}://{bucket}", key
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rgpt_batch.config.arguments import Location
 from rgpt_batch.errors import ConfigError
 
 _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/(\d+))|/proc/self/fd/(\d+)")
@@ -22,7 +23,7 @@ _STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
 @contextmanager
-def replacing(output: str | Path, temp_folder: str | None = None) -> Iterator[Path]:
+def replacing(output: Location, temp_folder: str | None = None) -> Iterator[Path]:
     """Give a temporary file whose bytes take the output's place in the end.
 
     Args:
@@ -56,7 +57,7 @@ def replacing(output: str | Path, temp_folder: str | None = None) -> Iterator[Pa
         ) from error
 
 
-def check_output(output: str | Path) -> None:
+def check_output(output: Location) -> None:
     """Say before the work what would keep the file from being written after it.
 
     Raises:

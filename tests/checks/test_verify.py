@@ -17,6 +17,8 @@ import pytest
 from rgpt_batch import Verification, verify_output
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.output import open_store
+from rgpt_batch.records import ScorePair
+from rgpt_batch.scoring.pair_hash import pair_hash
 from tests.jobs import Score, column_chunk, overwrite
 
 WritePairs = Callable[..., Path]
@@ -199,6 +201,27 @@ def test_score_beside_a_rejection_is_found(output: Path) -> None:
     assert problem.startswith(f"{part}: a row has both a score and a rejection")
 
 
+@pytest.mark.parametrize("row", [0, 9])
+@pytest.mark.parametrize("value", [None, b"\0" * 16])
+def test_hash_that_is_missing_or_of_other_texts_is_found(
+    output: Path, row: int, value: bytes | None
+) -> None:
+    part = output / "part-000002.parquet"
+    assert pq.read_table(part)["rejection"].to_pylist()[9] is not None
+    is_right = row == 9 and value is None
+    _rewrite(
+        part,
+        _with_column(
+            "pair_hash",
+            lambda column: pa.array(
+                [value if i == row else h for i, h in enumerate(column.to_pylist())]
+            ),
+        ),
+    )
+    expected = () if is_right else (f"{part}: a pair_hash is not that of the input's texts. {FIX}",)
+    assert _verify(output).problems == expected
+
+
 def test_missing_or_retyped_column_is_found(output: Path) -> None:
     first, second = output / "part-000000.parquet", output / "part-000001.parquet"
     _rewrite(first, lambda table: table.drop_columns(["sum_logprob"]))
@@ -236,7 +259,11 @@ def test_score_of_a_row_that_must_be_rejected_is_found(output: Path) -> None:
 
     def invent(table: pa.Table) -> pa.Table:
         table = _with_column("score", lambda scores: pc.fill_null(scores, -1.0))(table)
-        return _with_column("rejection", lambda reasons: pa.nulls(10, pa.string()))(table)
+        table = _with_column("rejection", lambda reasons: pa.nulls(10, pa.string()))(table)
+        known = pair_hash(ScorePair(query="", document="rejected"))
+        return _with_column(
+            "pair_hash", lambda hashes: pa.array([h or known for h in hashes.to_pylist()])
+        )(table)
 
     _rewrite(part, invent)
     problems = _verify(output, num_rescored=500).problems

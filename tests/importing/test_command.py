@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from click import UsageError
 from click.testing import CliRunner, Result
 
 from rgpt_batch.commands.importing import import_group
+from rgpt_batch.errors import ConfigError
 from tests.conftest import ROOT, RunCli
 from tests.importing.files import (
     QUERIES,
@@ -149,3 +152,38 @@ def test_signal_leaves_nothing_behind(tmp_path: Path, signum: signal.Signals, co
         assert process.wait(timeout=60) == code
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"pipe", "run.trec", "queries.tsv", "corpus.tsv"}
+
+
+def test_output_that_cannot_be_made_is_not_blamed_on_the_temporary_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    arguments = _trec_arguments(tmp_path)
+    arguments[arguments.index("--output") + 1] = tmp_path / "file" / "pairs"
+    error = _invoke(*arguments).exception
+    assert isinstance(error, ConfigError)
+    assert str(error).startswith(f"{tmp_path / 'file' / 'pairs'}: cannot be written to: ")
+    assert "--temp-folder" not in str(error)
+
+
+@pytest.mark.parametrize("limit", [20_000, 300_000])
+def test_lack_of_room_names_the_place_that_has_none(tmp_path: Path, limit: int) -> None:
+    # A limit on the size of a file stands for a full disk: the texts of 200 kB compress badly.
+    texts = [(f"d{i}", random.Random(i).randbytes(1000).hex()) for i in range(200)]
+    corpus = write_tsv(tmp_path / "corpus.tsv", texts)
+    queries = write_tsv(tmp_path / "queries.tsv", [("q1", "first")])
+    pairs = [("q1", doc_id, rank, -rank) for rank, (doc_id, _) in enumerate(texts, 1)]
+    run = write_run(tmp_path / "run", pairs)
+    command = [sys.executable, "-m", "rgpt_batch", "import", "trec", "--run", run]
+    command += ["--queries", queries, "--corpus", corpus, "--output", tmp_path / "pairs"]
+    done = subprocess.run(
+        [str(part) for part in command],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if limit < 200_000:
+        assert done.returncode == 2
+        assert "cannot hold what is read: " in done.stderr and "--temp-folder" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir() if "import" in p.name) == []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -35,7 +36,7 @@ def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def local(path: Path) -> Any:
         return LocalDownload(path)
 
-    def do(*parts: str, corpus: Path | None = None) -> str:
+    def do(*parts: str, corpus: Path | None = None, further: Sequence[Any] = ()) -> str:
         qrels = tmp_path / "qrels"
         qrels.write_text("q1 0 d1 1\nq1 0 d2 0\n")
         handlers = {
@@ -45,7 +46,7 @@ def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             "scoreddocs": TrecScoredDocs(local(write_run(tmp_path / "scored"))),
         }
         name = f"rgpt-batch-{next(_numbers)}"
-        dataset = ir_datasets.Dataset(*(handlers[part] for part in parts))
+        dataset = ir_datasets.Dataset(*(handlers[part] for part in parts), *further)
         ir_datasets.registry.register(name, dataset)
         return name
 
@@ -96,3 +97,52 @@ def test_missing_package_is_an_error_that_names_the_extra(
     monkeypatch.setitem(sys.modules, "ir_datasets", None)
     with pytest.raises(ConfigError, match=r"pip install 'rgpt-batch\[ir-datasets\]'"):
         run_import(_source("vaswani"), tmp_path / "pairs")
+
+
+class Question(NamedTuple):
+    """As 20 data sets of ir_datasets have them: no default_text()."""
+
+    query_id: str
+    text: str
+    gold: str
+
+
+class Function(NamedTuple):
+    """A document without one text."""
+
+    doc_id: str
+    code: str
+    language: str
+
+
+@pytest.mark.parametrize("record", [Function("d1", "print()", "Python"), Question("d1", "one", "")])
+def test_field_text_stands_in_for_a_missing_default_text(
+    register: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Any
+) -> None:
+    from ir_datasets.formats import BaseDocs, BaseQueries
+
+    class Queries(BaseQueries):
+        def queries_iter(self) -> Any:
+            yield Question("q1", "a question", "gold")
+            yield Question("q2", "another", "gold")
+
+        def queries_cls(self) -> Any:
+            return Question
+
+    class Docs(BaseDocs):
+        def docs_iter(self) -> Any:
+            for number in (1, 2, 3):
+                yield Document(f"d{number}", *record[1:])
+
+        def docs_cls(self) -> Any:
+            return type(record)
+
+    Document = NamedTuple("Document", [(n, str) for n in ("doc_id", *record._fields[1:])])
+    name = register("qrels", further=(Queries(), Docs()))
+    source = _source(name, candidates="qrels")
+    if isinstance(record, Question):
+        rows = import_rows(source, tmp_path / "pairs")
+        assert {(row["query"], row["document"]) for row in rows} == {("a question", "one")}
+    else:
+        with pytest.raises(ConfigError, match="a Document has no text, but doc_id, code, language"):
+            import_rows(source, tmp_path / "pairs")

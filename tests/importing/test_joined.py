@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from rgpt_batch.planning.identity import TableFiles
 from rgpt_batch.records import UnitFailure
 from tests.importing.files import pair_source, run_import, write_json_lines, write_parquet
 from tests.jobs import Scored, fake_config, read_output, score
+from tests.report.jobs import write_report
+from tests.report.pages import Page
 
 NUM_QUERIES, NUM_DOCUMENTS = 8, 30
 PAIRS = [(f"q{(i * 5) % 8}", f"d{(i * 7) % 30}", float(i)) for i in range(120)]
@@ -241,3 +244,16 @@ def test_retry_finds_that_a_table_has_changed(run: Run, tables: Path) -> None:
     )
     with pytest.raises(ManifestMismatch, match=r"input queries .*queries\.parquet: was "):
         retry_failed(str(first.folder), quiet=True)
+
+
+def test_report_names_the_tables_and_their_columns(run: Run, tables: Path) -> None:
+    output = run().folder
+    assert write_report(output, "--to", tables / "report.html").exit_code == 0
+    page = Page.read(tables / "report.html")
+    settings = dict(row for row in page.all_rows() if len(row) == 2)
+    corpus = tables / "corpus" / "0.parquet"
+    assert settings["input candidates"] == str(tables / "candidates.parquet")
+    assert settings["input queries"] == str(tables / "queries.parquet")
+    assert settings["input documents"] == f"{corpus} and 1 more"
+    assert settings["input order"] == "doc_id, query_id"
+    assert json.loads(settings["input columns of queries"]) == {"query_id": "_id", "query": "text"}

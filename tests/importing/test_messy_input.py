@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rgpt_batch.errors import ShardError
+from rgpt_batch.ranking.trec import read_qrels, read_run
 from tests.importing.files import (
     DOCUMENTS,
     import_rows,
@@ -181,3 +182,34 @@ def test_parquet_text_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
         "queries.tsv",
         "run",
     ]
+
+
+@pytest.mark.parametrize("number", ["1_0", "\uff13", "\u0663", "true", "0x10", "1,5"])
+def test_what_python_alone_takes_for_a_number_is_none(tmp_path: Path, number: str) -> None:
+    run = _write(tmp_path / "run", f"q1 Q0 d1 1 {number} x\n")
+    with pytest.raises(ShardError, match=r"run:1: first_stage_score is '.*', expected a finite"):
+        import_rows(trec_source(tmp_path, run=run), tmp_path / "pairs")
+    run = _write(tmp_path / "run", f"q1 Q0 d1 {number} 2.5 x\n")
+    with pytest.raises(ShardError, match=r"run:1: first_stage_rank is '.*', expected a whole"):
+        import_rows(trec_source(tmp_path, run=run), tmp_path / "pairs")
+
+
+@pytest.mark.parametrize("number", ["1_0", "\uff13", "\u0663"])
+def test_no_score_or_grade_is_taken_from_it_either(tmp_path: Path, number: str) -> None:
+    with pytest.raises(ShardError, match="run:1: expected `query_id Q0"):
+        list(read_run(str(_write(tmp_path / "run", f"q1 Q0 d1 1 {number} x\n"))))
+    with pytest.raises(ShardError, match="qrels:1: expected `query_id 0"):
+        read_qrels(str(_write(tmp_path / "qrels", f"q1 0 d1 {number}\n")))
+
+
+@pytest.mark.parametrize(("text", "rank"), [("1.0", 1), ("12.00", 12), ("3", 3)])
+def test_rank_that_pandas_writes_is_a_rank(tmp_path: Path, text: str, rank: int) -> None:
+    run = _write(tmp_path / "run", f"q1 Q0 d1 {text} 2.5 x\n")
+    (row,) = import_rows(trec_source(tmp_path, run=run), tmp_path / "pairs")
+    assert row["first_stage_rank"] == rank
+
+
+def test_rank_between_two_is_none(tmp_path: Path) -> None:
+    run = _write(tmp_path / "run", "q1 Q0 d1 1.5 2.5 x\n")
+    with pytest.raises(ShardError, match=r"first_stage_rank is '1\.5', expected a whole number"):
+        import_rows(trec_source(tmp_path, run=run), tmp_path / "pairs")

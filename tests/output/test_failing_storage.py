@@ -18,8 +18,7 @@ from rgpt_batch.job.run_job import retry_failed
 from rgpt_batch.output import open_store
 from rgpt_batch.output.score_file import read_footer
 from rgpt_batch.ranking.rank import rank
-from tests.fake_jobs import Score
-from tests.jobs import fake_config
+from tests.jobs import Score, fake_config
 
 WritePairs = Callable[..., Path]
 _NOBODY = 65534

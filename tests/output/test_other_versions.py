@@ -17,7 +17,7 @@ from rgpt_batch.errors import ConfigError, RgptBatchError
 from rgpt_batch.job.run_job import retry_failed
 from rgpt_batch.output import open_store
 from rgpt_batch.records import UnitFailure
-from tests.fake_jobs import Score
+from tests.jobs import Score
 
 WritePairs = Callable[..., Path]
 Record = dict[str, Any]

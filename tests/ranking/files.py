@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +101,20 @@ def trec_eval_order(scores: Mapping[str, float]) -> list[str]:
         evaluator = pytrec_eval.RelevanceEvaluator({"q": {doc_id: 1}}, {"recip_rank"})
         ranks[doc_id] = 1 / evaluator.evaluate({"q": dict(scores)})["q"]["recip_rank"]
     return sorted(ranks, key=ranks.__getitem__)
+
+
+@contextmanager
+def feeding(pipe: Path, text: str, before: Callable[[], object]) -> Iterator[None]:
+    """Make a pipe; whoever opens it gets the text, after something else was done."""
+
+    def feed() -> None:
+        with pipe.open("w") as stream:
+            before()
+            stream.write(text)
+
+    os.mkfifo(pipe)
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    yield
+    feeder.join(timeout=60)
+    assert not feeder.is_alive(), "nobody has read the pipe"

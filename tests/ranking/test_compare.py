@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.ranking.compare import compare
-from tests.ranking.files import Row, write_lines, write_scored
+from tests.ranking.files import Row, feeding, write_lines, write_scored
 
 
 def test_rows_scores_and_order_are_compared_pair_by_pair(tmp_path: Path) -> None:
@@ -119,3 +119,15 @@ def test_outputs_that_cannot_be_joined_are_refused(tmp_path: Path) -> None:
     twice = write_scored(tmp_path / "twice.parquet", [("q", "x", -1.0), ("q", "x", -1.0)])
     with pytest.raises(ShardError, match=r"twice\.parquet: 1 pairs have several scores"):
         compare(str(a), str(twice))
+
+
+def test_quality_spills_to_the_folder_that_was_given(tmp_path: Path) -> None:
+    scored = write_scored(tmp_path / "a.parquet", [("q", "a", -1.0), ("q", "b", -2.0)])
+    temp_folder, qrels = tmp_path / "temp", tmp_path / "qrels"
+    temp_folder.mkdir()
+    # The judgements are read once the outputs are compared: by then the folder is gone.
+    with (
+        feeding(qrels, "q 0 a 1\n", before=temp_folder.rmdir),
+        pytest.raises(ConfigError, match=r"temp: cannot hold temporary files: No such file"),
+    ):
+        compare(str(scored), str(scored), qrels_file=str(qrels), temp_folder=str(temp_folder))

@@ -184,7 +184,7 @@ def test_run_without_judged_queries_or_with_a_pair_twice_is_refused(tmp_path: Pa
     with pytest.raises(ShardError, match="twice: 1 pairs have several scores"):
         evaluate(str(twice), str(qrels))
     infinite = write_lines(tmp_path / "infinite", "q Q0 a 1 -inf x")
-    with pytest.raises(ShardError, match="infinite: the score is -inf"):
+    with pytest.raises(ShardError, match="infinite:1: the score is -inf"):
         evaluate(str(infinite), str(qrels))
 
 

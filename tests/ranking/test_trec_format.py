@@ -120,3 +120,19 @@ def test_runs_and_judgements_may_be_compressed(tmp_path: Path) -> None:
     (tmp_path / "qrels").write_bytes(gzip.compress(b"q1 0 a 1\n"))
     assert pa.Table.from_batches(read_run(str(tmp_path / "run")))["score"].to_pylist() == [3.0]
     assert read_qrels(str(tmp_path / "qrels")) == {"q1": {"a": 1}}
+
+
+@pytest.mark.parametrize("score", ["1e300", "-3.5e38", "inf", "nan"])
+def test_score_that_float32_cannot_hold_is_named_with_its_line(tmp_path: Path, score: str) -> None:
+    path = write_lines(tmp_path / "run", "q1 Q0 b 1 3.4e38 x", f"q1 Q0 a 2 {score} x")
+    with pytest.raises(ShardError, match=rf"run:2: the score is {score}, expected a finite number"):
+        list(read_run(str(path)))
+    assert list(read_run(str(write_lines(tmp_path / "run", "q1 Q0 b 1 3.4e38 x"))))
+
+
+@pytest.mark.parametrize("score", [1e300, -1e39])
+def test_run_is_not_written_with_a_score_that_float32_cannot_hold(
+    tmp_path: Path, score: float
+) -> None:
+    with pytest.raises(ConfigError, match="of query 'q' and document 'a' does not fit a TREC run"):
+        write_run([("q", "a", 1, score)], tmp_path / "run", "tag")

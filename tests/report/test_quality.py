@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from rgpt_batch.errors import ConfigError
+from rgpt_batch.output import open_store
 from rgpt_batch.ranking.evaluate import evaluate
+from rgpt_batch.report import gather
 from tests.jobs import Scored, fake_config, score
+from tests.ranking.files import feeding
 from tests.report.jobs import UNITS, write_pairs, write_report
 from tests.report.pages import DASH, MINUS, Page
 
@@ -105,3 +109,15 @@ def test_without_a_baseline_there_are_metrics_alone(
     expected = evaluate(str(job.folder), str(qrels), metrics="P@1").metrics[0].run.mean
     assert (name, value) == ("P@1", f"{expected:.4f}")
     assert "Gains and losses" not in page.text
+
+
+def test_quality_spills_to_the_folder_that_was_given(job: Scored, tmp_path: Path) -> None:
+    temp_folder, judged = tmp_path / "temp", tmp_path / "judged"
+    temp_folder.mkdir()
+    # The judgements are read once the rows are counted: by then the folder holds nothing but
+    # what the counting has left open, and is moved away.
+    with (
+        feeding(judged, "q0 0 d0 1\n", before=lambda: temp_folder.rename(tmp_path / "moved")),
+        pytest.raises(ConfigError, match=r"temp: cannot hold temporary files: No such file"),
+    ):
+        gather(open_store(job.folder), qrels=str(judged), temp_folder=str(temp_folder))

@@ -423,3 +423,25 @@ def test_inside_means_below_in_the_same_place(tmp_path: Path) -> None:
     assert not is_inside("s3://b/out/x", "gs://b/out")
     assert not is_inside("s3://b/x", str(tmp_path))
     assert not is_inside(str(tmp_path), "s3://b")
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        (
+            "s3://bucket/a\tb.parquet",
+            r"'s3://bucket/a\\tb.parquet': the key holds a control character",
+        ),
+        ("s3://bucket/a\x7fb", "the key holds a control character"),
+        (
+            "s3://arn:aws:s3:us-west-2:123456789012:accesspoint/name/key",
+            "an ARN is no bucket. An access point is named by its alias",
+        ),
+        ("s3://key:secret@bucket/x", "holds credentials"),
+    ],
+)
+def test_location_that_cannot_be_used_is_refused_for_what_it_is(
+    location: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_location(location)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.importing.readers.relations import Kind, Table, check_types, find_columns
+from rgpt_batch.importing.readers.relations import Kind, Table, find_common_columns
 from rgpt_batch.importing.readers.spool import Spool
 
 _FILE_MAGIC = b"ARROW1"
@@ -61,28 +61,27 @@ def open_arrow(path: str, files: Sequence[str], kind: Kind, spool: Spool) -> Tab
     """
     if not files:
         raise ShardError(f"{path}: the data set has no files. Save it again.")
-    with _opened(files[0]) as (schema, _):
-        pass
-    columns = find_columns(schema.names, kind, files[0])
-    check_types(schema, columns, files[0])
-    kept = pa.schema([schema.field(name).remove_metadata() for name in columns.values()])
+    columns, kept = find_common_columns({file: _read_schema(file) for file in files}, kind)
     batches = (batch for file in files for batch in _read_batches(file, kept))
     spooled = spool.write_batches(batches, kept, path)
     return Table(origin=path, paths=(spooled,), columns=columns)
 
 
 def _read_batches(file: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    with _opened(file) as (found, batches):
-        for name in schema.names:
-            if name not in found.names or found.field(name).type != (
-                wanted := schema.field(name).type
-            ):
-                raise ShardError(
-                    f"{file}: no column '{name}' of type {wanted}, as the files before have it. "
-                    "Save the data set again."
-                )
+    with _opened(file) as (_, batches):
         for batch in batches:
-            yield pa.record_batch(batch.select(schema.names).columns, schema=schema)
+            columns = [
+                batch[field.name]
+                if field.name in batch.schema.names
+                else pa.nulls(batch.num_rows, field.type)
+                for field in schema
+            ]
+            yield pa.record_batch(columns, schema=schema)
+
+
+def _read_schema(file: str) -> pa.Schema:
+    with _opened(file) as (schema, _):
+        return schema
 
 
 @contextmanager

@@ -7,7 +7,7 @@ files are written to Parquet once (see spool.py). importing.py joins the three.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import pyarrow as pa
@@ -46,6 +46,8 @@ def _names(role: str, *further: tuple[str, ...]) -> Names:
 
 
 _GENERIC_ID = ("_id", "id")
+# In BEIR's layout the key is called so, whatever else a record holds.
+_BEIR_ID = ("_id",)
 
 QUERIES = Kind(
     noun="table of queries",
@@ -68,6 +70,9 @@ DOCUMENTS = Kind(
     optional={"title": (("title",),)},
 )
 
+BEIR_QUERIES = replace(QUERIES, required={**QUERIES.required, "query_id": (_BEIR_ID,)})
+BEIR_DOCUMENTS = replace(DOCUMENTS, required={**DOCUMENTS.required, "doc_id": (_BEIR_ID,)})
+
 PAIRS = Kind(
     noun="table of pairs",
     required={"query_id": _names("query_id"), "doc_id": _DOC_ID},
@@ -86,7 +91,7 @@ class Table:
 
     Attributes:
         origin: What messages call it: the path that the user gave.
-        paths: The files, all with the same columns.
+        paths: The files; one may lack columns that are optional.
         columns: Names of the files' columns by role; LINE is one of them for text files.
     """
 
@@ -146,6 +151,9 @@ def find_columns(names: Collection[str], kind: Kind, where: str) -> dict[str, st
     found: dict[str, str] = {}
     for role, groups in {**kind.required, **kind.optional}.items():
         hits = next(filter(None, ([n for n in group if n in names] for group in groups)), [])
+        if hits and any("_id" in group for group in groups) and "_id" in names:
+            # BEIR's key; beside another one, nobody can tell which of them is meant.
+            hits = list(dict.fromkeys([*hits, "_id"]))
         if len(hits) > 1:
             raise ShardError(f"{where}: {' and '.join(hits)} could both be the {role}. Rename one.")
         if hits:
@@ -159,6 +167,54 @@ def find_columns(names: Collection[str], kind: Kind, where: str) -> dict[str, st
                 f"It has: {', '.join(names)}. Rename one."
             )
     return found
+
+
+def find_common_columns(
+    schemas: Mapping[str, pa.Schema], kind: Kind
+) -> tuple[dict[str, str], pa.Schema]:
+    """Find the columns of files that make up one table; each has to have the required ones.
+
+    Args:
+        schemas: The files' columns, by their paths.
+        kind: What the table is.
+
+    Returns:
+        Names by role, as find_columns gives them, and the columns' types.
+
+    Raises:
+        ShardError: A column is missing, ambiguous, of a wrong type, or not of the same everywhere.
+    """
+    names = dict.fromkeys(name for schema in schemas.values() for name in schema.names)
+    first = next(iter(schemas))
+    columns = find_columns(names, kind, first)
+    origins: dict[str, str] = {}
+    for file, schema in schemas.items():
+        alone = find_columns(schema.names, kind, file)
+        for role, name in columns.items():
+            if name in schema.names:
+                continue
+            other = next(path for path in schemas if name in schemas[path].names)
+            # DuckDB would take them for the same.
+            alike = [n for n in schema.names if n.casefold() == name.casefold()]
+            if found := alone.get(role) or next(iter(alike), None):
+                raise ShardError(
+                    f"{file}: column '{found}', but in {other} it is '{name}'. Rename one."
+                )
+            if role in kind.required:
+                raise ShardError(f"{file}: no column '{name}', but {other} has one. Add it.")
+        own = {role: name for role, name in columns.items() if name in schema.names}
+        check_types(schema, own, file)
+        for name in own.values():
+            # DuckDB reads all files with the types of the first: "007" would become 7.
+            origin = origins.setdefault(name, file)
+            if schema.field(name).type != schemas[origin].field(name).type:
+                raise ShardError(
+                    f"{file}: column '{name}' is {schema.field(name).type}, but "
+                    f"{schemas[origin].field(name).type} in {origin}. Cast one of them."
+                )
+    return columns, pa.schema(
+        [schemas[origins[name]].field(name).remove_metadata() for name in columns.values()]
+    )
 
 
 def check_types(schema: pa.Schema, columns: Mapping[str, str], where: str) -> None:

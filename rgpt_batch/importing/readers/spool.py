@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from rgpt_batch.errors import ConfigError
 
 # A row group ends where one of the two is reached.
 _GROUP_ROWS = 50_000
@@ -40,13 +43,29 @@ class Spool:
         path = self.folder / f"table-{next(self._numbers)}.parquet"
         self.report(f"reading {origin}")
         num_rows = 0
-        with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as writer:
+        with self._writing():
+            writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1)
+        with writer:
             for batch in batches:
-                writer.write_batch(batch)
+                with self._writing():
+                    writer.write_batch(batch)
                 before, num_rows = num_rows, num_rows + batch.num_rows
                 if num_rows // _ROWS_PER_REPORT > before // _ROWS_PER_REPORT:
                     self.report(f"reading {origin}: {num_rows:,} rows")
+            with self._writing():
+                writer.close()
         return str(path)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tell a lack of room here from errors of what is read."""
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder}: cannot hold what is read: {error.strerror or error}. Set "
+                "--temp-folder to a folder on a disk with room."
+            ) from error
 
 
 def _batches(rows: Iterable[tuple[Any, ...]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -16,9 +16,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rgpt_batch.config.arguments import Location, as_location
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.importing.readers.arrow import find_arrow_files, open_arrow
-from rgpt_batch.importing.readers.relations import Kind, Table, check_types, find_columns
+from rgpt_batch.importing.readers.relations import Kind, Table, find_common_columns
 from rgpt_batch.importing.readers.spool import Spool
 from rgpt_batch.importing.readers.text import open_json_lines, open_tab_separated
 from rgpt_batch.input.find import resolve_inputs
@@ -27,13 +28,14 @@ _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _TAB_SEPARATED = (".tsv", ".txt")
 
 
-def open_table(path: str, kind: Kind, spool: Spool) -> Table:
+def open_table(path: Location, kind: Kind, spool: Spool) -> Table:
     """Find a table's columns by their usual names; write it to the spool unless it is Parquet.
 
     Raises:
         ConfigError: The path names nothing, or a file of unknown format.
         ShardError: A file is unreadable or malformed, or lacks a column.
     """
+    path = as_location(path, kind.noun)
     if Path(path).is_dir() and (files := find_arrow_files(Path(path))):
         return open_arrow(path, files, kind, spool)
     if not Path(path).is_file():
@@ -62,20 +64,7 @@ def open_parquet(given: Sequence[str], kind: Kind) -> Table:
         ShardError: A file is unreadable, or lacks a column.
     """
     paths = resolve_inputs(given)
-    first = _read_schema(paths[0])
-    columns = find_columns(first.names, kind, paths[0])
-    for file in paths:
-        schema = _read_schema(file)
-        if missing := [name for name in columns.values() if name not in schema.names]:
-            raise ShardError(f"{file}: no column '{missing[0]}', but {paths[0]} has one. Add it.")
-        check_types(schema, columns, file)
-        for name in columns.values():
-            # DuckDB reads all files with the types of the first: "007" would become 7.
-            if schema.field(name).type != first.field(name).type:
-                raise ShardError(
-                    f"{file}: column '{name}' is {schema.field(name).type}, but "
-                    f"{first.field(name).type} in {paths[0]}. Cast one of them."
-                )
+    columns, _ = find_common_columns({file: _read_schema(file) for file in paths}, kind)
     origin = given[0] if len(given) == 1 else f"{given[0]} and {len(given) - 1} more"
     return Table(origin=origin, paths=tuple(paths), columns=columns)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from rgpt_batch.errors import ShardError
+from rgpt_batch.importing.readers.numerals import parse_number
 from rgpt_batch.importing.readers.lines import read_lines, read_records
 from rgpt_batch.importing.readers.relations import LINE, RANK, SCORE, Kind, Table, find_columns
 from rgpt_batch.importing.readers.spool import Spool
 
-# Keys that the first records lack are not looked for in later ones.
+# What says which keys there are, until a later record has others.
 _RECORDS_FOR_KEYS = 100
 _MAX_RANK = 2**31 - 1
 
@@ -22,18 +24,56 @@ _MAX_RANK = 2**31 - 1
 def open_json_lines(path: str, kind: Kind, spool: Spool) -> Table:
     """Write a file of one JSON object per line to the spool.
 
+    A key counts wherever it appears first: the file is read once more, from the beginning, if a
+    later record has one that changes which keys hold what.
+
     Raises:
         ShardError: The file is unreadable, or a line is not what it should be.
     """
+    keys: dict[str, None] = {}
+    while True:
+        try:
+            return _read_json_lines(path, kind, spool, keys)
+        except _KeyAppeared as appeared:
+            if not Path(path).is_file():
+                raise ShardError(
+                    f"{path}:{appeared.number}: '{appeared.key}' appears here for the first time, "
+                    "and a pipe cannot be read twice. Give a file, or such a record first."
+                ) from None
+            spool.report(f"reading {path} again, for '{appeared.key}'")
+
+
+class _KeyAppeared(Exception):
+    """A key that earlier records lack holds something."""
+
+    def __init__(self, key: str, number: int) -> None:
+        super().__init__(key, number)
+        self.key, self.number = key, number
+
+
+def _read_json_lines(path: str, kind: Kind, spool: Spool, keys: dict[str, None]) -> Table:
+    """Do it with the keys that are known; those that are found are added to them."""
     records = read_records(path)
     first = list(itertools.islice(records, _RECORDS_FOR_KEYS))
-    keys = dict.fromkeys(key for _, record in first for key in record)
+    keys.update(dict.fromkeys(key for _, record in first for key in record))
     columns = find_columns(keys, kind, path)
-    rows = (
-        (number, [record.get(key) for key in columns.values()])
-        for number, record in itertools.chain(first, records)
-    )
-    return spool_rows(path, columns, rows, spool)
+
+    def rows() -> Iterator[tuple[int, Sequence[Any]]]:
+        for number, record in itertools.chain(first, records):
+            if not record.keys() <= keys.keys():
+                keys.update(dict.fromkeys(record))
+                found = find_columns(keys, kind, f"{path}:{number}")
+                for role, name in columns.items():
+                    if found[role] != name:
+                        raise ShardError(
+                            f"{path}:{number}: '{found[role]}' holds the {role}, but '{name}' does "
+                            "in the lines before. Rename one."
+                        )
+                if changed := set(found.values()) - set(columns.values()):
+                    raise _KeyAppeared(min(changed), number)
+            yield number, [record.get(key) for key in columns.values()]
+
+    return spool_rows(path, columns, rows(), spool)
 
 
 def open_tab_separated(
@@ -145,9 +185,11 @@ def _check(role: str, value: Any, origin: str, number: int) -> str | int | float
 
 def _check_number(role: str, value: Any, origin: str, number: int) -> int | float:
     try:
+        if isinstance(value, bool):
+            raise TypeError("true and false are no numbers")
         # 1.0 is a rank, 1.5 is none.
-        checked = int(value) if role == RANK and isinstance(value, (int, str)) else float(value)
-        fits = math.isfinite(checked) and (role == SCORE or checked == int(checked))
+        checked = parse_number(value) if isinstance(value, str) else float(value)
+        fits = math.isfinite(checked) and (role == SCORE or checked.is_integer())
     except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits or (role == RANK and abs(checked) > _MAX_RANK):

@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rgpt_batch.config.arguments import Location
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.importing.readers.relations import DOCUMENTS, LINE, QUERIES, Relations, Table
+from rgpt_batch.importing.readers.relations import (
+    BEIR_DOCUMENTS,
+    BEIR_QUERIES,
+    LINE,
+    Relations,
+    Table,
+)
 from rgpt_batch.importing.readers.spool import Spool
 from rgpt_batch.importing.readers.tables import open_table
 from rgpt_batch.importing.readers.text import spool_rows
@@ -23,8 +30,8 @@ class BeirSource:
         split: Of the qrels.
     """
 
-    folder: str
-    run: str | None
+    folder: Location
+    run: Location | None
     split: str
 
     def open(self, spool: Spool) -> Relations:
@@ -41,8 +48,8 @@ class BeirSource:
             )
         return Relations(
             candidates=candidates,
-            queries=open_table(self._find("queries"), QUERIES, spool),
-            documents=open_table(self._find("corpus"), DOCUMENTS, spool),
+            queries=open_table(self._find("queries"), BEIR_QUERIES, spool),
+            documents=open_table(self._find("corpus"), BEIR_DOCUMENTS, spool),
         )
 
     def _find(self, name: str) -> str:

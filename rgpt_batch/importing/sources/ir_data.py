@@ -1,7 +1,8 @@
 """Data sets of ir_datasets (https://ir-datasets.com), by name.
 
 Texts are what the data set's own `default_text()` gives: for most documents with a title, title and
-body. The package downloads what it needs on first use, to ~/.ir_datasets or $IR_DATASETS_HOME.
+body; where there is none, the field `text`. The package downloads what it needs on first use, to
+~/.ir_datasets or $IR_DATASETS_HOME.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rgpt_batch.config.arguments import Location
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.importing.readers.relations import LINE, SCORE, Relations, Table
 from rgpt_batch.importing.readers.spool import Spool
@@ -27,7 +29,7 @@ class IrDatasetsSource:
     """
 
     name: str
-    run: str | None
+    run: Location | None
     candidates: Literal["scoreddocs", "qrels"]
 
     def open(self, spool: Spool) -> Relations:
@@ -53,8 +55,8 @@ class IrDatasetsSource:
         else:
             scored = ((d.query_id, d.doc_id, d.score) for d in dataset.scoreddocs_iter())
             candidates = self._spool("scoreddocs", ("query_id", "doc_id", SCORE), scored, spool)
-        queries = ((query.query_id, query.default_text()) for query in dataset.queries_iter())
-        documents = ((doc.doc_id, doc.default_text()) for doc in dataset.docs_iter())
+        queries = ((query.query_id, self._text(query)) for query in dataset.queries_iter())
+        documents = ((doc.doc_id, self._text(doc)) for doc in dataset.docs_iter())
         return Relations(
             candidates=candidates,
             queries=self._spool("queries", ("query_id", "query"), queries, spool),
@@ -75,6 +77,18 @@ class IrDatasetsSource:
             raise ConfigError(
                 f"ir_datasets has no data set '{self.name}'. `ir_datasets list` names them all."
             ) from error
+
+    def _text(self, record: Any) -> Any:
+        """Return what a query or document says; some kinds do not tell it themselves."""
+        if (default_text := getattr(record, "default_text", None)) is not None:
+            return default_text()
+        if isinstance(text := getattr(record, "text", None), str):
+            return text
+        raise ConfigError(
+            f"ir_datasets '{self.name}': a {type(record).__name__} has no text, but "
+            f"{', '.join(getattr(record, '_fields', ()))}. Write the texts to a table and give it "
+            "to `import trec` or `import pairs`."
+        )
 
     def _spool(
         self, entity: str, roles: Sequence[str], rows: Iterator[Sequence[Any]], spool: Spool

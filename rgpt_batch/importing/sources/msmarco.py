@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rgpt_batch.config.arguments import Location, as_location
 from rgpt_batch.importing.readers.relations import PAIRS, Relations
 from rgpt_batch.importing.readers.spool import Spool
 from rgpt_batch.importing.readers.text import open_tab_separated
@@ -21,10 +22,10 @@ from rgpt_batch.importing.readers.text import open_tab_separated
 class Top1000Source:
     """A file of pairs with their texts. With collection and queries, a run is a TrecSource."""
 
-    path: str
+    path: Location
 
     def open(self, spool: Spool) -> Relations:
         """Read the pairs."""
         roles = ("query_id", "doc_id", "query", "document")
-        pairs = open_tab_separated(self.path, PAIRS, spool, roles=roles)
+        pairs = open_tab_separated(as_location(self.path, "top1000"), PAIRS, spool, roles=roles)
         return Relations(candidates=pairs, queries=None, documents=None)

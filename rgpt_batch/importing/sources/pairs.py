@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rgpt_batch.config.arguments import Location
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.importing.readers.relations import DOCUMENTS, PAIRS, QUERIES, Relations
 from rgpt_batch.importing.readers.spool import Spool
@@ -24,9 +25,9 @@ class PairSource:
         corpus: The same for documents.
     """
 
-    pairs: str
-    queries: str | None
-    corpus: str | None
+    pairs: Location
+    queries: Location | None
+    corpus: Location | None
 
     def open(self, spool: Spool) -> Relations:
         """Read the pairs, then the tables."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rgpt_batch.config.arguments import Location, as_location
 from rgpt_batch.errors import ShardError
 from rgpt_batch.importing.readers.lines import read_lines
 from rgpt_batch.importing.readers.relations import DOCUMENTS, QUERIES, RANK, SCORE, Relations, Table
@@ -25,9 +26,9 @@ _LAYOUTS = {6: _TREC, 3: _MS_MARCO}
 class TrecSource:
     """A run, and tables of queries and documents in any format of tables.py."""
 
-    run: str
-    queries: str
-    corpus: str
+    run: Location
+    queries: Location
+    corpus: Location
 
     def open(self, spool: Spool) -> Relations:
         """Read the run, then the tables."""
@@ -38,7 +39,7 @@ class TrecSource:
         )
 
 
-def open_run(path: str, spool: Spool) -> Table:
+def open_run(path: Location, spool: Spool) -> Table:
     """Write a run to the spool: TREC's six columns, or MS MARCO's three.
 
     Columns are separated by tabs or blanks. In a line of as many tab-separated columns as the
@@ -47,6 +48,7 @@ def open_run(path: str, spool: Spool) -> Table:
     Raises:
         ShardError: The file is unreadable, or a line is not what it should be.
     """
+    path = as_location(path, "run")
     lines = read_lines(path)
     first = next(lines, None)
     if first is None:
