@@ -32,8 +32,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rgpt_batch.bench.hardware import hardware_name
+from rgpt_batch.importing.readers.trec import Qrels, read_qrels
 from rgpt_batch.output import open_store
-from rgpt_batch.ranking.trec import Qrels, read_qrels, write_run
+from rgpt_batch.ranking.trec import write_run
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -11,7 +11,16 @@ from collections.abc import Sequence
 import click
 
 from rgpt_batch import __version__
-from rgpt_batch.commands import bench, importing, inspection, planning, ranking, report, scoring
+from rgpt_batch.commands import (
+    bench,
+    evaluation,
+    importing,
+    inspection,
+    planning,
+    ranking,
+    report,
+    scoring,
+)
 from rgpt_batch.errors import ConfigError, Interrupted, ManifestMismatch, RgptBatchError, ShardError
 from rgpt_batch.storage.uris import redacted
 
@@ -39,8 +48,8 @@ for _command in (
     inspection.verify,
     importing.import_group,
     ranking.rank,
-    ranking.evaluate,
-    ranking.compare,
+    evaluation.evaluate,
+    evaluation.compare,
     report.report,
     bench.bench,
 ):

@@ -42,7 +42,7 @@ CONFINED = {
     "ray": ("executors/ray_executor.py",),
     "vllm": ("engines/vllm/",),
     "torch": ("engines/", "bench/"),
-    "transformers": ("engines/", "bench/", "scoring/protocol.py"),
+    "transformers": ("engines/", "bench/", "scoring/tokenizer.py"),
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

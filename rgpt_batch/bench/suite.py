@@ -23,7 +23,8 @@ from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import RgptBatchError
 from rgpt_batch.job.run_job import run_job
 from rgpt_batch.records import ScorePair, TokenizedPair
-from rgpt_batch.scoring.protocol import ScoringProtocol, load_protocol, load_tokenizer
+from rgpt_batch.scoring.protocol import ScoringProtocol, load_protocol
+from rgpt_batch.scoring.tokenizer import load_tokenizer
 
 BASELINE = "prompt-logprobs"
 # The first passes of a variant tell how many pairs it scores in the time of a pass.

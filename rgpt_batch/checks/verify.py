@@ -18,8 +18,8 @@ from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, Storage
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.footers import read_error
 from rgpt_batch.input.pairs import read_pairs
-from rgpt_batch.job.run import recorded_config
 from rgpt_batch.output import Store, open_store
+from rgpt_batch.output.runs import recorded_config
 from rgpt_batch.output.score_file import PAIR_HASH, SCORE_SCHEMA, Footer, read_footer
 from rgpt_batch.output.store import CommittedFile, Listing
 from rgpt_batch.planning.manifest import Manifest

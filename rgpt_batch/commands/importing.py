@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rgpt_batch.commands.signals import signals_unwind
 from rgpt_batch.commands.text import LocalPath, print_facts
 
 if TYPE_CHECKING:
@@ -245,7 +243,7 @@ def _import(source: Source, output: str, *, quiet: bool, **options: Any) -> int:
         if not quiet:
             click.echo(message, err=True)
 
-    with _signals_unwind():
+    with signals_unwind():
         summary = import_pairs(source, output, ImportOptions(**options), report=report)
     _print_summary(summary, output)
     return summary.exit_code
@@ -286,17 +284,3 @@ def _print_summary(summary: ImportSummary, output: str) -> None:
             "to the candidates, or keep such pairs without text with --missing null.",
             err=True,
         )
-
-
-@contextmanager
-def _signals_unwind() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM delete the temporary folders before the process ends."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + signum)
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.storage.uris import check_location, is_uri, redacted
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class OutputFolder(click.Path):
@@ -36,6 +39,22 @@ class LocalPath(click.Path):
         if isinstance(value, str) and is_uri(value):
             raise ConfigError(f"{redacted(value)}: a URI, expected a local path. Copy it over.")
         return super().convert(value, param, ctx)
+
+
+def database_options(command: _Command) -> _Command:
+    """Add the options of commands that sort and join in DuckDB."""
+    command = click.option(
+        "--temp-folder",
+        type=LocalPath(exists=True, file_okay=False),
+        help="Where to put what does not fit into memory. [default: the system's]",
+    )(command)
+    return click.option(
+        "--memory-gib",
+        type=click.FloatRange(min=0.25),
+        default=4.0,
+        show_default=True,
+        help="Memory for sorting and joining, GiB.",
+    )(command)
 
 
 def print_facts(facts: dict[str, str]) -> None:

@@ -9,11 +9,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from rgpt_batch.checks.parity import Parity
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.errors import CommitError, ConfigError, StorageError
+from rgpt_batch.errors import CommitError, StorageError
 from rgpt_batch.job.progress import Tally
 from rgpt_batch.output import Store
 from rgpt_batch.output.inspect import crash_problem, describe_files, foreign_files
@@ -147,29 +145,6 @@ class Run:
                 **facts,
             },
         )
-
-
-def recorded_config(store: Store, manifest: Manifest) -> JobConfig:
-    """Return the configuration of the last run of a job.
-
-    Raises:
-        ConfigError: There was none, or only another version understands its record.
-    """
-    runs = [run for run in store.read_runs() if run.get("fingerprint") == manifest.fingerprint]
-    if not runs:
-        raise ConfigError(
-            f"{store.location}: no record of a run of its job, so no configuration to score by. "
-            "Run the job's own command again."
-        )
-    try:
-        return JobConfig.model_validate(runs[-1].get("config"))
-    except ValidationError as error:
-        found = error.errors()[0]
-        raise ConfigError(
-            f"{store.location}: the last run's configuration is of another version of rgpt-batch: "
-            f"{'.'.join(map(str, found['loc']))}: {found['msg']}. Use that version, or run the "
-            "job's own command again."
-        ) from error
 
 
 def finish(run: Run) -> JobSummary:

@@ -26,10 +26,11 @@ from rgpt_batch.executors.unit_runner import UnitRunner
 from rgpt_batch.importing.joined import TextTables
 from rgpt_batch.job.plan import Job, OnChange, freeze, identify, open_input, reopen_input
 from rgpt_batch.job.progress import ProgressDisplay, Tally
-from rgpt_batch.job.run import EXIT_COMPLETE, Run, finish, recorded_config
+from rgpt_batch.job.run import EXIT_COMPLETE, Run, finish
 from rgpt_batch.job.run import JobSummary as JobSummary
 from rgpt_batch.job.signals import signals_raise
 from rgpt_batch.output import Store, open_store
+from rgpt_batch.output.runs import recorded_config
 from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.planning.prefix_caching import decide_prefix_caching
 from rgpt_batch.records import WorkUnit
@@ -76,8 +77,6 @@ def run_job(
     inputs, output = as_locations(inputs, "inputs"), as_location(output, "output")
     if reuse is not None:
         reuse = as_location(reuse, "reuse")
-    if tables is not None:
-        tables = tables.as_strings()
     if is_uri(output) and (reuse is not None or tables is not None):
         raise ConfigError(
             f"{output}: --reuse and tables of texts need an output folder on a file system, since "

@@ -39,13 +39,17 @@ def find_files(inputs: Sequence[str]) -> list[str]:
 
 
 def is_parquet(path: str) -> bool:
-    """Tell Parquet from TREC runs: by the first bytes of a file; all else is Parquet.
+    """Tell Parquet from TREC runs by the first bytes of a file.
+
+    A folder or a pattern stands for Parquet. A pipe can be read once, from its start: it holds text.
 
     Raises:
         ShardError: The file cannot be read.
     """
-    if is_uri(path) or not Path(path).is_file():
+    if is_uri(path) or not Path(path).exists() or Path(path).is_dir():
         return True
+    if not Path(path).is_file():
+        return False
     try:
         with open(path, "rb") as stream:
             return stream.read(4) == b"PAR1"

@@ -15,7 +15,7 @@ from typing import Literal
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.planning.versions import installed_versions
-from rgpt_batch.scoring.model_files import model_identity
+from rgpt_batch.scoring.model_files import model_identity, tokenizer_rule
 from rgpt_batch.scoring.score import SCORING_VERSION
 
 _NUM_DIFFERENCES_SHOWN = 12
@@ -190,6 +190,7 @@ def job_identity(config: JobConfig, columns: Columns, facts: InputFacts) -> Iden
         scoring={
             "model": model_identity(config.model.name, config.model.revision),
             "tokenizer": model_identity(*config.model.tokenizer_source),
+            **tokenizer_rule(*config.model.tokenizer_source),
             "model.dtype": config.model.dtype,
             "model.trust_remote_code": str(config.model.trust_remote_code),
             "protocol.name": config.protocol.name,

@@ -5,7 +5,7 @@ them. Means are over all judged queries, as trec_eval -c: one without results co
 documents count as not relevant.
 
 Which order is evaluated: a Parquet ranking's `rank`; of scored pairs the order that `rank` gives
-them; of a TREC run that of trec_eval (see ranking.trec). So the numbers are those that trec_eval
+them; of a TREC run that of trec_eval (see readers.trec). So the numbers are those that trec_eval
 prints for the same file, ties included.
 
 Intervals are percentile bootstrap intervals: queries are drawn with replacement 10,000 times, the
@@ -31,9 +31,9 @@ import numpy.typing as npt
 from rgpt_batch.config.arguments import Location, as_location
 from rgpt_batch.database import DEFAULT_MEMORY_GIB, fetch_rows, open_database
 from rgpt_batch.errors import ConfigError
+from rgpt_batch.importing.readers.trec import Qrels, read_qrels
 from rgpt_batch.output.scored_files import column_names, find_files, is_parquet
 from rgpt_batch.ranking.tables import load_pairs, load_run
-from rgpt_batch.ranking.trec import Qrels, read_qrels
 from rgpt_batch.storage.written_files import replacing
 
 if TYPE_CHECKING:

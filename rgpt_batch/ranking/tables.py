@@ -18,9 +18,9 @@ import duckdb
 import pyarrow as pa
 
 from rgpt_batch.errors import ShardError
+from rgpt_batch.importing.readers.trec import read_run
 from rgpt_batch.input.columns import ALIASES
 from rgpt_batch.output.scored_files import read_rows, read_schema
-from rgpt_batch.ranking.trec import read_run
 from rgpt_batch.storage.uris import is_uri
 
 Duplicates = Literal["error", "max"]

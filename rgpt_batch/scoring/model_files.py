@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from rgpt_batch.config.options import ModelConfig
 from rgpt_batch.errors import ConfigError
@@ -92,6 +94,37 @@ def check_tokenizer(name: str, revision: str | None) -> None:
             "the model was trained with wherever blanks follow one another. Put a tokenizer.json "
             "whose ids equal those of sentencepiece into a folder, and set model.tokenizer to it."
         )
+
+
+def tokenizer_settings(name: str, revision: str | None) -> dict[str, Any]:
+    """Return what tokenizer_config.json says; nothing where there is none."""
+    path: Path | str = Path(name, "tokenizer_config.json")
+    if not Path(name).is_dir():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        try:
+            path = hf_hub_download(name, "tokenizer_config.json", revision=revision)
+        except (HfHubHTTPError, HFValidationError, OSError):
+            return {}
+    try:
+        settings: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}. Write it again.") from error
+    return settings
+
+
+def tokenizer_rule(name: str, revision: str | None) -> dict[str, str]:
+    """Say for a job's identity how ids are read, where two versions of this program differ.
+
+    Up to 0.1.0 normalizer and pre-tokenizer came from the class that tokenizer_config.json names.
+    With these classes they were tokenizer.json's then, too.
+    """
+    named = tokenizer_settings(name, revision).get("tokenizer_class")
+    same = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
+    return {} if named in same else {"tokenizer.ids": "tokenizer.json"}
 
 
 def _file_names(name: str, revision: str | None) -> list[str]:

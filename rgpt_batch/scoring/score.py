@@ -9,7 +9,7 @@ from rgpt_batch.records import QueryLogprobs, Score, TokenizedPair
 
 # Raised by every release that changes a score (see **Scores** in CHANGELOG.md), so that scores from
 # before are neither mixed with new ones nor reused.
-SCORING_VERSION = "2"
+SCORING_VERSION = "1"
 
 # log_softmax in reduced precision may round above 0 by this much.
 MAX_LOGPROB = 1e-2

@@ -8,7 +8,6 @@ request may take (default 30s), and AWS_MAX_ATTEMPTS.
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import random
@@ -17,11 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rgpt_batch.errors import ConfigError, ShardError, StorageError
+from rgpt_batch.errors import ShardError, StorageError
+from rgpt_batch.storage.connections import connect, max_attempts
 from rgpt_batch.storage.object_errors import (
     ConditionsUnsupportedError,
     ObjectChangedError,
-    first_line,
     translated,
 )
 from rgpt_batch.storage.uris import OBJECT_SCHEMES, split_uri
@@ -29,34 +28,8 @@ from rgpt_batch.storage.uris import OBJECT_SCHEMES, split_uri
 _Answer = TypeVar("_Answer")
 Content = bytes | memoryview
 
-# The pauses between so many attempts come to some 25 s: a store that throttles recovers in seconds,
-# one that is down is a matter of the job's next run.
-_MAX_ATTEMPTS = 10
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
-# The client reads its settings from the environment by their names (S3Config, GCSConfig and
-# AzureConfig of obstore 0.12 list them). These are the ones that are URLs; it panics where one of
-# them is not. Others with ENDPOINT in their name, such as AWS_STS_REGIONAL_ENDPOINTS, are none.
-_URL_SETTINGS = {
-    "AWS": (
-        "AWS_ENDPOINT",
-        "AWS_ENDPOINT_URL",
-        "AWS_ENDPOINT_URL_S3",
-        "AWS_STS_ENDPOINT",
-        "AWS_METADATA_ENDPOINT",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    ),
-    "GOOGLE": ("GOOGLE_BASE_URL",),
-    "AZURE": (
-        "AZURE_ENDPOINT",
-        "AZURE_STORAGE_ENDPOINT",
-        "AZURE_AUTHORITY_HOST",
-        "AZURE_STORAGE_AUTHORITY_HOST",
-        "AZURE_MSI_ENDPOINT",
-        "AZURE_IDENTITY_ENDPOINT",
-        "AZURE_FABRIC_TOKEN_SERVICE_URL",
-    ),
-}
 # Where an object's metadata names the attempt that has written it.
 _ATTEMPT = "attempt"
 
@@ -88,7 +61,7 @@ def head(uri: str) -> ObjectInfo:
     """
     import obstore
 
-    store, key = _connect(uri)
+    store, key = connect(uri)
     found = _patiently(uri, lambda: obstore.head(store, key))
     return ObjectInfo(uri=uri, size=found["size"], etag=found["e_tag"])
 
@@ -97,7 +70,7 @@ def read(uri: str) -> bytes:
     """Read a whole object; errors as head."""
     import obstore
 
-    store, key = _connect(uri)
+    store, key = connect(uri)
     return _patiently(uri, lambda: obstore.get(store, key).bytes().to_bytes())
 
 
@@ -115,7 +88,7 @@ def create(uri: str, content: Content, attempt: str) -> bool:
     """
     import obstore
 
-    store, key = _connect(uri)
+    store, key = connect(uri)
 
     def put(mode: Any) -> None:
         obstore.put(store, key, content, mode=mode, attributes={_ATTEMPT: attempt})
@@ -138,7 +111,7 @@ def replace(uri: str, content: Content) -> None:
     """Write an object, over an old one if there is one."""
     import obstore
 
-    store, key = _connect(uri)
+    store, key = connect(uri)
     _patiently(uri, lambda: obstore.put(store, key, content, use_multipart=False))
 
 
@@ -147,8 +120,8 @@ def delete(uris: Sequence[str]) -> None:
     import obstore
 
     if uris:
-        keys = [_connect(uri)[1] for uri in uris]
-        store, _ = _connect(uris[0])
+        keys = [connect(uri)[1] for uri in uris]
+        store, _ = connect(uris[0])
         _patiently(uris[0], lambda: obstore.delete(store, keys))
 
 
@@ -156,7 +129,7 @@ def list_folder(uri: str) -> dict[str, int]:
     """Return the names directly below a folder: objects with their sizes, folders with 0."""
     import obstore
 
-    store, key = _connect(uri)
+    store, key = connect(uri)
     found = _patiently(uri, lambda: obstore.list_with_delimiter(store, key or None))
     # Consoles mark a folder by an empty object of its name.
     sizes = {meta["path"]: meta["size"] for meta in found["objects"] if meta["path"] != key}
@@ -168,7 +141,7 @@ def list_tree(uri: str) -> list[str]:
     """Return the URIs of all objects below a folder, by name."""
     import obstore
 
-    store, key = _connect(uri)
+    store, key = connect(uri)
     found = _patiently(uri, lambda: obstore.list(store, key or None).collect())
     root, _ = split_uri(uri)
     return sorted(f"{root}/{meta['path']}" for meta in found if meta["path"] != key)
@@ -188,7 +161,7 @@ class ObjectFile(io.RawIOBase):
     def __init__(self, uri: str) -> None:
         super().__init__()
         self.info = head(uri)
-        self._store, self._key = _connect(uri)
+        self._store, self._key = connect(uri)
         self._position = 0
 
     def readable(self) -> bool:
@@ -244,43 +217,16 @@ def _attempt_of(uri: str) -> str | None:
     """Name the attempt that has written an object."""
     import obstore
 
-    store, key = _connect(uri)
+    store, key = connect(uri)
     found = _patiently(uri, lambda: obstore.get(store, key, options={"head": True}).attributes)
     return found.get(_ATTEMPT)
-
-
-@functools.lru_cache
-def _bucket(root: str) -> Any:
-    from obstore.exceptions import BaseError
-    from obstore.store import from_url
-
-    prefix = OBJECT_SCHEMES[root.partition("://")[0]]
-    urls = {name: os.environ[name] for name in _URL_SETTINGS[prefix] if name in os.environ}
-    for name, url in urls.items():
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"{name}: expected http://… or https://…. Correct it, or unset it.")
-    client: Any = {
-        "allow_http": any(url.startswith("http://") for url in urls.values()),
-        "timeout": os.environ.get(f"{prefix}_TIMEOUT", "30s"),
-    }
-    try:
-        # Retries are ours: they have to read a lost answer right, and hold for every failure.
-        return from_url(root, client_options=client, retry_config={"max_retries": 0})
-    except (BaseError, ValueError) as error:
-        failure = ConfigError(f"{root}: a setting {prefix}_… cannot be used: {first_line(error)}")
-    raise failure
-
-
-def _connect(uri: str) -> tuple[Any, str]:
-    root, key = split_uri(uri)
-    return _bucket(root), key
 
 
 def _patiently(uri: str, call: Callable[[], _Answer]) -> _Answer:
     """Call until it succeeds, or until another try is of no use."""
     from obstore.exceptions import BaseError
 
-    num_left = _max_attempts(OBJECT_SCHEMES[uri.partition("://")[0]])
+    num_left = max_attempts(OBJECT_SCHEMES[uri.partition("://")[0]])
     pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
@@ -295,11 +241,3 @@ def _patiently(uri: str, call: Callable[[], _Answer]) -> _Answer:
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
     # Outside of the handler, so that the original, which may quote secrets, is not shown with it.
     raise failure
-
-
-def _max_attempts(prefix: str) -> int:
-    name = f"{prefix}_MAX_ATTEMPTS"
-    try:
-        return int(os.environ.get(name, _MAX_ATTEMPTS))
-    except ValueError:
-        raise ConfigError(f"{name}={os.environ[name]}: expected a whole number.") from None

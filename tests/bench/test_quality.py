@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.quality import find_set, to_markdown
-from rgpt_batch.ranking.trec import read_qrels
+from rgpt_batch.importing.readers.trec import read_qrels
 from tests.conftest import ROOT
 
 

@@ -10,7 +10,8 @@ from rgpt_batch.bench.shapes import TOKENIZER, find_shape, save_random_model
 from rgpt_batch.bench.workload import Workload, make_pairs, single_token_words
 from rgpt_batch.config.options import ModelConfig, ProtocolConfig
 from rgpt_batch.records import TokenizedPair
-from rgpt_batch.scoring.protocol import load_protocol, load_tokenizer
+from rgpt_batch.scoring.protocol import load_protocol
+from rgpt_batch.scoring.tokenizer import load_tokenizer
 
 WORKLOAD = Workload(document_tokens=80, query_tokens=8, queries_per_document=4)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rgpt_batch.errors import ShardError
-from rgpt_batch.ranking.trec import read_qrels, read_run
+from rgpt_batch.importing.readers.trec import read_qrels, read_run
 from tests.importing.files import (
     DOCUMENTS,
     import_rows,

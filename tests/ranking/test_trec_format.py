@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.ranking.trec import read_qrels, read_run, write_run
+from rgpt_batch.importing.readers.trec import read_qrels, read_run
+from rgpt_batch.ranking.trec import write_run
 from tests.ranking.files import read_scores, trec_eval_order, write_lines
 
 _FINITE = st.floats(-1e6, 1e6) | st.sampled_from([0.0, -1.0, -1.0 - 1e-12, -1e-30, 1e-3])

@@ -14,7 +14,8 @@ from rgpt_batch import run_job
 from rgpt_batch.config.options import ModelConfig, ProtocolConfig
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair, TokenizedPair
-from rgpt_batch.scoring.protocol import load_protocol, load_tokenizer
+from rgpt_batch.scoring.protocol import load_protocol
+from rgpt_batch.scoring.tokenizer import load_tokenizer
 from tests.jobs import fake_config
 from tests.property.tokenizers import KINDS, small_tokenizer
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rgpt_batch.protocol import load_tokenizer
 
 from rgpt_batch.config import JobConfig, ModelConfig
 from rgpt_batch.engines.transformers_ref import TransformersEngine
 from rgpt_batch.engines.vllm.common import start_error
 from rgpt_batch.errors import ConfigError, EngineStartError
+from rgpt_batch.scoring.tokenizer import load_tokenizer
 from rgpt_batch.scoring.torch_builds import wrong_builds
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from rgpt_batch.errors import ShardError
-from rgpt_batch.importing.readers.numerals import parse_number
 from rgpt_batch.importing.readers.lines import read_lines, read_records
+from rgpt_batch.importing.readers.numerals import parse_number
 from rgpt_batch.importing.readers.relations import LINE, RANK, SCORE, Kind, Table, find_columns
 from rgpt_batch.importing.readers.spool import Spool
 

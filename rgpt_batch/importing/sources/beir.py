@@ -17,8 +17,8 @@ from rgpt_batch.importing.readers.relations import (
 from rgpt_batch.importing.readers.spool import Spool
 from rgpt_batch.importing.readers.tables import open_table
 from rgpt_batch.importing.readers.text import spool_rows
+from rgpt_batch.importing.readers.trec import read_qrels
 from rgpt_batch.importing.sources.trec import open_run
-from rgpt_batch.ranking.trec import read_qrels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
