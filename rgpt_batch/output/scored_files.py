@@ -41,7 +41,7 @@ def find_files(inputs: Sequence[str]) -> list[str]:
 def is_parquet(path: str) -> bool:
     """Tell Parquet from TREC runs by the first bytes of a file.
 
-    A folder or a pattern stands for Parquet. A pipe can be read once, from its start: it holds text.
+    A folder or a pattern stands for Parquet. A pipe, which can be read once, holds text.
 
     Raises:
         ShardError: The file cannot be read.
