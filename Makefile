@@ -4,7 +4,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 bin := .venv/bin
 # More processes than cores: most tests wait for something to start. An engine takes up to 3 GB.
 jobs := 4
-pytest := $(bin)/python -m pytest --numprocesses=$(jobs) --dist=loadgroup --no-loadscope-reorder
+pytest := $(bin)/python -m pytest --numprocesses=$(jobs) --dist=loadscope --no-loadscope-reorder
 
 .PHONY: help setup model demo check test test-fast test-long bench chaos lock clean
 

@@ -35,8 +35,6 @@ pytest_plugins = ("tests.jobs", "tests.servers.s3")
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 
-_ON_THE_SHARED_CLUSTER = {"ray_address", "ray_executor", "executor"}
-
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -120,24 +118,19 @@ def run_cli(tmp_path: Path) -> Iterator[RunCli]:
     yield run
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Say which tests stay in one process; see tests/sharing.py."""
+    from tests.sharing import ByModule
+
+    return ByModule(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, say which stay together and which come first.
+    """Where several processes share the tests, start with what waits the longest.
 
-    A module stays in one process, so that its fixtures are made once, and so do all tests of Ray's:
-    those that use the session's cluster in one process, those that start one of their own in
-    another. Otherwise every process would have a cluster. What waits the longest comes first; the
-    quick tests fill the end.
+    The quick tests then fill the end.
     """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("ray", "vllm")])
-
-
-def _group(item: pytest.Item) -> str:
-    if item.get_closest_marker("ray") is None:
-        return item.nodeid.split("::")[0]
-    names = getattr(item, "fixturenames", ())
-    return "shared-ray" if _ON_THE_SHARED_CLUSTER.intersection(names) else "own-ray"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        names = ("ray", "vllm")
+        items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in names])

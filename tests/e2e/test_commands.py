@@ -114,7 +114,10 @@ def test_status_during_and_after_a_run(
         # At every moment the file is whole.
         seen.append(read_status(output))
         if asked is None and len(parts(output)) >= 4:
+            # Else the job may be at its end before two commands have started.
+            process.send(signal.SIGSTOP)
             asked = [finish(rgpt_batch("status", output, *o)) for o in ([], ["--json"])]
+            process.send(signal.SIGCONT)
         time.sleep(0.002)
     assert process.wait() == 0, process.output
     assert [status["num_rows_committed"] for status in seen] == sorted(
