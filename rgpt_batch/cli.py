@@ -13,6 +13,7 @@ import click
 from rgpt_batch import __version__
 from rgpt_batch.commands import (
     bench,
+    converting,
     evaluation,
     importing,
     inspection,
@@ -47,6 +48,7 @@ for _command in (
     inspection.status,
     inspection.verify,
     importing.import_group,
+    converting.convert,
     ranking.rank,
     evaluation.evaluate,
     evaluation.compare,

@@ -22,6 +22,7 @@ LAYERS = (
     ("database",),
     ("storage",),
     ("input",),
+    ("conversion",),
     ("scoring",),
     ("planning",),
     ("engines", "output"),
@@ -41,7 +42,7 @@ MAX_LINES = 300
 CONFINED = {
     "ray": ("executors/ray_executor.py",),
     "vllm": ("engines/vllm/",),
-    "torch": ("engines/", "bench/"),
+    "torch": ("engines/", "bench/", "conversion/"),
     "transformers": ("engines/", "bench/", "scoring/tokenizer.py"),
 }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rgpt_batch.commands.signals import signals_unwind
+from rgpt_batch.commands.signals import sigterm_unwinds
 from rgpt_batch.commands.text import LocalPath, print_facts
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _import(source: Source, output: str, *, quiet: bool, **options: Any) -> int:
         if not quiet:
             click.echo(message, err=True)
 
-    with signals_unwind():
+    with sigterm_unwinds():
         summary = import_pairs(source, output, ImportOptions(**options), report=report)
     _print_summary(summary, output)
     return summary.exit_code

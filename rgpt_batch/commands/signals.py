@@ -1,4 +1,4 @@
-"""A signal lets a command clean up."""
+"""Signals that end a command in order, so that it can delete what is unfinished."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from types import FrameType
 
 
 @contextmanager
-def signals_unwind() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM delete the temporary folders before the process ends."""
+def sigterm_unwinds() -> Iterator[None]:
+    """Let SIGTERM delete temporary folders before the process ends, as Ctrl-C does."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + signum)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rgpt_batch.config.options import ModelConfig
+from rgpt_batch.conversion.needed import conversion_command, needed_for_model, needed_for_tokenizer
 from rgpt_batch.errors import ConfigError
 
 # Files up to this size are hashed whole; of larger ones, evenly spread samples. Training changes
@@ -29,8 +30,10 @@ def pinned(model: ModelConfig) -> ModelConfig:
     Folders become absolute, hub revisions the commits that they mean now.
 
     Raises:
-        ConfigError: The hub's commit cannot be found.
+        ConfigError: The hub's commit cannot be found; or see check_converted.
     """
+    # A job is refused here, before anything is planned for a folder that has to change.
+    check_converted(model)
     tokenizer, tokenizer_revision = model.tokenizer_source
     return ModelConfig.model_validate(
         {
@@ -56,6 +59,18 @@ def model_identity(name: str, revision: str | None) -> str:
     return _folder_identity(folder) if folder.is_dir() else f"hub:{name}@{revision}"
 
 
+def check_converted(model: ModelConfig) -> None:
+    """Refuse a folder that no engine loads, or loads with other tokens, until it is converted.
+
+    Raises:
+        ConfigError: With the command that converts it.
+    """
+    tokenizer, _ = model.tokenizer_source
+    needed = needed_for_model(Path(model.name)) or needed_for_tokenizer(Path(tokenizer))
+    if needed is not None:
+        raise ConfigError(needed)
+
+
 def check_weights(model: ModelConfig) -> None:
     """Refuse a checkpoint whose weights are all pickled, unless the configuration allows them.
 
@@ -74,8 +89,8 @@ def check_weights(model: ModelConfig) -> None:
         raise ConfigError(
             f"model '{model.name}': its weights are pickled "
             f"({', '.join(pickled[:_NUM_FILES_SHOWN])}{more}), and there are no safetensors. "
-            "Convert them, or set -o model.allow_pickled_weights=true to read them with torch's "
-            "restricted unpickler."
+            f"Convert them once: {conversion_command(Path(model.name))}. Or set "
+            "-o model.allow_pickled_weights=true to read them with torch's restricted unpickler."
         )
 
 
@@ -88,11 +103,16 @@ def check_tokenizer(name: str, revision: str | None) -> None:
     names = _file_names(name, revision)
     found = sorted(_SENTENCEPIECE.intersection(names))
     if found and "tokenizer.json" not in names:
+        fix = (
+            "Put a tokenizer.json whose ids equal those of sentencepiece into a folder"
+            if found[0] != "tokenizer.model"
+            else f"Convert it once: {conversion_command(Path(name))}"
+        )
         raise ConfigError(
             f"the tokenizer of '{name}': {found[0]} without tokenizer.json. transformers 5 "
             "rebuilds its merges in the order of ids instead of scores, which gives other ids than "
-            "the model was trained with wherever blanks follow one another. Put a tokenizer.json "
-            "whose ids equal those of sentencepiece into a folder, and set model.tokenizer to it."
+            "the model was trained with wherever blanks follow one another. "
+            f"{fix}, and set model.tokenizer to that folder."
         )
 
 

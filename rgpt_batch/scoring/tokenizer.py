@@ -6,7 +6,7 @@ from typing import Any
 
 from rgpt_batch.config.options import ModelConfig
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.scoring.model_files import check_tokenizer, tokenizer_settings
+from rgpt_batch.scoring.model_files import check_converted, check_tokenizer, tokenizer_settings
 from rgpt_batch.scoring.torch_builds import wrong_builds
 
 
@@ -31,6 +31,7 @@ def load_tokenizer(model: ModelConfig) -> Any:
         has_own_code = model.trust_remote_code and "auto_map" in settings
         if not has_own_code:
             check_tokenizer(name, revision)
+            check_converted(model)
         file = cached_file(
             name,
             "tokenizer.json",

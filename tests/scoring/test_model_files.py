@@ -141,8 +141,8 @@ def test_pickled_weights_are_refused_with_their_names_and_the_fix(model: Path) -
         check_weights(config)
     assert str(raised.value) == (
         f"model '{model}': its weights are pickled ({', '.join(names[:3])}, …), and there are no "
-        "safetensors. Convert them, or set -o model.allow_pickled_weights=true to read them with "
-        "torch's restricted unpickler."
+        f"safetensors. Convert them once: rgpt-batch convert {model} {model}-converted. Or set "
+        "-o model.allow_pickled_weights=true to read them with torch's restricted unpickler."
     )
     check_weights(config.model_copy(update={"allow_pickled_weights": True}))
 

@@ -1,0 +1,29 @@
+"""Convert a folder, and print by how many bytes the process's memory was larger meanwhile.
+
+    python -m tests.conversion.memory SOURCE TARGET MAX_SHARD_BYTES
+
+It is converted twice, since what is loaded once, libraries and their buffers, is not counted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rgpt_batch.conversion.convert import convert
+
+
+def _memory(name: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    source, target, max_shard_bytes = sys.argv[1:]
+    convert(Path(source), Path(f"{target}-first"), max_shard_bytes=2**20)
+    # Sets the largest memory so far, VmHWM, to that of now.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _memory("VmRSS")
+    convert(Path(source), Path(target), max_shard_bytes=int(max_shard_bytes))
+    print(_memory("VmHWM") - before)

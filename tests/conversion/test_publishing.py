@@ -1,0 +1,138 @@
+"""The target appears whole or not at all, in constant memory."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from rgpt_batch.conversion.convert import convert
+from rgpt_batch.errors import ConfigError
+from tests.conftest import ROOT
+from tests.conversion.checkpoints import QWEN, qwen_tensors, save
+
+
+@contextmanager
+def _converting(source: Path, target: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.conversion.converting", source, target, "100000"]
+    with subprocess.Popen(
+        list(map(str, command)),
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _run_until(process: subprocess.Popen[str], report: str) -> None:
+    assert process.stdin and process.stdout
+    for line in process.stdout:
+        if line.strip() == report:
+            return
+        process.stdin.write("\n")
+        process.stdin.flush()
+    raise AssertionError(f"ended before '{report}'")
+
+
+# Each costs a process that imports torch, some 5 seconds of CPU.
+@pytest.mark.parametrize(
+    ("report", "unfinished"),
+    [
+        ("reading pytorch_model-00001-of-00002.bin, 1 of 2", "tokenizer.json"),
+        ("reading pytorch_model-00002-of-00002.bin, 2 of 2", "shard-3.part"),
+        ("computing hashes", "model.safetensors.index.json"),
+    ],
+)
+def test_killed_conversion_leaves_nothing_that_loads(
+    qwen: Path, tmp_path: Path, report: str, unfinished: str
+) -> None:
+    target = tmp_path / "qwen2"
+    staging = tmp_path / ".qwen2.converting"
+    with _converting(qwen, target) as process:
+        _run_until(process, report)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not target.exists()
+    assert (staging / unfinished).is_file()
+    with pytest.raises((OSError, ValueError)):
+        AutoModelForCausalLM.from_pretrained(staging)
+    # It cannot be told from one that runs, so nothing is deleted unasked.
+    with pytest.raises(ConfigError, match=rf"{staging.name}: another conversion .* delete that"):
+        convert(qwen, target)
+    for file in staging.iterdir():
+        file.unlink()
+    staging.rmdir()
+    convert(qwen, target)
+    AutoModelForCausalLM.from_pretrained(target)
+
+
+def test_stopped_conversion_cleans_up(qwen: Path, tmp_path: Path) -> None:
+    with _converting(qwen, tmp_path / "qwen2") as process:
+        _run_until(process, "computing hashes")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["qwen"]
+
+
+def test_of_two_conversions_to_one_place_the_second_is_refused(qwen: Path, tmp_path: Path) -> None:
+    target = tmp_path / "qwen2"
+    with _converting(qwen, target) as process:
+        _run_until(process, "computing hashes")
+        with pytest.raises(ConfigError, match="another conversion"):
+            convert(qwen, target)
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait() == 0
+    AutoModelForCausalLM.from_pretrained(target)
+
+
+def test_target_that_appears_meanwhile_is_left_alone(qwen: Path, tmp_path: Path) -> None:
+    target = tmp_path / "qwen2"
+
+    def report(message: str) -> None:
+        if message == "computing hashes":
+            target.mkdir()
+
+    with pytest.raises(ConfigError, match="exists already"):
+        convert(qwen, target, report=report)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["qwen", "qwen2"]
+    assert not any(target.iterdir())
+
+
+def test_memory_is_that_of_a_shard_and_not_of_the_model(
+    tmp_path: Path, tokenizer_files: Path
+) -> None:
+    # Costs 15 seconds of CPU and 0.8 GB of disk.
+    config = QWEN | {"hidden_size": 512, "kv_channels": 128, "intermediate_size": 3072}
+    config |= {"num_hidden_layers": 12, "vocab_size": 4000}
+    tensors = qwen_tensors(config)
+    num_bytes = sum(tensor.nbytes for tensor in tensors.values())
+    source = save(tmp_path / "qwen", config, tensors, num_shards=12)
+    shutil.copyfile(tokenizer_files / "qwen.tiktoken", source / "qwen.tiktoken")
+    del tensors
+
+    def grown(max_shard_bytes: int) -> int:
+        target = tmp_path / f"target-{max_shard_bytes}"
+        command = [sys.executable, "-m", "tests.conversion.memory"]
+        command += [str(source), str(target), str(max_shard_bytes)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    # A shard of the source that is mapped, one of the target, one tensor and its copy: 16 MiB each.
+    assert num_bytes > 160 * 2**20
+    assert grown(16 * 2**20) < 64 * 2**20
+    # The control: with all in one shard, the model would be seen.
+    assert grown(2**30) > num_bytes
