@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from rgpt_batch.config import JobConfig
+
 _ARCHITECTURE = "BloomForCausalLM"
 
 
@@ -24,7 +26,33 @@ def register() -> None:
     """Put the class in the place of vLLM's own; the entry point `vllm.general_plugins`."""
     from vllm import ModelRegistry
 
-    ModelRegistry.register_model(_ARCHITECTURE, f"{__name__}:{_ARCHITECTURE}")
+    # A class that this process has registered itself stays.
+    if _ARCHITECTURE not in globals():
+        ModelRegistry.register_model(_ARCHITECTURE, f"{__name__}:{_ARCHITECTURE}")
+
+
+def architectures(config: JobConfig) -> list[str]:
+    """Name the model classes that the configuration or else the checkpoint asks for."""
+    from vllm.transformers_utils.config import get_config
+
+    if given := config.engine.vllm_args.get("hf_overrides", {}).get("architectures"):
+        return list(given)
+    model = config.model
+    return get_config(model.name, model.trust_remote_code, model.revision).architectures or []
+
+
+def load_here(architecture: str, config: JobConfig) -> None:
+    """Give vLLM the class of a model that it knows by name; unknown ones are left to vLLM.
+
+    At a class vLLM looks right away. To look at a name it starts a process that imports all that
+    this one has imported, up to 20 s at the first start on a machine. Workers in other processes
+    know names alone, so with several GPUs it stays with them.
+    """
+    from vllm import ModelRegistry
+
+    if config.engine.tensor_parallel_size == 1 and architecture in ModelRegistry.models:
+        loaded = ModelRegistry.models[architecture].load_model_cls()
+        ModelRegistry.register_model(architecture, loaded)
 
 
 def __getattr__(name: str) -> Any:

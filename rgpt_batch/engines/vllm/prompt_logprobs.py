@@ -34,6 +34,8 @@ class PromptLogprobsEngine:
             from rgpt_batch.engines.vllm import models
 
             models.register()
+            for name in models.architectures(config):
+                models.load_here(name, config)
             args = common.engine_args(
                 config,
                 max_model_len=config.protocol.max_tokens,

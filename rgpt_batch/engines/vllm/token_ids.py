@@ -108,6 +108,8 @@ def _start(config: JobConfig) -> Any:
             f"this vLLM has no {', '.join(names)}. Set engine.method=prompt-logprobs."
         )
     models.register()
+    for name in models.architectures(config):
+        models.load_here(name, config)
     args = common.engine_args(
         config,
         max_model_len=config.protocol.max_tokens,

@@ -191,26 +191,25 @@ def _engine_args(config: JobConfig) -> dict[str, Any]:
         # every step, and which it refuses where the head is quantised.
         "head_dtype": "model",
         **overrides,
-        "architectures": [_architecture(config, overrides)],
+        "architectures": [_architecture(config)],
     }
     return args
 
 
-def _architecture(config: JobConfig, overrides: dict[str, Any]) -> str:
-    """Name the scoring counterpart of the checkpoint's architecture."""
+def _architecture(config: JobConfig) -> str:
+    """Load the scoring counterpart of the checkpoint's architecture, and name it."""
     from vllm import ModelRegistry
-    from vllm.transformers_utils.config import get_config
 
+    from rgpt_batch.engines.vllm.models import architectures, load_here
     from rgpt_batch.engines.vllm.query_rows.models import query_rows_architecture
 
-    model = config.model
-    stored = get_config(model.name, model.trust_remote_code, model.revision)
-    architectures = overrides.get("architectures") or stored.architectures or []
-    for architecture in architectures:
+    known = architectures(config)
+    for architecture in known:
         name = query_rows_architecture(architecture)
-        if name in ModelRegistry.get_supported_archs():
+        if name in ModelRegistry.models:
+            load_here(name, config)
             return name
     raise EngineStartError(
-        f"model '{model.name}': vLLM knows no causal language model {' or '.join(architectures)}, "
+        f"model '{config.model.name}': vLLM knows no causal language model {' or '.join(known)}, "
         "which config.json names. Set engine.method=transformers."
     )

@@ -29,7 +29,9 @@ def register() -> None:
     for architecture in list(ModelRegistry.get_supported_archs()):
         if architecture.endswith(_CAUSAL):
             name = query_rows_architecture(architecture)
-            ModelRegistry.register_model(name, f"{__name__}:{name}")
+            # One that is there may be the class itself.
+            if name not in ModelRegistry.models:
+                ModelRegistry.register_model(name, f"{__name__}:{name}")
 
 
 def __getattr__(name: str) -> Any:
