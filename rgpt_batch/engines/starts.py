@@ -1,4 +1,4 @@
-"""Engines that share a GPU start one after the other."""
+"""Engines that share a GPU start one after the other, unless the size of their cache is given."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from pathlib import Path
 from rgpt_batch.config.options import JobConfig
 
 
+def starts_beside_others(config: JobConfig) -> bool:
+    """Whether an engine may start while others start on the same GPU.
+
+    vLLM sizes its cache by how much memory is free before and after a trial step; another engine
+    that takes or frees memory in between makes it fail. A cache of a given size it just takes.
+    """
+    return config.engine.kv_cache_bytes is not None
+
+
 @contextmanager
 def turn_to_start(config: JobConfig) -> Iterator[None]:
     """Wait until no other worker of this machine starts an engine on the same GPU.
 
-    vLLM sizes its cache by how much memory is free before and after a trial step; another engine
-    that takes or frees memory in between makes it fail. The lock goes with its process, however
-    that ends.
+    The lock goes with its process, however that ends.
     """
     share = config.executor.gpus_per_worker
-    if share is None or not 0 < share < 1:
+    if share is None or not 0 < share < 1 or starts_beside_others(config):
         yield
         return
     # Ray sets it to the worker's GPU.

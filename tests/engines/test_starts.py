@@ -19,9 +19,9 @@ _CONTEXT = multiprocessing.get_context("spawn")
 class Starter:
     """A process that has its turn until it is told to go on."""
 
-    def __init__(self, gpu: str, gpus_per_worker: float, folder: Path) -> None:
+    def __init__(self, gpu: str, gpus_per_worker: float, folder: Path, **engine: int) -> None:
         self._connection, theirs = _CONTEXT.Pipe()
-        arguments = (theirs, gpu, gpus_per_worker, str(folder))
+        arguments = (theirs, gpu, gpus_per_worker, str(folder), engine)
         self.process = _CONTEXT.Process(target=_start, args=arguments)
         self.process.start()
         assert self._connection.recv() == "waits"
@@ -34,10 +34,16 @@ class Starter:
         self.process.join()
 
 
-def _start(connection: Connection, gpu: str, gpus_per_worker: float, folder: str) -> None:
+def _start(
+    connection: Connection, gpu: str, gpus_per_worker: float, folder: str, engine: dict[str, int]
+) -> None:
     os.environ.update(CUDA_VISIBLE_DEVICES=gpu, TMPDIR=folder)
     config = JobConfig.model_validate(
-        {"model": {"name": "m"}, "executor": {"gpus_per_worker": gpus_per_worker}}
+        {
+            "model": {"name": "m"},
+            "engine": engine,
+            "executor": {"gpus_per_worker": gpus_per_worker},
+        }
     )
     connection.send("waits")
     with turn_to_start(config):
@@ -72,6 +78,15 @@ def test_engines_on_other_gpus_and_whole_gpus_do_not_wait(
     first = Starter("0", 0.5, tmp_path)
     assert first.has_its_turn(60)
     other = Starter(gpu, gpus_per_worker, tmp_path)
+    assert other.has_its_turn(60)
+    other.finish()
+    first.finish()
+
+
+def test_engines_whose_cache_has_a_given_size_do_not_wait(tmp_path: Path) -> None:
+    first = Starter("0", 0.5, tmp_path)
+    assert first.has_its_turn(60)
+    other = Starter("0", 0.5, tmp_path, kv_cache_bytes=2**26)
     assert other.has_its_turn(60)
     other.finish()
     first.finish()
