@@ -16,11 +16,13 @@ import numpy as np
 from rgpt_batch.bench.variants import CARD, EVAL, Variant
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines import create_engine
+from rgpt_batch.engines.starts import starts_beside_others
 from rgpt_batch.errors import RgptBatchError
 from rgpt_batch.records import TokenizedPair
 from rgpt_batch.scoring.score import to_score
 
 _EVAL_BATCH_SIZE = 8
+_END_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,25 +42,36 @@ class _Scorer(Protocol):
 
 
 class Contestant:
-    """A loaded way to the score, in processes that wait between passes.
+    """A way to the score, in processes that wait between passes.
+
+    Its processes begin to start at once. After an error there is nothing left but to close it.
 
     Args:
         variant: Which; not the pipeline.
         config: The variant's configuration.
 
     Raises:
-        RgptBatchError: It does not start; the message is the cause.
+        RgptBatchError: From all methods: a process failed or died; the message is the cause.
     """
 
     def __init__(self, variant: Variant, config: JobConfig) -> None:
         self._processes: list[_Process] = []
         try:
             for _ in range(variant.num_engines):
-                # vLLM measures free memory while it starts, so one starts after the other.
                 self._processes.append(_Process(variant.method, config))
+                if not starts_beside_others(config):
+                    self._processes[-1].receive()
         except BaseException:
             self.close()
             raise
+        self._is_waited_for = not starts_beside_others(config)
+
+    def wait_until_ready(self) -> None:
+        """Wait until every process has loaded its engine."""
+        if not self._is_waited_for:
+            for process in self._processes:
+                process.receive()
+            self._is_waited_for = True
 
     def score(self, pairs: Sequence[TokenizedPair]) -> Measurement:
         """Score pairs once; the time leaves out sending them to the processes."""
@@ -73,6 +86,8 @@ class Contestant:
 
     def close(self) -> None:
         """End the processes."""
+        for process in self._processes:
+            process.ask_to_end()
         for process in self._processes:
             process.close()
         self._processes = []
@@ -91,28 +106,41 @@ class _Process:
         self._process = context.Process(target=_serve, args=(theirs, method, config.model_dump()))
         self._process.start()
         theirs.close()
-        self.receive()
+        self._is_idle = False
 
     def send(self, message: object) -> None:
-        self._connection.send(message)
+        self._is_idle = False
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise self._death() from error
 
     def receive(self) -> Any:
         try:
             answer = self._connection.recv()
-        except EOFError as error:
-            raise RgptBatchError("the process died without a word") from error
-        if isinstance(answer, Exception):
-            self.close()
-            raise RgptBatchError(str(answer)) from answer
+        except (EOFError, OSError) as error:
+            raise self._death() from error
+        if isinstance(answer, RgptBatchError):
+            raise answer
+        self._is_idle = True
         return answer
 
-    def close(self) -> None:
-        if self._process.is_alive():
+    def _death(self) -> RgptBatchError:
+        self._process.join(timeout=_END_SECONDS)
+        return RgptBatchError(f"its process died with exit code {self._process.exitcode}")
+
+    def ask_to_end(self) -> None:
+        if self._is_idle:
             with contextlib.suppress(OSError):
                 self._connection.send(None)
-            self._process.join(timeout=30)
+
+    def close(self) -> None:
+        # One that starts or scores would first finish that.
+        if self._is_idle:
+            self._process.join(timeout=_END_SECONDS)
         self._process.kill()
         self._process.join()
+        self._connection.close()
 
 
 def _serve(connection: Connection, method: str, settings: dict[str, Any]) -> None:

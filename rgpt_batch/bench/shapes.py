@@ -19,6 +19,11 @@ _ARCHITECTURES = {
 }
 _NUM_WORDS = 10_000
 TOKENIZER = "tokenizer"
+# With 0.02, the usual range, narrow models take all tokens to be about equally likely.
+_TINY_WEIGHT_RANGE = 0.06
+# Of biases, and of norms around 1. Freshly made they are 0 and 1, so that a model that mixes them
+# up scores the same.
+_SMALL_TENSOR_RANGE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +33,7 @@ class ModelShape:
     Attributes:
         ffn_size: Width of the feed-forward layer.
         num_ffn_matrices: 2 with GELU (Bloom), 3 with a gate (Llama, Qwen2).
+        weight_range: Standard deviation of random weights.
     """
 
     name: str
@@ -39,19 +45,31 @@ class ModelShape:
     vocab_size: int
     ffn_size: int
     num_ffn_matrices: int
+    weight_range: float = 0.02
 
     def scaled_down(self) -> ModelShape:
-        """Return the same architecture in a size that any machine computes in no time."""
+        """Return the same architecture in a size that any machine computes in no time.
+
+        Attention's kernels stay what they are: heads keep their size, and shared keys stay shared.
+        """
+        num_heads = 4
+        hidden_size = num_heads * self.hidden_size // self.num_heads
         return dataclasses.replace(
             self,
             name=f"{self.name}-tiny",
-            hidden_size=64,
+            hidden_size=hidden_size,
             num_layers=2,
-            num_heads=2,
-            num_kv_heads=2,
+            num_heads=num_heads,
+            num_kv_heads=num_heads if self.num_kv_heads == self.num_heads else num_heads // 2,
             vocab_size=1024,
-            ffn_size=256,
+            ffn_size=4 * hidden_size,
+            weight_range=_TINY_WEIGHT_RANGE,
         )
+
+    @property
+    def num_bytes(self) -> int:
+        """About the size of the weights in bfloat16: layers, embeddings and head."""
+        return 2 * (self.num_layer_parameters + 2 * self.vocab_size * self.hidden_size)
 
     @property
     def num_layer_parameters(self) -> int:
@@ -162,6 +180,7 @@ def save_random_model(shape: ModelShape, folder: Path, *, weights: bool) -> Path
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
         "num_attention_heads": shape.num_heads,
+        "initializer_range": shape.weight_range,
         "dtype": "bfloat16",
     }
     if shape.model_type == "bloom":
@@ -182,7 +201,11 @@ def save_random_model(shape: ModelShape, folder: Path, *, weights: bool) -> Path
     _save_word_tokenizer(staged / TOKENIZER, min(shape.vocab_size, _NUM_WORDS))
     if weights:
         torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(staged)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        for tensor in model.state_dict().values():
+            if tensor.ndim == 1:
+                tensor.add_(torch.randn_like(tensor) * _SMALL_TENSOR_RANGE)
+        model.save_pretrained(staged)
     config.save_pretrained(staged)
     staged.rename(folder)
     return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from rgpt_batch.bench.suite import BASELINE, Findings, Result
+from rgpt_batch.bench.findings import BASELINE, Findings, Result
 
 _PIPELINE_BASELINE = "query-rows"
 

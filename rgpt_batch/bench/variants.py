@@ -75,13 +75,24 @@ TUNING = (
 VARIANTS = {variant.name: variant for variant in (*STANDARD, *TUNING)}
 
 
-def groups(variants: Sequence[Variant]) -> list[list[Variant]]:
+def groups(variants: Sequence[Variant], *, all_fit: bool) -> list[list[Variant]]:
     """Split into those that are loaded together, and take turns.
 
+    Args:
+        variants: What to measure.
+        all_fit: Whether variants of tuning may be in memory together: each has a cache of a given
+            size.
+
     Returns:
-        The standard ways, maybe none; then, for every other variant, query-rows and it alone: all
-        at once would not fit a GPU, and the pipeline needs what the standard ways hold.
+        First those that compare with each other, maybe none; then, for every other variant,
+        query-rows and it alone: engines that divide a GPU's memory need few to divide it, and the
+        pipeline starts engines of its own.
     """
-    alone = [variant for variant in variants if variant in TUNING or variant.method == PIPELINE]
-    standard = [variant for variant in variants if variant not in alone]
-    return [standard, *([VARIANTS["query-rows"], variant] for variant in alone)]
+    alone = [each for each in variants if each.method == PIPELINE]
+    if not all_fit:
+        alone += [each for each in variants if each in TUNING]
+    together = [each for each in variants if each not in alone]
+    reference = VARIANTS["query-rows"]
+    if reference not in together and any(each in TUNING for each in together):
+        together.insert(0, reference)
+    return [together, *([reference, variant] for variant in alone)]

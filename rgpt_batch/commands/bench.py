@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from rgpt_batch.commands.text import LocalPath
-from rgpt_batch.storage.written_files import check_output, is_stream, replacing
+from rgpt_batch.storage.written_files import check_output, is_stream
 
 if TYPE_CHECKING:
     from rgpt_batch.bench.shapes import ModelShape
-    from rgpt_batch.bench.suite import Findings, Suite
     from rgpt_batch.bench.variants import Variant
     from rgpt_batch.config.options import JobConfig
 
@@ -85,8 +83,8 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     type=LocalPath(path_type=Path),
-    help="Markdown file, which grows turn by turn; or a folder, in which date and hardware name "
-    "the file. [default: only the terminal]",
+    help="Markdown file, which grows turn by turn, with JSON lines beside it; or a folder, in "
+    "which date and hardware name them. [default: only the terminal]",
 )
 def bench(
     config: str | None,
@@ -109,6 +107,8 @@ def bench(
     unit's first byte to the last commit; engines are measured on prompts that are tokenised.
     """
     from rgpt_batch.bench.hardware import hardware_name, matmul_flops_per_second
+    from rgpt_batch.bench.models import random_model
+    from rgpt_batch.bench.report import Report, dated_name
     from rgpt_batch.bench.suite import Suite
     from rgpt_batch.bench.workload import Workload
 
@@ -122,15 +122,20 @@ def bench(
         for number in queries_per_document
     ]
     variants = _variants(names)
-    models = [_load(config, model, shape, overrides, cache) for shape in shapes or (None,)]
+    if shapes and model is not None:
+        raise click.UsageError("--model and --shape exclude each other.")
+    models: list[tuple[ModelShape | None, JobConfig]] = [
+        random_model(shape, cache, overrides) for shape in shapes
+    ]
+    if not shapes:
+        models.append((None, _given_model(config, model, overrides)))
     hardware = hardware_name()
     if to is not None and to.is_dir():
-        words = re.findall(r"[a-z0-9]+", hardware.lower())
-        to /= f"{time.strftime('%Y-%m-%d')}-{'-'.join(words)}.md"
-    report = _Report(to)
+        to /= f"{dated_name(hardware)}.md"
+    report = Report(to, hardware)
     end = time.monotonic() + budget
     is_measured = False
-    for number, (name, model_shape, job_config) in enumerate(models):
+    for number, (model_shape, job_config) in enumerate(models):
         suite = Suite(
             config=job_config,
             shape=model_shape,
@@ -140,8 +145,7 @@ def bench(
             seconds_per_pass=seconds,
             budget_seconds=max(0.0, end - time.monotonic()) / (len(models) - number),
         )
-        matmul_rate = matmul_flops_per_second(job_config.model.dtype)
-        report.begin(_header(hardware, name, suite, matmul_rate), matmul_rate)
+        report.begin(suite, matmul_flops_per_second(job_config.model.dtype))
         findings = suite.run(say=lambda line: click.echo(line, err=True), keep=report.update)
         report.update(findings)
         is_measured |= any(result.turns for result in findings.results)
@@ -149,66 +153,16 @@ def bench(
     return 0 if is_measured else 1
 
 
-class _Report:
-    """A section per model; the file grows turn by turn.
-
-    Args:
-        path: Where to write it; None keeps it in memory.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.text = ""
-        self._path = path
-        self._sections = ""
-        self._header = ""
-        self._matmul_rate = 1.0
-
-    def begin(self, header: str, matmul_rate: float) -> None:
-        """Begin a section; what it will hold comes with update()."""
-        self._sections = f"{self.text}\n" if self.text else ""
-        self._header, self._matmul_rate = header, matmul_rate
-
-    def update(self, findings: Findings) -> None:
-        """Set what the section says."""
-        from rgpt_batch.bench.table import to_markdown
-
-        table = to_markdown(findings, self._matmul_rate)
-        self.text = f"{self._sections}{self._header}\n{table}\n"
-        if self._path is not None:
-            with replacing(self._path) as staged:
-                staged.write_text(self.text, encoding="utf-8")
-
-
-def _load(
-    config: str | None,
-    model: str | None,
-    shape: str | None,
-    overrides: tuple[str, ...],
-    cache: Path,
-) -> tuple[str, ModelShape | None, JobConfig]:
-    """Return the model's name, its sizes where known, and the configuration."""
-    from rgpt_batch.bench.hardware import default_dtype, has_gpu
-    from rgpt_batch.bench.shapes import TOKENIZER, find_shape, save_random_model
+def _given_model(config: str | None, model: str | None, overrides: tuple[str, ...]) -> JobConfig:
+    """Return the configuration of a model that was not made here."""
+    from rgpt_batch.bench.hardware import default_dtype
     from rgpt_batch.config.load import load_config
 
-    dtype = f"model.dtype={default_dtype()}"
-    if shape is None:
-        given = [*overrides, f"model.name={model}"] if model is not None else list(overrides)
-        loaded = load_config(config, tuple(given))
-        if loaded.model.dtype == "auto":
-            loaded = load_config(config, (*given, dtype))
-        return loaded.model.name, None, loaded
-    if model is not None:
-        raise click.UsageError("--model and --shape exclude each other.")
-    found = find_shape(shape)
-    # On a GPU vLLM makes weights up faster than a disk gives them.
-    has_weights = not has_gpu()
-    folder = cache / f"random-{shape}{'' if has_weights else '-dummy'}"
-    save_random_model(found, folder, weights=has_weights)
-    given = [f"model.name={folder}", f"model.tokenizer={folder / TOKENIZER}", dtype, *overrides]
-    if not has_weights:
-        given.append("engine.vllm_args.load_format=dummy")
-    return shape, found, load_config(config, tuple(given))
+    given = [*overrides, f"model.name={model}"] if model is not None else list(overrides)
+    loaded = load_config(config, tuple(given))
+    if loaded.model.dtype == "auto":
+        loaded = load_config(config, (*given, f"model.dtype={default_dtype()}"))
+    return loaded
 
 
 def _variants(names: tuple[str, ...]) -> list[Variant]:
@@ -226,29 +180,4 @@ def _variants(names: tuple[str, ...]) -> list[Variant]:
             raise click.BadParameter(
                 f"{name!r} is none of {', '.join(VARIANTS)}, tuning.", param_hint="--variant"
             )
-    return chosen
-
-
-def _header(hardware: str, model: str, suite: Suite, matmul_rate: float) -> str:
-    from rgpt_batch.planning.versions import installed_versions
-
-    versions = ", ".join(f"{name} {version}" for name, version in installed_versions().items())
-    engine = suite.config.engine.model_dump(exclude_defaults=True, exclude={"vllm_args"})
-    options = {**engine, **suite.config.engine.vllm_args}
-    given = ", ".join(f"{name} {value}" for name, value in options.items())
-    return "\n".join(
-        [
-            f"# Throughput: {model}, {hardware}",
-            "",
-            f"{time.strftime('%Y-%m-%d')}; {suite.config.model.dtype}, queries of "
-            f"{suite.workloads[0].query_tokens} tokens, documents and queries of random words. "
-            f"Median of {suite.num_turns} interleaved turns of about "
-            f"{suite.seconds_per_pass:g} s each, every turn with new texts; ratios are within "
-            "turns. The pipeline's time leaves out the start of Ray and of the engine. MFU: FLOPs "
-            "that the scores need, with nothing shared, over the measured matrix-product rate of "
-            f"{matmul_rate / 1e12:.2f} TFLOP/s; more queries per document can exceed 100 %.",
-            "",
-            f"{versions}. Engine options: {given or 'the defaults'}.",
-            "",
-        ]
-    )
+    return list({variant.name: variant for variant in chosen}.values())

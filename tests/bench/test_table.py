@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rgpt_batch.bench.suite import Findings, Result, Turn
+from rgpt_batch.bench.findings import Findings, Result, Turn
 from rgpt_batch.bench.table import to_markdown
 from rgpt_batch.bench.variants import VARIANTS
 from rgpt_batch.bench.workload import Workload

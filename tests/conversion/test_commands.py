@@ -20,7 +20,7 @@ from rgpt_batch.config.options import ModelConfig
 from rgpt_batch.conversion.needed import conversion_command, needed_conversion
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.scoring.model_files import pinned
-from rgpt_batch.scoring.protocol import load_tokenizer
+from rgpt_batch.scoring.tokenizer import load_tokenizer
 from tests.conftest import RunCli
 from tests.conversion.checkpoints import (
     ADAPTER,

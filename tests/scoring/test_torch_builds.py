@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rgpt_batch.config import JobConfig, ModelConfig
+from rgpt_batch.config.options import JobConfig, ModelConfig
 from rgpt_batch.engines.transformers_ref import TransformersEngine
 from rgpt_batch.engines.vllm.common import start_error
 from rgpt_batch.errors import ConfigError, EngineStartError

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rgpt_batch.config import JobConfig
+    from rgpt_batch.config.options import JobConfig
 
 _ARCHITECTURE = "BloomForCausalLM"
 
