@@ -1,0 +1,1 @@
+"""What is measured, and decides no test; see README.md."""

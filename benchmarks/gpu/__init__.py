@@ -1,0 +1,1 @@
+"""One command that checks and measures a GPU within a budget of seconds; see run.py."""
