@@ -25,10 +25,11 @@ from rgpt_batch.bench.models import random_model
 from rgpt_batch.bench.variants import Variant
 from rgpt_batch.bench.workload import Workload, make_pairs, single_token_words
 from rgpt_batch.checks.reference import Reference, default_tolerance, deviation
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import RgptBatchError
 from rgpt_batch.records import ScorePair, TokenizedPair
-from rgpt_batch.scoring.protocol import load_protocol, load_tokenizer
+from rgpt_batch.scoring.protocol import load_protocol
+from rgpt_batch.scoring.tokenizer import load_tokenizer
 
 SHAPES = ("bloom-560m", "llama2-7b", "qwen-7b", "smollm2-135m", "bloom-7b", "bloom-3b")
 # Around the sizes of the cache's blocks, and longer than a step of the engine.

@@ -22,10 +22,11 @@ from benchmarks.gpu.tables import Table
 from rgpt_batch.bench.hardware import hardware_name, has_gpu
 from rgpt_batch.bench.models import random_model
 from rgpt_batch.bench.workload import Workload, make_pairs, single_token_words
-from rgpt_batch.config import JobConfig
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines import create_engine
 from rgpt_batch.records import TokenizedPair
-from rgpt_batch.scoring.protocol import load_protocol, load_tokenizer
+from rgpt_batch.scoring.protocol import load_protocol
+from rgpt_batch.scoring.tokenizer import load_tokenizer
 
 _NUM_ROWS = 20
 _GAPS = (0.0, 10.0, 100.0, 1000.0)
