@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from rgpt_batch.errors import CommitError, Interrupted
 from rgpt_batch.formatting import format_seconds
+from rgpt_batch.job.totals import Totals
 from rgpt_batch.output import Store
 from rgpt_batch.records import UnitFailure, UnitReport
 
@@ -32,6 +32,7 @@ class Tally:
     """Running totals of a job; those of earlier runs are in the `num_*_before` fields.
 
     Attributes:
+        done: What this run has committed.
         is_reusing: Whether scores of an earlier job are copied where texts are the same.
     """
 
@@ -40,13 +41,9 @@ class Tally:
     num_units_before: int = 0
     num_rows_before: int = 0
     is_reusing: bool = False
-    num_units_done: int = 0
-    num_rows_done: int = 0
-    num_reused: int = 0
-    num_prompt_tokens: int = 0
+    done: Totals = field(default_factory=Totals)
     num_units_failed: int = 0
     num_rows_failed: int = 0
-    num_rejected: Counter[str] = field(default_factory=Counter)
     # By the monotonic clock of this process: others may be set while the job runs.
     first_started: float | None = None
     last_finished: float | None = None
@@ -57,11 +54,7 @@ class Tally:
             self.num_units_failed += 1
             self.num_rows_failed += outcome.num_rows
             return
-        self.num_units_done += 1
-        self.num_rows_done += outcome.num_rows
-        self.num_reused += outcome.num_reused
-        self.num_prompt_tokens += outcome.num_prompt_tokens
-        self.num_rejected.update(outcome.num_rejected)
+        self.done.add(outcome)
         self.last_finished = time.monotonic()
         started = self.last_finished - (outcome.finished_at - outcome.started_at)
         self.first_started = min(self.first_started or started, started)
@@ -73,12 +66,12 @@ class Tally:
         """
         if self.first_started is None or self.last_finished is None:
             return 0.0, 0.0, None
-        num_left = self.num_rows - self.num_rows_before - self.num_rows_done - self.num_rows_failed
+        num_left = self.num_rows - self.num_rows_before - self.done.num_rows - self.num_rows_failed
         end = time.monotonic() if num_left else self.last_finished
         seconds = max(end - self.first_started, 1e-6)
-        eta = num_left * seconds / self.num_rows_done if self.num_rows_done else None
-        pairs_per_second = (self.num_rows_done - self.num_reused) / seconds
-        return pairs_per_second, self.num_prompt_tokens / seconds, eta
+        eta = num_left * seconds / self.done.num_rows if self.done.num_rows else None
+        pairs_per_second = (self.done.num_rows - self.done.num_reused) / seconds
+        return pairs_per_second, self.done.num_prompt_tokens / seconds, eta
 
     def status(self, state: str) -> dict[str, Any]:
         """Return what status.json holds."""
@@ -87,12 +80,12 @@ class Tally:
             "state": state,
             "updated_at": time.time(),
             "num_units": self.num_units,
-            "num_units_committed": self.num_units_before + self.num_units_done,
+            "num_units_committed": self.num_units_before + self.done.num_units,
             "num_units_failed": self.num_units_failed,
             "num_rows": self.num_rows,
-            "num_rows_committed": self.num_rows_before + self.num_rows_done,
-            "num_rejected": dict(self.num_rejected),
-            "num_reused": self.num_reused,
+            "num_rows_committed": self.num_rows_before + self.done.num_rows,
+            "num_rejected": dict(self.done.num_rejected),
+            "num_reused": self.done.num_reused,
             "pairs_per_second": round(pairs_per_second, 2),
             "prompt_tokens_per_second": round(tokens_per_second, 1),
             "eta_seconds": None if eta is None else round(eta),
@@ -195,7 +188,7 @@ class ProgressDisplay:
     def _show(self, activity: str) -> None:
         if self._quiet:
             return
-        done = self._tally.num_rows_before + self._tally.num_rows_done
+        done = self._tally.num_rows_before + self._tally.done.num_rows
         if self._bar:
             self._bar.update(self._task, completed=done, text=self._text(), description=activity)
         else:
@@ -208,13 +201,16 @@ class ProgressDisplay:
 
     def _text(self) -> str:
         pairs_per_second, tokens_per_second, eta = self._tally.rates()
+        done = self._tally.done
         parts = [
             f"{pairs_per_second:,.1f} pairs/s",
             f"{tokens_per_second:,.0f} tokens/s",
-            f"{self._tally.num_rejected.total():,} rejected",
+            f"{done.num_rejected.total():,} rejected",
         ]
         if self._tally.is_reusing:
-            parts.insert(0, f"reused {self._tally.num_reused:,} of {self._tally.num_rows_done:,}")
+            parts.insert(
+                0, f"reused {self._tally.done.num_reused:,} of {self._tally.done.num_rows:,}"
+            )
         if self._tally.num_units_failed:
             parts.append(f"{self._tally.num_units_failed:,} units failed")
         if eta:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,9 +13,10 @@ from rgpt_batch.checks.parity import Parity
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import CommitError, StorageError
 from rgpt_batch.job.progress import Tally
+from rgpt_batch.job.totals import engine_busy_fraction
 from rgpt_batch.output import Store
 from rgpt_batch.output.inspect import crash_problem, describe_files, foreign_files
-from rgpt_batch.output.success import OutputFile, Success
+from rgpt_batch.output.success import Success
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.planning.versions import installed_versions
 from rgpt_batch.records import RejectionReason, UnitFailure, UnitReport, WorkUnit
@@ -67,6 +68,9 @@ class Run:
 
     Args:
         warn: Is told of records that cannot be written: scores do not depend on them.
+
+    Attributes:
+        output: What the published files come to; None until the run is finished.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Run:
         self.tally = tally
         self.earlier = earlier
         self.parity: Parity | None = None
+        self.output: Success | None = None
         self.reports: list[UnitReport] = []
         self.failures: list[UnitFailure] = []
         self.started = time.monotonic()
@@ -116,8 +121,12 @@ class Run:
 
     def close(self, state: str, ending: dict[str, Any]) -> None:
         """Write the final status and the record of the run."""
+        status = self.tally.status(state)
+        if self.output is not None:
+            # Of all runs, not of this one alone.
+            status["num_rejected"] = self.output.num_rejected
         with self._only_a_record():
-            self.store.write_status(self.tally.status(state))
+            self.store.write_status(status)
         units = [asdict(report) for report in self.reports]
         with self._only_a_record():
             self._write(state, {"finished_at": time.time(), **ending, "units": units})
@@ -161,39 +170,26 @@ def finish(run: Run) -> JobSummary:
     else:
         success = None
         files, damaged = describe_files(listing.files)
-    num_rejected: Counter[str] = Counter()
-    for file in files.values():
-        num_rejected.update(file.num_rejected)
-    # From here on the tally speaks of the whole output, earlier runs included.
-    tally.num_rejected = num_rejected
+    output = run.output = Success.of(files, manifest.fingerprint, manifest.num_rows)
     missing = [unit for unit in manifest.units if unit.unit_id not in listing.files]
-    num_reused = sum(file.num_reused for file in files.values())
-    problems = [*_problems(run, files, missing, num_rejected), *damaged]
+    problems = [*_problems(run, output, missing), *damaged]
     if not problems and success is None:
-        run.store.write_success(
-            Success(
-                fingerprint=manifest.fingerprint,
-                num_units=len(files),
-                num_rows=manifest.num_rows,
-                num_rejected=dict(num_rejected),
-                num_reused=num_reused,
-                files=files,
-            )
-        )
+        run.store.write_success(output)
     elif problems and listing.is_declared:
         run.store.withdraw_false_success()
     pairs_per_second, _, _ = tally.rates()
+    done = tally.done
     return JobSummary(
         output=run.store.location,
         exit_code=EXIT_INCOMPLETE if problems else EXIT_COMPLETE,
         num_units=len(manifest.units),
         num_rows=manifest.num_rows,
         num_rows_before=tally.num_rows_before,
-        num_rows_scored=tally.num_rows_done,
-        num_rejected=dict(num_rejected),
-        num_reused=num_reused,
-        num_truncated_rows=sum(report.num_truncated_rows for report in run.reports),
-        num_prompt_tokens=tally.num_prompt_tokens,
+        num_rows_scored=done.num_rows,
+        num_rejected=output.num_rejected,
+        num_reused=output.num_reused,
+        num_truncated_rows=done.num_truncated_rows,
+        num_prompt_tokens=done.num_prompt_tokens,
         seconds=time.monotonic() - run.started,
         pairs_per_second=pairs_per_second,
         engine_busy_fraction=engine_busy_fraction(run.reports),
@@ -205,12 +201,8 @@ def finish(run: Run) -> JobSummary:
     )
 
 
-def _problems(
-    run: Run,
-    files: Mapping[str, OutputFile],
-    missing: Sequence[WorkUnit],
-    num_rejected: Counter[str],
-) -> list[str]:
+def _problems(run: Run, output: Success, missing: Sequence[WorkUnit]) -> list[str]:
+    num_rejected = Counter(output.num_rejected)
     problems = []
     if missing:
         num_rows = sum(unit.num_rows for unit in missing)
@@ -218,7 +210,7 @@ def _problems(
             f"{len(missing)} of {len(run.manifest.units)} units ({num_rows:,} rows) are not "
             "scored. Running the same command again tries them once more."
         )
-    problems += foreign_files(files, run.manifest)
+    problems += foreign_files(output.files, run.manifest)
     limit = run.config.output.max_rejected_fraction
     if num_rejected.total() > limit * run.manifest.num_rows:
         problems.append(
@@ -231,17 +223,5 @@ def _problems(
             "and no ids. Repair the file and score it again."
         )
     if num_rejected[RejectionReason.ENGINE_CRASH]:
-        problems.append(crash_problem(files.values()))
+        problems.append(crash_problem(output.files.values()))
     return problems
-
-
-def engine_busy_fraction(reports: Sequence[UnitReport]) -> float:
-    """Return engine seconds over the time from a worker's first engine call to its last."""
-    busy = total = 0.0
-    for worker in {report.worker for report in reports}:
-        mine = [report for report in reports if report.worker == worker]
-        first = min(report.started_at + report.read_seconds for report in mine)
-        last = max(report.finished_at - report.commit_seconds for report in mine)
-        busy += sum(report.engine_seconds for report in mine)
-        total += last - first
-    return min(1.0, busy / total) if total > 0 else 0.0

@@ -6,6 +6,7 @@ it counts only while it names exactly those that are there.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
@@ -47,6 +48,27 @@ class Success(BaseModel):
     num_rejected: dict[str, int]
     num_reused: int = 0
     files: dict[str, OutputFile]
+
+    @classmethod
+    def of(cls, files: dict[str, OutputFile], fingerprint: str, num_rows: int) -> Success:
+        """Sum up files, which need not be complete.
+
+        Args:
+            files: By unit id.
+            fingerprint: The job's.
+            num_rows: The job's, whether they are there or not.
+        """
+        num_rejected: Counter[str] = Counter()
+        for file in files.values():
+            num_rejected.update(file.num_rejected)
+        return cls(
+            fingerprint=fingerprint,
+            num_units=len(files),
+            num_rows=num_rows,
+            num_rejected=dict(num_rejected),
+            num_reused=sum(file.num_reused for file in files.values()),
+            files=files,
+        )
 
     def mismatch(self, there: Mapping[str, int]) -> str | None:
         """Say how files differ from those that are named; None where they are the same.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rgpt_batch.job.run import engine_busy_fraction
+from rgpt_batch.job.totals import engine_busy_fraction, total
 from rgpt_batch.output import Store
 from rgpt_batch.records import UnitFailure, UnitReport
 
@@ -170,6 +170,7 @@ def run_facts(number: int, record: RunRecord) -> RunFacts:
     units = record.units
     begin = min((unit.started_at for unit in units), default=record.started_at)
     end = max((unit.finished_at for unit in units), default=begin)
+    totals = total(units)
     return RunFacts(
         number=number,
         run_id=record.run_id,
@@ -177,15 +178,15 @@ def run_facts(number: int, record: RunRecord) -> RunFacts:
         started_at=record.started_at,
         seconds=record.seconds,
         scoring_seconds=max(end - begin, _SHORTEST_SECONDS),
-        engine_seconds=sum(unit.engine_seconds for unit in units),
+        engine_seconds=totals.engine_seconds,
         engine_busy_fraction=engine_busy_fraction(units),
         num_workers=max(_lanes(units).values(), default=-1) + 1,
-        num_units=len(units),
-        num_rows=sum(unit.num_rows for unit in units),
-        num_prompts=sum(unit.num_rows - sum(unit.num_rejected.values()) for unit in units),
-        num_prompt_tokens=sum(unit.num_prompt_tokens for unit in units),
-        num_retried=sum(unit.num_attempts > 1 for unit in units),
-        num_duplicates=sum(not unit.committed for unit in units),
+        num_units=totals.num_units,
+        num_rows=totals.num_rows,
+        num_prompts=totals.num_prompts,
+        num_prompt_tokens=totals.num_prompt_tokens,
+        num_retried=totals.num_retried,
+        num_duplicates=totals.num_duplicates,
         failures=record.summary.failures,
         cause=record.cause or " ".join(record.summary.problems) or None,
     )
