@@ -14,7 +14,7 @@ no time left is listed with the reason, and the others go on. DATE-HARDWARE-MODE
 --to are written anew while steps run, so that a run that is cut keeps what it has. Logs are below
 --cache. Exit code 0: all steps did what they had to.
 
---tiny does the same with two-layer models in about two minutes of two free cores, on any machine.
+--tiny does the same with two-layer models in a few minutes, on any machine.
 """
 
 from __future__ import annotations

