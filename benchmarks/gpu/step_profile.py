@@ -105,7 +105,8 @@ def profile_host(engine: Any, pairs: list[TokenizedPair]) -> str:
     engine.score(pairs)
     profiler.disable()
     out = io.StringIO()
-    pstats.Stats(profiler, stream=out).sort_stats("tottime").print_stats(_NUM_ROWS)
+    # Without folders, which are this machine's.
+    pstats.Stats(profiler, stream=out).strip_dirs().sort_stats("tottime").print_stats(_NUM_ROWS)
     lines = [line[:120] for line in out.getvalue().splitlines() if line.strip()]
     return "\n".join(lines)
 
@@ -162,8 +163,8 @@ def main() -> int:
         flops = sum(shape.flops_per_score(len(p.token_ids), p.num_query_tokens) for p in pairs)
         table.add(
             queries_per_document,
-            round(len(pairs) / seconds, 1),
-            round(1e6 * seconds / len(pairs), 1),
+            len(pairs) / seconds,
+            1e6 * seconds / len(pairs),
             flops / seconds / 1e12,
         )
     table.say(f"The engine was ready after {ready:.0f} s.")

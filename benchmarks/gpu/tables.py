@@ -27,7 +27,7 @@ class Table:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def add(self, *cells: Cell) -> None:
-        """Add a row; floats are shown with three digits."""
+        """Add a row; floats are shown with three digits, large ones without a fraction."""
         self._text += _line([_shown(cell) for cell in cells]) + "\n"
         row = dict(zip(self._columns, cells, strict=True))
         self._json_lines += json.dumps({"table": self._title, **row}) + "\n"
@@ -50,5 +50,7 @@ def _line(cells: Sequence[str]) -> str:
 def _shown(cell: Cell) -> str:
     if cell is None:
         return "-"
-    text = f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
+    text = str(cell)
     return text.replace("|", "\\|").replace("\n", " ")

@@ -151,7 +151,9 @@ def test_rows_of_a_table_are_in_both_files_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "t.md").read_text().splitlines()[-1] == "| x\\|y | - |"
     assert json.loads((tmp_path / "t.jsonl").read_text()) == {"table": "T", "a": "x|y", "b|c": None}
     table.add("z", 0.123456)
-    assert len((tmp_path / "t.jsonl").read_text().splitlines()) == 2
+    table.add("large", 12345.6)
+    assert (tmp_path / "t.md").read_text().endswith("| z | 0.123 |\n| large | 12,346 |\n")
+    assert len((tmp_path / "t.jsonl").read_text().splitlines()) == 3
 
 
 def test_a_profile_tells_how_busy_the_gpu_was(tmp_path: Path) -> None:
