@@ -27,7 +27,8 @@ import numpy as np
 
 from rgpt_batch.bench.hardware import hardware_name
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.engines.vllm import common
+from rgpt_batch.engines.vllm.arguments import engine_args
+from rgpt_batch.engines.vllm.engine import set_environment
 from rgpt_batch.planning.versions import installed_versions
 from rgpt_batch.records import TokenizedPair
 
@@ -107,7 +108,7 @@ def _generate(folder: Path) -> Score:
     from vllm import LLM, SamplingParams
 
     config = stub_config(folder, "prompt-logprobs")
-    llm = LLM(**common.engine_args(config, max_model_len=_MAX_TOKENS + 1))
+    llm = LLM(**engine_args(config, max_model_len=_MAX_TOKENS + 1))
     params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False)
 
     def score(pairs: Sequence[TokenizedPair]) -> None:
@@ -118,10 +119,11 @@ def _generate(folder: Path) -> Score:
 
 
 def _pooling_args(folder: Path) -> dict[str, Any]:
-    from rgpt_batch.engines.vllm.query_rows import engine, models
+    from rgpt_batch.engines.vllm.query_rows import models
+    from rgpt_batch.engines.vllm.query_rows.engine import QueryRowsEngine
 
     models.register()
-    return engine._engine_args(stub_config(folder, "query-rows"))
+    return QueryRowsEngine.arguments(stub_config(folder, "query-rows"))
 
 
 def _pooling_params(pair: TokenizedPair) -> Any:
@@ -203,7 +205,7 @@ def make_pairs(num_pairs: int, seed: int) -> list[TokenizedPair]:
 
 def measure(way: str, folder: Path, num_pairs: int) -> float:
     """Return CPU µs per pair."""
-    common.set_environment()
+    set_environment()
     register_stub()
     score = WAYS[way](folder)
     score(make_pairs(num_pairs, 0))

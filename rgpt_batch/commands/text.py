@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from typing_extensions import override
 
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.storage.uris import check_location, is_uri, redacted
@@ -16,8 +17,8 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 class OutputFolder(click.Path):
     """The output folder of a job that was run: a local folder that exists, or a URI."""
 
+    @override
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """See click.ParamType."""
         if isinstance(value, str) and is_uri(value):
             check_location(value)
             return value
@@ -34,8 +35,8 @@ price_option = click.option(
 class LocalPath(click.Path):
     """A path on this machine: what is not a job's input or output is not kept in object stores."""
 
+    @override
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """See click.ParamType."""
         if isinstance(value, str) and is_uri(value):
             raise ConfigError(f"{redacted(value)}: a URI, expected a local path. Copy it over.")
         return super().convert(value, param, ctx)

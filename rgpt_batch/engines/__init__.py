@@ -60,7 +60,7 @@ def _start(config: JobConfig, method: EngineMethod) -> Engine:
 def _tested(engine: Engine, config: JobConfig) -> Engine:
     """Return the engine if it passes its self-test, else close it and raise."""
     from rgpt_batch.engines.self_test import self_test
-    from rgpt_batch.engines.vllm.common import max_num_batched_tokens
+    from rgpt_batch.engines.vllm.arguments import max_num_batched_tokens
 
     try:
         self_test(engine, config, max_num_batched_tokens(config))

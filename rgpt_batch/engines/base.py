@@ -1,4 +1,4 @@
-"""What an engine is. Engines receive token ids, so they differ only numerically."""
+"""What an engine is. All engines get the same token ids, so they differ by rounding alone."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Engine(Protocol):
 
     Attributes:
         method: Its name in `engine.method`; never auto.
-        passed_over: Where auto chose it, why it did not choose a faster one; a sentence each.
+        passed_over: Where auto chose it: why it chose no faster one, a sentence each.
     """
 
     method: str
-    passed_over: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
 
     def score(self, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
         """Compute log p(token | all tokens before it) for every query token.
@@ -31,5 +31,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model; once more does nothing."""
         ...

@@ -1,7 +1,7 @@
 """An engine without a model: logprobs are arithmetic on the token ids.
 
-It drives dry runs and fault tests: the same pair gives the same values on every machine, and every
-token that comes before a query token changes that token's value.
+It is for dry runs and for tests of faults. The same pair gets the same values on every machine, and
+every token before a query token changes that token's value.
 """
 
 from __future__ import annotations
@@ -11,26 +11,28 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
+from typing_extensions import override
 
+from rgpt_batch.engines.base import Engine
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 
 
-class FakeEngine:
-    """See the module."""
+class FakeEngine(Engine):
+    """Computes a checksum, and sleeps as long as a model would take."""
 
     method = "fake"
-    passed_over: tuple[str, ...] = ()
 
     def __init__(self, seconds_per_pair: float = 0.0) -> None:
         self._seconds_per_pair = seconds_per_pair
 
+    @override
     def score(self, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
-        """See Engine."""
         time.sleep(self._seconds_per_pair * len(pairs))
         return [_checksum_logprobs(pair) for pair in pairs]
 
+    @override
     def close(self) -> None:
-        """See Engine."""
+        pass
 
 
 def _checksum_logprobs(pair: TokenizedPair) -> QueryLogprobs:

@@ -1,7 +1,7 @@
 """The reference engine: transformers in float32, one pair at a time.
 
-It repeats the model card's computation: no batching, no padding, no cache. Slow, and what the other
-engines are checked against.
+It repeats the model card's computation: no batching, no padding, no cache. It is slow, and the
+other engines are checked against it.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from rgpt_batch.config.options import ModelConfig
+from rgpt_batch.engines.base import Engine
 from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 from rgpt_batch.scoring.torch_builds import wrong_builds
 
 
-class TransformersEngine:
-    """See the module.
+class TransformersEngine(Engine):
+    """Feeds every pair to the model by itself.
 
     Source: RankingGPT (arXiv 2311.16720), model card.
     """
 
     method = "transformers"
-    passed_over: tuple[str, ...] = ()
 
     def __init__(self, config: ModelConfig) -> None:
         import torch
@@ -55,8 +56,8 @@ class TransformersEngine:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model: Any = model.eval().to(self._device)
 
+    @override
     def score(self, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
-        """See Engine."""
         return [self._score(pair) for pair in pairs]
 
     def _score(self, pair: TokenizedPair) -> QueryLogprobs:
@@ -72,6 +73,6 @@ class TransformersEngine:
             values = logprobs.gather(1, tokens[pair.query_start :, None])[:, 0]
         return QueryLogprobs(values=values.cpu().numpy())
 
+    @override
     def close(self) -> None:
-        """See Engine."""
         self._model = None

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
+from typing_extensions import override
+
 from rgpt_batch.config.options import ExecutorConfig
 from rgpt_batch.errors import ConfigError, EngineDead
-from rgpt_batch.executors.base import MakeWorker, Task, Worker, run_task, start_worker
+from rgpt_batch.executors.base import Executor, MakeWorker, Task, Worker, run_task, start_worker
 from rgpt_batch.executors.patience import Patience
 from rgpt_batch.executors.unit_queue import UnitQueue
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
@@ -19,15 +21,14 @@ from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 _Work = queue.SimpleQueue[Task | None]
 _Outcomes = queue.SimpleQueue[tuple[Task, UnitReport | Exception | None]]
 
-
 _NO_SECOND_ENGINE = (
     "The local executor cannot start another engine; --executor ray does, and leaves out the rows "
     "that kill it."
 )
 
 
-class LocalExecutor:
-    """See Executor. As many threads as units may be in flight; all share one engine."""
+class LocalExecutor(Executor):
+    """Runs one engine. Each unit in flight has a thread of its own; all share the engine."""
 
     def __init__(self, config: ExecutorConfig) -> None:
         if (config.num_workers or 1) > 1:
@@ -41,9 +42,11 @@ class LocalExecutor:
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
 
+    @override
     def __enter__(self) -> Self:
         return self
 
+    @override
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -54,10 +57,10 @@ class LocalExecutor:
         for _ in self._threads:
             self._work.put(None)
 
+    @override
     def run(
         self, units: Sequence[WorkUnit], make_worker: MakeWorker
     ) -> Iterator[UnitReport | UnitFailure]:
-        """See Executor."""
         worker = start_worker(make_worker, f"local-{os.getpid()}")
         self.activity = "scoring"
         waiting = UnitQueue(units, self._config.max_attempts)

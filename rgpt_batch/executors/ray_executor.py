@@ -18,10 +18,11 @@ from typing import Any, Self
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from typing_extensions import override
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import EngineDead, EngineStartError, Interrupted, RgptBatchError
-from rgpt_batch.executors.base import MakeWorker, Task, Worker, run_task, start_worker
+from rgpt_batch.executors.base import Executor, MakeWorker, Task, Worker, run_task, start_worker
 from rgpt_batch.executors.patience import Patience
 from rgpt_batch.executors.resources import WorkerResources, fit_workers
 from rgpt_batch.executors.unit_queue import UnitQueue
@@ -70,8 +71,8 @@ class _Slot:
     silent_since: float = 0.0
 
 
-class RayExecutor:
-    """See Executor."""
+class RayExecutor(Executor):
+    """Runs one actor for each worker, on the nodes of a Ray cluster."""
 
     def __init__(self, config: JobConfig) -> None:
         self.activity = "starting or joining Ray"
@@ -120,10 +121,10 @@ class RayExecutor:
             if self._owns_ray:
                 ray.shutdown()
 
+    @override
     def run(
         self, units: Sequence[WorkUnit], make_worker: MakeWorker
     ) -> Iterator[UnitReport | UnitFailure]:
-        """See Executor."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         resources = fit_workers(self._job_config, nodes, len(units))
         actor_class = ray.remote(_Actor).options(

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from typing_extensions import override
+
 from rgpt_batch.errors import CommitError, ManifestMismatch
 from rgpt_batch.output.store import PART, SUCCESS, CommittedFile, Store
 from rgpt_batch.output.success import Success
@@ -25,15 +27,15 @@ _STALE_SECONDS = 24 * 3600
 
 
 class LocalStore(Store):
-    """See Store."""
+    """Publishes by linking staged files; see the module."""
 
     def __init__(self, output: str) -> None:
         self.location = str(Path(output).absolute())
         self._folder = Path(self.location)
         self._staging = self._folder / "_rgpt" / "staging"
 
+    @override
     def load_manifest(self) -> Manifest | None:
-        """See Store."""
         if self._folder.exists() and not self._folder.is_dir():
             raise ManifestMismatch(f"{self.location}: the output is a file, expected a folder.")
         self._refuse_links()
@@ -49,8 +51,8 @@ class LocalStore(Store):
                     "output folder."
                 )
 
+    @override
     def committed(self) -> dict[str, CommittedFile]:
-        """See Store."""
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._folder) as entries:
             for entry in entries:
                 if PART.fullmatch(entry.name) and entry.is_symlink():
@@ -60,17 +62,13 @@ class LocalStore(Store):
                     )
         return super().committed()
 
+    @override
     def clear(self) -> None:
-        """See Store.
-
-        Raises:
-            ManifestMismatch: A folder of ours leads elsewhere.
-        """
         self._refuse_links()
         super().clear()
 
+    @override
     def write_success(self, success: Success) -> None:
-        """See Store."""
         super().write_success(success)
         self._clear_staging()
 
@@ -92,6 +90,7 @@ class LocalStore(Store):
                 else:
                     staged.unlink(missing_ok=True)
 
+    @override
     def _list(self, folder: str) -> dict[str, int]:
         sizes = {}
         # What is deleted in the meantime is not there.
@@ -104,12 +103,14 @@ class LocalStore(Store):
                     sizes[entry.name] = entry.stat().st_size
         return sizes
 
+    @override
     def _read(self, name: str) -> bytes | None:
         try:
             return (self._folder / name).read_bytes()
         except FileNotFoundError:
             return None
 
+    @override
     def _create(self, name: str, content: bytes | memoryview, attempt: str) -> bool:
         final = self._folder / name
         with self._staged(name, content, attempt) as staged:
@@ -121,15 +122,18 @@ class LocalStore(Store):
                     return False
                 raise
 
+    @override
     def _replace(self, name: str, content: bytes) -> None:
         with self._staged(name, content, uuid.uuid4().hex) as staged:
             staged.replace(self._folder / name)
 
+    @override
     def _delete(self, names: Sequence[str]) -> None:
         with _commit_errors(self._folder):
             for name in names:
                 (self._folder / name).unlink(missing_ok=True)
 
+    @override
     def _delete_folder(self, folder: str, last: Sequence[str]) -> None:
         root = self._folder / folder
         late = [self._folder / name for name in last]

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from typing_extensions import override
+
 from rgpt_batch.errors import CommitError, CommitStateUnknown, ConfigError, StorageError
 from rgpt_batch.output.store import Store
 from rgpt_batch.storage import objects
@@ -18,7 +20,7 @@ from rgpt_batch.storage.uris import HUB_SCHEME, split_uri
 
 
 class ObjectStore(Store):
-    """See Store.
+    """Publishes by conditional requests; see the module.
 
     Raises:
         ConfigError: The URI cannot be used as an output folder.
@@ -32,27 +34,33 @@ class ObjectStore(Store):
             raise ConfigError(f"{output}: the output is a whole bucket. Name a folder in it.")
         self.location = f"{root}/{key}"
 
+    @override
     def _list(self, folder: str) -> dict[str, int]:
         return objects.list_folder(self._uri(folder))
 
+    @override
     def _read(self, name: str) -> bytes | None:
         try:
             return objects.read(self._uri(name))
         except FileNotFoundError:
             return None
 
+    @override
     def _create(self, name: str, content: bytes | memoryview, attempt: str) -> bool:
         with _commit_errors():
             return objects.create(self._uri(name), content, attempt)
 
+    @override
     def _replace(self, name: str, content: bytes) -> None:
         with _commit_errors():
             objects.replace(self._uri(name), content)
 
+    @override
     def _delete(self, names: Sequence[str]) -> None:
         with _commit_errors():
             objects.delete([self._uri(name) for name in names])
 
+    @override
     def _delete_folder(self, folder: str, last: Sequence[str]) -> None:
         late = {self._uri(name) for name in last}
         with _commit_errors():

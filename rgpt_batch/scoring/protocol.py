@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from typing_extensions import override
 
 from rgpt_batch.config.options import ModelConfig, ProtocolConfig
 from rgpt_batch.records import (
@@ -64,7 +65,7 @@ def load_protocol(config: ProtocolConfig, model: ModelConfig) -> ScoringProtocol
     )
 
 
-class CardProtocol:
+class CardProtocol(ScoringProtocol):
     """The model card's protocol: context and query are tokenised apart, without special tokens."""
 
     def __init__(self, tokenizer: Any, template: str, max_length: int) -> None:
@@ -72,8 +73,9 @@ class CardProtocol:
         self._prefix, self._suffix = _split_template(template)
         self._max_length = max_length
 
+    @override
     def tokenize(self, pairs: Sequence[ScorePair | Rejection | ReusedScore]) -> list[PreparedPair]:
-        """See ScoringProtocol. Each distinct text is tokenised once."""
+        # Each distinct text is tokenised once.
         scorable = [pair for pair in pairs if isinstance(pair, ScorePair)]
         queries = self._encode_distinct(pair.query for pair in scorable)
         contexts = self._encode_distinct(self._context(pair.document) for pair in scorable)
@@ -126,7 +128,7 @@ class CardProtocol:
         return start, end
 
 
-class EvalProtocol:
+class EvalProtocol(ScoringProtocol):
     """eval.py's protocol: source and query are tokenised together.
 
     Args:
@@ -145,8 +147,9 @@ class EvalProtocol:
         (prompt,) = self._encode([f"{self._prefix}{{doc}}{self._suffix}"])
         self._num_prompt_tokens = len(prompt)
 
+    @override
     def tokenize(self, pairs: Sequence[ScorePair | Rejection | ReusedScore]) -> list[PreparedPair]:
-        """See ScoringProtocol. Each step takes all pairs at once, so that it runs on all cores."""
+        # Each step takes all pairs at once, so that it runs on all cores.
         places = [row for row, pair in enumerate(pairs) if isinstance(pair, ScorePair)]
         scorable = [pair for pair in pairs if isinstance(pair, ScorePair)]
         queries, limits = self._queries([pair.query for pair in scorable])

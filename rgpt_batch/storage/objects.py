@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from typing_extensions import override
+
 from rgpt_batch.errors import ShardError, StorageError
 from rgpt_batch.storage.connections import connect, max_attempts
 from rgpt_batch.storage.object_errors import (
@@ -164,26 +166,26 @@ class ObjectFile(io.RawIOBase):
         self._store, self._key = connect(uri)
         self._position = 0
 
+    @override
     def readable(self) -> bool:
-        """See io.RawIOBase."""
         return True
 
+    @override
     def seekable(self) -> bool:
-        """See io.RawIOBase."""
         return True
 
+    @override
     def tell(self) -> int:
-        """See io.RawIOBase."""
         return self._position
 
+    @override
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """See io.RawIOBase."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.info.size}
         self._position = start[whence] + offset
         return self._position
 
+    @override
     def readinto(self, buffer: Any) -> int:
-        """See io.RawIOBase."""
         target = memoryview(buffer).cast("B")
         end = min(self._position + len(target), self.info.size)
         if end <= self._position:

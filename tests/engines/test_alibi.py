@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import BloomConfig, FalconConfig, LlamaConfig, MptConfig
 
-from rgpt_batch.engines.vllm import common
+from rgpt_batch.engines.vllm import arguments
 from tests.engines import scheduling
 from tests.engines.configs import float32_config, open_engine
 from tests.engines.pairs import PAIRS
@@ -29,7 +29,7 @@ LLAMA = LlamaConfig(**SMALL, architectures=["LlamaForCausalLM"])
 def with_attention(folder: Path, hf_config: Any, **args: Any) -> dict[str, Any]:
     hf_config.save_pretrained(folder)
     args = {"model": str(folder), "dtype": "float32", "skip_tokenizer_init": True, **args}
-    return common.with_attention_for_alibi(args)
+    return arguments.with_attention_for_alibi(args)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_a_setting_that_overrides_config_json_counts(tmp_path: Path) -> None:
 def test_mpt_has_its_switch_in_a_part_of_its_own(alibi: bool) -> None:
     # vLLM 0.28 and later have no MPT.
     config = MptConfig(attn_config={"alibi": alibi})
-    assert common.computes_alibi(config) is alibi
+    assert arguments.computes_alibi(config) is alibi
     config.attn_config = {"alibi": alibi}
-    assert common.computes_alibi(config) is alibi
+    assert arguments.computes_alibi(config) is alibi
 
 
 # Each starts an engine: 15 s on two cores.

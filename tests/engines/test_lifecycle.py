@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rgpt_batch.engines import create_engine
-from rgpt_batch.engines.vllm import common
+from rgpt_batch.engines.vllm.engine import set_environment
 from rgpt_batch.errors import EngineStartError
 from tests.conftest import ROOT
 from tests.engines.configs import MAX_LENGTH, METHODS, float32_config, open_engine
@@ -167,7 +167,7 @@ def test_triton_multiplies_float32_in_full_unless_the_user_says_otherwise(
     monkeypatch.setenv("TRITON_F32_DEFAULT", given or "")
     if given is None:
         monkeypatch.delenv("TRITON_F32_DEFAULT")
-    common.set_environment()
+    set_environment()
     assert os.environ["TRITON_F32_DEFAULT"] == (given or "ieee")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from rgpt_batch.config.options import JobConfig, ModelConfig
 from rgpt_batch.engines.transformers_ref import TransformersEngine
-from rgpt_batch.engines.vllm.common import start_error
+from rgpt_batch.engines.vllm.engine import start_error
 from rgpt_batch.errors import ConfigError, EngineStartError
 from rgpt_batch.scoring.tokenizer import load_tokenizer
 from rgpt_batch.scoring.torch_builds import wrong_builds

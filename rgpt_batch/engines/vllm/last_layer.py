@@ -1,12 +1,12 @@
-"""Spares the document's rows the last layer's feed-forward part.
+"""Leaves out the last layer's feed-forward part for the document's tokens.
 
-In the last layer a document's token has to give its key and value to the query's tokens. What
-becomes of it after that nobody reads. So the model stops before that layer's MLP, and only the rows
-that predict query tokens go through the MLP and the final norm. In bloom-560m that is 2.4 % of the
-work for a pair of 90 tokens, in Llama-2-7B 1.9 %.
+In the last layer, the query's tokens read the keys and values of the document's tokens. Nobody
+reads what that layer computes for them afterwards. So the model stops before its MLP, and only the
+rows that predict query tokens go through the MLP and the final norm. This saves 2.4 % of the work
+for a pair of 90 tokens in bloom-560m, and 1.9 % in Llama-2-7B.
 
-No layer's forward is replaced: the last MLP and the norms around it are, by functions that let
-everything pass. The layers' code stays vLLM's.
+The layers' code stays vLLM's. Only the last MLP and the norms around it are replaced, by functions
+that let everything pass.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def stop_before_last_mlp(model: Any) -> Finish:
     """Make a model return its hidden states as they are before the last MLP.
 
     Args:
-        model: vLLM's causal language model; its weights need not be there yet. Stays as it is where
-            its layers are not known here.
+        model: A causal language model of vLLM's; its weights may come later. A model whose layers
+            this module does not know stays as it is.
 
     Returns:
-        What makes of rows of these hidden states, shape (rows, hidden_size), what compute_logits
-        takes. It may write into its argument.
+        A function that turns rows of these hidden states, shape (rows, hidden_size), into the input
+        of compute_logits. It may write into its argument.
     """
     layers = getattr(getattr(model, "transformer", None), "h", None)
     if layers is not None and _is_a(layers[-1], "bloom.BloomBlock"):
@@ -44,13 +44,13 @@ def stop_before_last_mlp(model: Any) -> Finish:
 
 
 def _is_a(layer: Any, *names: str) -> bool:
-    """Compare the class itself: a subclass may do something else with its MLP."""
+    """Whether the layer is of just this class: a subclass may use its MLP in another way."""
     found = f"{type(layer).__module__}.{type(layer).__qualname__}"
     return found in [f"{_MODELS}.{name}" for name in names]
 
 
 def _stop_bloom(layer: Any, final_norm: Any) -> Finish:
-    """See BloomBlock.forward: h + mlp(norm(h)), or norm(h) + mlp(norm(h))."""
+    """Take apart BloomBlock.forward: h + mlp(norm(h)), or norm(h) + mlp(norm(h))."""
     norm, mlp, finish = (m.forward for m in (layer.post_attention_layernorm, layer.mlp, final_norm))
     keeps_normed = layer.apply_residual_connection_post_layernorm
 
@@ -66,7 +66,7 @@ def _stop_bloom(layer: Any, final_norm: Any) -> Finish:
 
 
 def _stop_llama(layer: Any, final_norm: Any) -> Finish:
-    """See LlamaDecoderLayer.forward: norms take what is to be added to the residual, and both."""
+    """Take apart LlamaDecoderLayer.forward, whose norms add their two arguments, x and residual."""
     norm, mlp, finish = (m.forward for m in (layer.post_attention_layernorm, layer.mlp, final_norm))
 
     def finish_rows(rows: torch.Tensor) -> torch.Tensor:

@@ -1,29 +1,11 @@
-"""What the engines that run on vLLM have in common."""
+"""The arguments of vllm.EngineArgs: what a job's configuration asks of vLLM."""
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
-
-from pydantic import ValidationError
 
 from rgpt_batch import __version__
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.errors import EngineStartError
-from rgpt_batch.scoring.torch_builds import wrong_builds
-
-
-def set_environment() -> None:
-    """Set vLLM's environment variables, as far as the caller has not; comes before importing it."""
-    # In one process there is no engine process that could outlive this one.
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    # vLLM on CPU would keep a core free for a front end that this process does not have.
-    os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    # Float32 attention on GPUs is Triton's, which would multiply in tf32. Other dtypes do not ask.
-    os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")
 
 
 def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
@@ -31,7 +13,7 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
 
     Args:
         config: The job's.
-        own: What one engine sets itself; the configuration's vllm_args win over it.
+        own: What one method sets itself; the configuration's vllm_args win over it.
     """
     model, engine = config.model, config.engine
     return {
@@ -49,6 +31,7 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
         "kv_cache_memory_bytes": engine.kv_cache_bytes,
         "max_num_seqs": engine.max_num_seqs,
         "max_num_batched_tokens": max_num_batched_tokens(config),
+        "max_model_len": config.protocol.max_tokens,
         "enable_chunked_prefill": True,
         "disable_log_stats": True,
         "enforce_eager": engine.enforce_eager,
@@ -60,19 +43,19 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
 
 
 def with_room_for_a_token(args: dict[str, Any]) -> dict[str, Any]:
-    """Raise max_model_len by the token that vLLM has to generate behind the longest prompt.
+    """Raise max_model_len by one: vLLM has to generate a token behind the longest prompt.
 
-    That may be one more than the model has positions, which vLLM refuses; but nothing is computed
-    at the last one, since the token is never fed.
+    That may be one more than the model has positions, which vLLM refuses by itself. It does no
+    harm: the generated token is never fed, so nothing is computed at the last position.
 
     Raises:
-        ValueError: From vLLM: the longest prompt itself does not fit the model.
+        ValueError: From vLLM: the longest prompt does not fit the model.
     """
     from vllm import EngineArgs
 
     EngineArgs(**args).create_model_config()
     length = args["max_model_len"] + 1
-    # vLLM believes this name where it tells of more positions than the others.
+    # Of all names for the number of positions, vLLM believes this one where it gives the most.
     overrides = {**args.get("hf_overrides", {}), "model_max_length": length}
     return args | {"max_model_len": length, "hf_overrides": overrides}
 
@@ -80,8 +63,8 @@ def with_room_for_a_token(args: dict[str, Any]) -> dict[str, Any]:
 def with_attention_for_alibi(args: dict[str, Any]) -> dict[str, Any]:
     """Choose FlashAttention 2 for a model with ALiBi, unless the caller has chosen a version.
 
-    Of FlashAttention, only version 2 computes ALiBi. On Hopper GPUs, which have version 3 as well,
-    vLLM (0.26 to 0.33) takes 2 for the layers, plans its steps for 3, and fails at the first one.
+    Only version 2 of FlashAttention computes ALiBi. Hopper GPUs have version 3 as well. There vLLM
+    (0.26 to 0.33) uses 2 for the layers, but plans its steps for 3, and fails at the first step.
     """
     from vllm import EngineArgs
 
@@ -104,8 +87,8 @@ def prefix_cache_args(config: JobConfig) -> dict[str, Any]:
     from vllm.platforms import current_platform
 
     is_on = config.engine.prefix_caching is not False
-    # Whole blocks are shared. vLLM's default on CPU would leave documents below 128 tokens out; 32
-    # is the least that its kernels take.
+    # vLLM shares whole blocks. On CPU a block has 128 tokens by default, so shorter documents would
+    # not be shared. 32 is the smallest block that its kernels take.
     block_size = {"block_size": 32} if is_on and current_platform.is_cpu() else {}
     return {"enable_prefix_caching": is_on, **block_size}
 
@@ -117,58 +100,17 @@ def _memory_utilization(config: JobConfig) -> float:
     given = config.engine.gpu_memory_utilization
     if share := config.executor.gpus_per_worker:
         given *= min(share, 1.0)
-    # On CPU it asks even where the cache's size is given, and then for more than it will use.
+    # On CPU vLLM asks for this even where the cache's size is given. It then needs far less.
     is_unused = config.engine.kv_cache_bytes is not None and current_platform.is_cpu()
     return min(given, 0.1) if is_unused else given
 
 
 def max_num_batched_tokens(config: JobConfig) -> int:
-    """Return how many prompt tokens the engine takes in one step."""
+    """Return how many prompt tokens the engine computes in one step."""
     if given := config.engine.max_num_batched_tokens:
         return given
     from vllm.platforms import current_platform
 
-    # On CPU larger steps leave the caches: 2048 tokens are 2 % (bloom-560m) to 12 % (SmolLM2-135M)
-    # slower (float32, 2 cores of an EPYC).
+    # On CPU larger steps do not fit the processor's caches: with 2048 tokens bloom-560m is 2 %
+    # slower, SmolLM2-135M 12 % (float32, 2 cores of an EPYC).
     return 1024 if current_platform.is_cpu() else 8192
-
-
-def shut_down(engine: Any) -> None:
-    """Stop a vllm.LLMEngine, so that another one can start in this process.
-
-    Left to the garbage collector, the old engine could tear down the process groups of the next.
-    """
-    engine.engine_core.shutdown()
-    # Model runner V1 forbids CUDA graphs when it has captured its own; V2 never allows them again.
-    monitor = sys.modules.get("vllm.compilation.monitor")
-    if allow := getattr(monitor, "set_cudagraph_capturing_enabled", None):
-        allow(True)
-
-
-def settle_threads() -> None:
-    """Make the calling thread fit for a step of vLLM; comes before every call that runs some.
-
-    In a new thread OpenMP has its own idea of the number of threads until torch is asked for its;
-    vLLM's CPU attention fails when the two differ in mid-step.
-    """
-    import torch
-
-    torch.get_num_threads()
-
-
-def start_error(config: JobConfig, error: Exception) -> EngineStartError:
-    """Turn what vLLM raised while it started into our error."""
-    # Where vLLM finds settings wrong, the first line of its message only counts them.
-    cause = (
-        "; ".join(each["msg"] for each in error.errors())
-        if isinstance(error, ValidationError)
-        else error
-    )
-    advice = "Set VLLM_LOGGING_LEVEL=INFO to see vLLM's log."
-    if "derived max_model_len" in str(cause):
-        advice = "Lower protocol.max_length to the number of positions that the model has."
-    # In the first line, which is what `auto` passes on.
-    causes = ". ".join(filter(None, [f"{type(error).__name__}: {cause}", wrong_builds()]))
-    return EngineStartError(
-        f"vLLM cannot start with model '{config.model.name}': {causes}\n{advice}"
-    )

@@ -1,0 +1,166 @@
+"""What all engines on vLLM share: how they start, score and end.
+
+A method adds what differs: the parts of vLLM that it needs, the arguments that it starts vLLM with,
+and how pairs go through vLLM.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+from typing_extensions import override
+
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.engines.base import Engine
+from rgpt_batch.engines.distinct import score_distinct
+from rgpt_batch.engines.vllm.arguments import with_attention_for_alibi
+from rgpt_batch.engines.vllm.hooks import Hook, missing
+from rgpt_batch.errors import EngineDead, EngineStartError
+from rgpt_batch.records import QueryLogprobs, TokenizedPair
+from rgpt_batch.scoring.torch_builds import wrong_builds
+
+
+class VllmEngine(Engine):
+    """An engine on vLLM. A start runs from top to bottom through the methods below.
+
+    Attributes:
+        hooks: Parts of vLLM that the method needs, and that another version may lack.
+        without_hooks: What the user can do where one is missing.
+        num_retries: Pairs that were computed twice, because the prefix cache had hidden a row.
+
+    Raises:
+        EngineStartError: vLLM lacks a hook, or does not start with this model.
+    """
+
+    hooks: ClassVar[tuple[Hook, ...]] = ()
+    without_hooks: ClassVar[str] = ""
+
+    def __init__(self, config: JobConfig) -> None:
+        self.num_retries = 0
+        # An LLM or an LLMEngine of vLLM's.
+        self._vllm: Any = None
+        set_environment()
+        try:
+            self._vllm = self._start(config)
+        except EngineStartError:
+            raise
+        except Exception as error:
+            raise start_error(config, error) from error
+
+    def _start(self, config: JobConfig) -> Any:
+        # First of all: where vLLM cannot be imported, each hook would seem to be missing.
+        importlib.import_module("vllm")
+        if names := missing(self.hooks):
+            raise EngineStartError(f"this vLLM has no {', '.join(names)}. {self.without_hooks}")
+        self._register_models(config)
+        return self._load(with_attention_for_alibi(self.arguments(config)))
+
+    @abstractmethod
+    def _register_models(self, config: JobConfig) -> None:
+        """Make our models known to vLLM."""
+
+    @classmethod
+    @abstractmethod
+    def arguments(cls, config: JobConfig) -> dict[str, Any]:
+        """Collect the arguments of vllm.EngineArgs. The models are registered."""
+
+    @abstractmethod
+    def _load(self, args: dict[str, Any]) -> Any:
+        """Start vLLM: an LLM or an LLMEngine."""
+
+    @property
+    @abstractmethod
+    def _core(self) -> Any:
+        """The EngineCoreClient of the vLLM that was started."""
+
+    @abstractmethod
+    def _score(
+        self, pairs: Sequence[TokenizedPair], read_cache: bool
+    ) -> list[npt.NDArray[np.float32]]:
+        """Bring pairs through vLLM.
+
+        Args:
+            pairs: To be scored in this order.
+            read_cache: Whether they may use what is in the prefix cache.
+
+        Returns:
+            The logprobs of each pair's query tokens; fewer where the cache hid a row.
+        """
+
+    @override
+    def score(self, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
+        logprobs, num_retries = score_distinct(pairs, self._run)
+        self.num_retries += num_retries
+        return logprobs
+
+    def _run(
+        self, pairs: Sequence[TokenizedPair], read_cache: bool
+    ) -> list[npt.NDArray[np.float32]]:
+        _settle_threads()
+        try:
+            return self._score(pairs, read_cache)
+        except Exception as error:
+            # Whatever fails in mid-step leaves vLLM in an unknown state.
+            raise EngineDead(f"vLLM failed: {type(error).__name__}: {error}") from error
+
+    @override
+    def close(self) -> None:
+        # Another engine can then start in this process. If the garbage collector stopped this one,
+        # it could tear down the process groups of the next.
+        if self._vllm is None:
+            return
+        self._core.shutdown()
+        self._vllm = None
+        # Model runner V1 forbids CUDA graphs once it has captured its own; V2 never allows them.
+        monitor = sys.modules.get("vllm.compilation.monitor")
+        if allow := getattr(monitor, "set_cudagraph_capturing_enabled", None):
+            allow(True)
+
+
+def set_environment() -> None:
+    """Set vLLM's environment variables where the caller has not. Call it before importing vLLM."""
+    # In one process there is no engine process that could outlive this one.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    # vLLM on CPU would keep a core free for a front end that this process does not have.
+    os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # Float32 attention on GPUs is Triton's, which would multiply in tf32. Other dtypes do not ask.
+    os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")
+
+
+def start_error(config: JobConfig, error: Exception) -> EngineStartError:
+    """Turn what vLLM raised while it started into our error."""
+    # Where vLLM finds settings wrong, the first line of its message only counts them.
+    cause = (
+        "; ".join(each["msg"] for each in error.errors())
+        if isinstance(error, ValidationError)
+        else error
+    )
+    advice = "Set VLLM_LOGGING_LEVEL=INFO to see vLLM's log."
+    if "derived max_model_len" in str(cause):
+        advice = "Lower protocol.max_length to the number of positions that the model has."
+    # All in the first line, which is what `auto` passes on.
+    causes = ". ".join(filter(None, [f"{type(error).__name__}: {cause}", wrong_builds()]))
+    return EngineStartError(
+        f"vLLM cannot start with model '{config.model.name}': {causes}\n{advice}"
+    )
+
+
+def _settle_threads() -> None:
+    """Make the calling thread fit for a step of vLLM.
+
+    In a new thread OpenMP has its own number of threads until torch is asked for its number.
+    vLLM's CPU attention fails when the two differ in mid-step.
+    """
+    import torch
+
+    torch.get_num_threads()
