@@ -299,7 +299,7 @@ class Chaos:
             if process.exitcode is not None:
                 return int(process.exitcode)
             victims = session_of(process.pid)
-            workers = [pid for pid, name in victims.items() if name.startswith("ray::_Actor")]
+            workers = [pid for pid, name in victims.items() if name.startswith("ray::WorkerActor")]
             if not kills_workers or self._chooser.random() < 0.5:
                 for pid in victims:
                     _kill(pid)

@@ -174,13 +174,17 @@ class ExecutorConfig(_Section):
 
     kind: Literal["ray", "local"] = "ray"
     num_workers: PositiveInt | None = Field(
-        None, description="Engines. Default: one per GPU (group) of the cluster, without GPUs one."
+        None,
+        description="Engines. Default: one per GPU (group) of the cluster, without GPUs one. An "
+        "autoscaler sees how many are asked for; scoring begins with the first one.",
     )
     gpus_per_worker: float | None = Field(
         None,
         ge=0,
-        description="Default: tensor_parallel_size where the cluster has GPUs, else 0. A fraction "
-        "lets several engines share a GPU, which one engine with a small model does not fill.",
+        description="Above 0, no worker runs without GPUs, whatever the cluster has at first. "
+        "Default: tensor_parallel_size where that is above 1 or the cluster has GPUs when the job "
+        "starts, else 0. A fraction lets several engines share a GPU, which one engine with a "
+        "small model does not fill.",
     )
     cpus_per_worker: float | None = Field(
         None,
@@ -192,6 +196,12 @@ class ExecutorConfig(_Section):
         3, description="Units per worker at once: one is read, one scored, one committed."
     )
     max_attempts: PositiveInt = Field(3, description="Attempts before a unit counts as failed.")
+    place_timeout_seconds: float = Field(
+        1800,
+        ge=0,
+        description="Seconds to wait for a node that is large enough for a worker, such as one "
+        "that an autoscaler brings (Ray). A cluster that the job starts gets no more nodes.",
+    )
     start_timeout_seconds: float = Field(
         3600, gt=0, description="Seconds that a placed worker may take to load its engine (Ray)."
     )

@@ -71,8 +71,8 @@ class Executor(Protocol):
         """Yield one outcome per unit, as they come.
 
         Raises:
-            ConfigError: The cluster cannot run the workers that were asked for.
-            EngineError: No worker starts, or the only one died.
+            ConfigError: The cluster can never run the workers that were asked for.
+            EngineError: No worker starts, no node comes for one, or the only one died.
             RgptBatchError: Every unit fails; the last cause.
         """
         ...

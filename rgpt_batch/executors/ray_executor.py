@@ -1,4 +1,4 @@
-"""Workers as Ray actors. The only module that imports Ray.
+"""Workers as Ray actors. This module and ray_slot are the only ones that import Ray.
 
 The driver hands out units; actors read, score and commit them. Rows never pass through Ray's object
 store. Why not Ray Data: docs/adr/0003-ray-core-loop.md.
@@ -11,64 +11,27 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError
 from typing_extensions import override
 
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.errors import EngineDead, EngineStartError, Interrupted, RgptBatchError
-from rgpt_batch.executors.base import Executor, MakeWorker, Task, Worker, run_task, start_worker
+from rgpt_batch.errors import EngineDead, EngineStartError, Interrupted
+from rgpt_batch.executors.base import Executor, MakeWorker
+from rgpt_batch.executors.cluster_watch import ClusterWatch
 from rgpt_batch.executors.patience import Patience
-from rgpt_batch.executors.resources import WorkerResources, fit_workers
+from rgpt_batch.executors.places import Places
+from rgpt_batch.executors.ray_slot import Slot, WorkerActor, cause_of
+from rgpt_batch.executors.resources import Node, plan_workers
 from rgpt_batch.executors.unit_queue import UnitQueue
 from rgpt_batch.formatting import format_count
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 
-# After this many starts in a row without a working engine, the cause will not go away by itself.
-_MAX_START_FAILURES = 3
 _WAIT_SECONDS = 1.0
-
-
-class _Actor:
-    """Holds the worker in a process of its own."""
-
-    def __init__(self) -> None:
-        self._worker: Worker | None = None
-
-    def start(self, make_worker: MakeWorker) -> None:
-        """Load the engine; a method, so that the driver sees the cause of a failure."""
-        name = f"{ray.util.get_node_ip_address()}-{os.getpid()}"
-        self._worker = start_worker(make_worker, name)
-
-    def run(self, task: Task) -> UnitReport | None:
-        """Run one task."""
-        assert self._worker is not None, "start() comes first"
-        return run_task(self._worker, task)
-
-
-@dataclass
-class _Slot:
-    """A worker as the driver sees it.
-
-    Attributes:
-        placed: Done as soon as Ray has found a place for the actor.
-        starting: Done when the engine is loaded.
-        loading_since: When the driver saw that the actor was placed.
-        silent_since: When the worker finished a task, or was handed one while it had none.
-    """
-
-    actor: Any
-    placed: Any
-    starting: Any
-    in_flight: dict[Any, Task] = field(default_factory=dict)
-    is_ready: bool = False
-    loading_since: float | None = None
-    silent_since: float = 0.0
 
 
 class RayExecutor(Executor):
@@ -78,10 +41,13 @@ class RayExecutor(Executor):
         self.activity = "starting or joining Ray"
         self._job_config = config
         self._config = config.executor
-        self._slots: list[_Slot] = []
-        self._num_start_failures = 0
+        self._slots: list[Slot] = []
+        # Actors that keep a GPU on which no engine starts, so that no other gets it.
+        self._keepers: list[Any] = []
         self._patience = Patience(config.executor.unit_timeout_seconds)
         self._owns_ray = False
+        # Whoever has connected this process may have an autoscaler.
+        self._can_grow = True
 
     def __enter__(self) -> Self:
         if ray.is_initialized():
@@ -89,8 +55,7 @@ class RayExecutor(Executor):
         self._owns_ray = True
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
-            # Joins the cluster that RAY_ADDRESS names or that runs here, else starts one.
-            ray.init(logging_level="ERROR", log_to_driver=False, include_dashboard=False)
+            self._can_grow = not _init_ray()
         except BaseException as error:
             ray.shutdown()
             if isinstance(error, SystemExit):
@@ -115,8 +80,8 @@ class RayExecutor(Executor):
         trace: TracebackType | None,
     ) -> None:
         try:
-            for slot in self._slots:
-                ray.kill(slot.actor)
+            for actor in [*self._keepers, *(slot.actor for slot in self._slots)]:
+                ray.kill(actor)
         finally:
             if self._owns_ray:
                 ray.shutdown()
@@ -125,37 +90,53 @@ class RayExecutor(Executor):
     def run(
         self, units: Sequence[WorkUnit], make_worker: MakeWorker
     ) -> Iterator[UnitReport | UnitFailure]:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        resources = fit_workers(self._job_config, nodes, len(units))
-        actor_class = ray.remote(_Actor).options(
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
-            max_concurrency=self._config.units_in_flight,
-            max_restarts=0,
-            max_task_retries=0,
+        resources = plan_workers(
+            self._job_config, _nodes().values(), len(units), can_grow=self._can_grow
         )
-
-        def start() -> _Slot:
-            actor = actor_class.remote()
-            return _Slot(actor, actor.__ray_ready__.remote(), actor.start.remote(make_worker))
-
+        self._make_worker = make_worker
+        self._options: dict[str, Any] = {
+            "num_cpus": resources.cpus,
+            "num_gpus": resources.gpus,
+            "max_concurrency": self._config.units_in_flight,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        self._places = Places(resources)
+        self._watch = ClusterWatch(resources, self._places, self._config, can_grow=self._can_grow)
         waiting = UnitQueue(units, self._config.max_attempts)
-        self._slots = [start() for _ in range(resources.num_workers)]
+        self._slots = [self._start() for _ in range(resources.num_workers)]
         while len(waiting) or any(slot.in_flight for slot in self._slots):
+            self._look_at_cluster()
             self._fill(waiting)
-            self.activity = self._describe_activity(resources)
+            self.activity = self._describe_activity()
             for slot, ref in self._next_done():
-                if ref == slot.starting:
-                    self._after_start(slot, start)
+                if ref == slot.placing:
+                    self._after_placing(slot)
+                elif ref == slot.starting:
+                    self._after_start(slot)
                 else:
-                    yield from self._after_task(slot, ref, waiting, start)
-            self._end_hung_starts(start)
-            yield from self._end_hung_workers(waiting, start)
+                    yield from self._after_task(slot, ref, waiting)
+            self._end_hung_starts()
+            yield from self._end_hung_workers(waiting)
+
+    def _start(self) -> Slot:
+        options = dict(self._options)
+        if bad_nodes := self._places.bad_nodes():
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(bad_nodes)})"}
+        actor = ray.remote(WorkerActor).options(**options).remote()
+        return Slot(actor, actor.place.remote())
+
+    def _look_at_cluster(self) -> None:
+        num_placed = sum(slot.place is not None for slot in self._slots)
+        self._watch.look(_nodes, num_placed=num_placed, num_asked=len(self._slots))
 
     def _fill(self, waiting: UnitQueue) -> None:
         """Hand out units, to each worker no more than its share of what is left."""
         num_left = len(waiting) + sum(len(slot.in_flight) for slot in self._slots)
-        share = math.ceil(num_left / len(self._slots))
+        # Nothing is kept back for workers that may never get a place.
+        num_placed = sum(slot.place is not None for slot in self._slots)
+        num_sharing = max(num_placed, min(len(self._slots), self._watch.room), 1)
+        share = math.ceil(num_left / num_sharing)
         for slot in self._slots:
             while slot.is_ready and len(slot.in_flight) < min(share, self._config.units_in_flight):
                 if any(waiting.is_suspect(task.unit) for task in slot.in_flight.values()):
@@ -167,74 +148,82 @@ class RayExecutor(Executor):
                     slot.silent_since = time.monotonic()
                 slot.in_flight[slot.actor.run.remote(task)] = task
 
-    def _describe_activity(self, resources: WorkerResources) -> str:
+    def _describe_activity(self) -> str:
         num_ready = sum(slot.is_ready for slot in self._slots)
         workers = format_count(len(self._slots), "worker")
         if num_ready == len(self._slots):
             return f"scoring on {workers}"
         if num_ready:
             return f"scoring on {num_ready} of {workers}"
-        placed, _ = ray.wait([slot.placed for slot in self._slots], timeout=0)
-        if placed:
-            return f"starting {workers}"
-        return f"waiting until Ray has {resources} free for a worker"
+        if num_placed := sum(slot.place is not None for slot in self._slots):
+            of_workers = workers if num_placed == len(self._slots) else f"{num_placed} of {workers}"
+            return f"starting {of_workers}"
+        return self._watch.describe(len(self._slots))
 
-    def _next_done(self) -> list[tuple[_Slot, Any]]:
+    def _next_done(self) -> list[tuple[Slot, Any]]:
         """Wait a little for results; an empty list lets the caller look at signals and queues."""
-        owners = {ref: slot for slot in self._slots for ref in slot.in_flight}
-        owners |= {slot.starting: slot for slot in self._slots if not slot.is_ready}
+        owners = {ref: slot for slot in self._slots for ref in slot.awaited}
+        if not owners:
+            return []
         done, _ = ray.wait(list(owners), num_returns=1, timeout=_WAIT_SECONDS)
         return [(owners[ref], ref) for ref in done]
 
-    def _after_start(self, slot: _Slot, start: Callable[[], _Slot]) -> None:
+    def _after_placing(self, slot: Slot) -> None:
+        try:
+            place = ray.get(slot.placing)
+        except RayError as error:
+            self._after_failed_start(slot, _start_error(error))
+            return
+        if not self._places.is_bad(place):
+            slot.place = place
+            slot.starting = slot.actor.start.remote(self._make_worker)
+            slot.loading_since = time.monotonic()
+        elif place.gpus:
+            self._keepers.append(slot.actor)
+            self._slots[self._slots.index(slot)] = self._start()
+        else:
+            self._replace(slot)
+
+    def _after_start(self, slot: Slot) -> None:
         try:
             ray.get(slot.starting)
         except RayError as error:
-            cause = _cause(error)
-            if isinstance(cause, EngineDead):
-                cause = EngineStartError(f"a worker died while it started: {cause}")
-            if not isinstance(cause, EngineStartError):
-                raise cause from error
-            self._after_failed_start(slot, cause, start)
+            self._after_failed_start(slot, _start_error(error))
         else:
             slot.is_ready = True
-            self._num_start_failures = 0
+            self._places.works(slot.place)
 
-    def _after_failed_start(
-        self, slot: _Slot, cause: EngineStartError, start: Callable[[], _Slot]
-    ) -> None:
-        self._num_start_failures += 1
-        if self._num_start_failures < _MAX_START_FAILURES:
-            self._replace(slot, start)
-        elif any(other.is_ready for other in self._slots):
+    def _after_failed_start(self, slot: Slot, cause: EngineStartError) -> None:
+        self._places.failed(slot.place)
+        self._watch.cause = cause
+        if slot.place is not None or not self._places.is_bad(None):
+            self._replace(slot)
+        elif len(self._slots) > 1:
             self._remove(slot)
         else:
             raise cause
 
-    def _end_hung_starts(self, start: Callable[[], _Slot]) -> None:
+    def _end_hung_starts(self) -> None:
+        # Waiting for a place does not count: others may hold the resources for long.
         limit = self._config.start_timeout_seconds
-        for slot in [slot for slot in self._slots if not slot.is_ready]:
-            if slot.loading_since is None:
-                # While others hold the resources, a worker may wait as long as it takes.
-                placed, _ = ray.wait([slot.placed], timeout=0)
-                slot.loading_since = time.monotonic() if placed else None
-            elif time.monotonic() - slot.loading_since > limit:
+        for slot in [slot for slot in self._slots if slot.starting and not slot.is_ready]:
+            if time.monotonic() - slot.loading_since > limit:
                 cause = EngineStartError(
                     f"a worker's engine was not loaded within {limit:g} s. Raise "
                     "executor.start_timeout_seconds if it needs longer."
                 )
-                self._after_failed_start(slot, cause, start)
+                self._after_failed_start(slot, cause)
 
     def _after_task(
-        self, slot: _Slot, ref: Any, waiting: UnitQueue, start: Callable[[], _Slot]
+        self, slot: Slot, ref: Any, waiting: UnitQueue
     ) -> Iterator[UnitReport | UnitFailure]:
         try:
             report = ray.get(ref)
         except RayError as error:
-            cause = _cause(error)
+            cause = cause_of(error)
             if isinstance(cause, EngineDead):
                 blame = not (isinstance(error, RayActorError) and error.preempted)
-                yield from self._after_crash(slot, cause, waiting, start, blame=blame)
+                yield from self._after_crash(slot, cause, waiting, blame=blame)
                 return
             task = slot.in_flight.pop(ref)
             if failure := waiting.failed(task, cause):
@@ -247,9 +236,7 @@ class RayExecutor(Executor):
                 yield waiting.with_attempts(report)
         slot.silent_since = time.monotonic()
 
-    def _end_hung_workers(
-        self, waiting: UnitQueue, start: Callable[[], _Slot]
-    ) -> Iterator[UnitFailure]:
+    def _end_hung_workers(self, waiting: UnitQueue) -> Iterator[UnitFailure]:
         for slot in [slot for slot in self._slots if slot.in_flight]:
             limit = self._patience.seconds(task.unit for task in slot.in_flight.values())
             if time.monotonic() - slot.silent_since > limit:
@@ -257,39 +244,53 @@ class RayExecutor(Executor):
                     f"the worker hung: no unit was done within {limit:.0f} s, see "
                     "executor.unit_timeout_seconds"
                 )
-                yield from self._after_crash(slot, cause, waiting, start)
+                yield from self._after_crash(slot, cause, waiting)
 
     def _after_crash(
-        self,
-        slot: _Slot,
-        cause: EngineDead,
-        waiting: UnitQueue,
-        start: Callable[[], _Slot],
-        *,
-        blame: bool = True,
+        self, slot: Slot, cause: EngineDead, waiting: UnitQueue, *, blame: bool = True
     ) -> list[UnitFailure]:
         failures = waiting.crashed(list(slot.in_flight.values()), cause, blame=blame)
         slot.in_flight.clear()
+        # An engine has run there; others may have failed to start on the same node since.
+        self._places.works(slot.place)
         if len(waiting):
-            self._replace(slot, start)
+            self._replace(slot)
         else:
             self._remove(slot)
         return failures
 
-    def _replace(self, slot: _Slot, start: Callable[[], _Slot]) -> None:
+    def _replace(self, slot: Slot) -> None:
         ray.kill(slot.actor)
-        self._slots[self._slots.index(slot)] = start()
+        self._slots[self._slots.index(slot)] = self._start()
 
-    def _remove(self, slot: _Slot) -> None:
+    def _remove(self, slot: Slot) -> None:
         ray.kill(slot.actor)
         self._slots.remove(slot)
 
 
-def _cause(error: RayError) -> RgptBatchError:
-    """Return what a worker raised; EngineDead where its process is gone."""
-    if isinstance(error, RayTaskError) and isinstance(error.cause, RgptBatchError):
-        return error.cause
-    # The last line of Ray's message says how, after the actor's class and ids.
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    detail = lines[-1].rpartition("Worker exit detail: ")[2]
-    return EngineDead(f"the worker's process died: {detail}")
+def _init_ray() -> bool:
+    """Join the cluster that RAY_ADDRESS names or that runs here, else start one; return if so."""
+    options = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
+    if os.environ.get("RAY_ADDRESS", "") in ("", "local"):
+        try:
+            # Ray takes resources, even none, for a cluster that it starts alone.
+            ray.init(**options, resources={})
+            return True
+        except ValueError:
+            pass
+    ray.init(**options)
+    return False
+
+
+def _nodes() -> dict[str, Node]:
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
+def _start_error(error: RayError) -> EngineStartError:
+    """Return why an engine did not start; raise what no other start can mend."""
+    cause = cause_of(error)
+    if isinstance(cause, EngineDead):
+        return EngineStartError(f"a worker died while it started: {cause}")
+    if not isinstance(cause, EngineStartError):
+        raise cause from error
+    return cause

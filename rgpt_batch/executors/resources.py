@@ -1,14 +1,17 @@
-"""How many workers fit on a cluster, and what each of them gets."""
+"""How many workers a job has, what each of them gets, and how many a cluster has room for."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.formatting import format_count
+
+# What Ray says of one node: the amount of each resource that it has when nothing runs.
+Node = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,67 +23,110 @@ class WorkerResources:
     cpus: float
 
     def __str__(self) -> str:
-        cpus = format_count(self.cpus, "CPU")
-        return f"{format_count(self.gpus, 'GPU')} and {cpus}" if self.gpus else cpus
+        return _describe(self.gpus, self.cpus)
+
+    def num_fitting(self, node: Node) -> int:
+        """Count the workers for which a node has room when nothing else runs there."""
+        return _num_fitting(node, self.gpus, self.cpus)
 
 
-def fit_workers(
-    config: JobConfig, nodes: Sequence[dict[str, float]], num_units: int
+def plan_workers(
+    config: JobConfig, nodes: Collection[Node], num_units: int, *, can_grow: bool
 ) -> WorkerResources:
     """Decide the number of workers, and GPUs and CPUs per worker.
 
     Args:
         config: The job's.
-        nodes: Resources of every node of the cluster.
+        nodes: Every node that the cluster has now.
         num_units: More workers than units are of no use.
+        can_grow: Whether nodes may join the cluster later.
 
     Raises:
-        ConfigError: No node is large enough for a worker.
+        ConfigError: The options contradict each other, or say too little for a cluster that has
+            no nodes yet; or no node is large enough for a worker, and none can join.
     """
     executor, is_fake = config.executor, config.engine.method == "fake"
     gpus = executor.gpus_per_worker
     if gpus is None:
-        has_gpus = any(node.get("GPU") for node in nodes)
-        gpus = config.engine.tensor_parallel_size if has_gpus and not is_fake else 0
-    if gpus > 1 and gpus != int(gpus):
-        raise ConfigError(
-            f"executor.gpus_per_worker is {gpus:g}: above 1, Ray takes whole numbers only."
-        )
+        gpus = _default_gpus(config, nodes)
+    _check_gpus(config, gpus)
     cpus = executor.cpus_per_worker
     num_workers = executor.num_workers
     if num_workers is None:
-        num_workers = _num_fitting(nodes, gpus, 1 if cpus is None else cpus) if gpus else 1
+        share = 1 if cpus is None else cpus
+        num_workers = sum(_num_fitting(node, gpus, share) for node in nodes) if gpus else 1
     num_workers = max(1, min(num_workers, num_units))
     if cpus is None:
         cpus = 1 if gpus or is_fake else _even_share(nodes, num_workers)
     resources = WorkerResources(num_workers=num_workers, gpus=gpus, cpus=cpus)
-    if not _num_fitting(nodes, gpus, cpus):
-        sizes = {(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes}
-        found = ", ".join(
-            f"{format_count(g, 'GPU')} and {format_count(c, 'CPU')}"
-            for g, c in sorted(sizes, reverse=True)
-        )
+    if not can_grow and not any(map(resources.num_fitting, nodes)):
         raise ConfigError(
-            f"a worker needs {resources} on one node, but the cluster's nodes have {found}. "
-            "Set executor.cpus_per_worker, executor.gpus_per_worker or "
+            f"a worker needs {resources} on one node, but {describe_nodes(nodes)}. Set "
+            "executor.cpus_per_worker, executor.gpus_per_worker (0 for an engine on CPUs) or "
             "engine.tensor_parallel_size."
         )
     return resources
 
 
-def _num_fitting(nodes: Sequence[dict[str, float]], gpus: float, cpus: float) -> int:
-    """Count the workers for which the nodes have room when nothing else runs."""
-    wanted = {name: amount for name, amount in (("GPU", gpus), ("CPU", cpus)) if amount}
-    if not wanted:
-        return len(nodes) * 1000
-    return sum(
-        min(math.floor(node.get(name, 0) / amount) for name, amount in wanted.items())
-        for node in nodes
+def describe_nodes(nodes: Collection[Node]) -> str:
+    """Say which sizes of nodes a cluster has."""
+    sizes = sorted({(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes}, reverse=True)
+    if not any(cpus or gpus for gpus, cpus in sizes):
+        return "the cluster has no node with GPUs or CPUs yet"
+    found = (f"{format_count(g, 'GPU')} and {format_count(c, 'CPU')}" for g, c in sizes)
+    return f"the cluster's nodes have {', '.join(found)}"
+
+
+def _describe(gpus: float, cpus: float) -> str:
+    counts = [(gpus, "GPU"), (cpus, "CPU")] if gpus else [(cpus, "CPU")]
+    return " and ".join(format_count(amount, noun) for amount, noun in counts)
+
+
+def _default_gpus(config: JobConfig, nodes: Collection[Node]) -> int:
+    """Return what a worker gets where the configuration does not say it."""
+    if config.engine.method == "fake":
+        return 0
+    size = config.engine.tensor_parallel_size
+    # GPUs that share one engine have been asked for, whether or not they are there yet.
+    if size > 1 or any(node.get("GPU") for node in nodes):
+        return size
+    if any(node.get("CPU") for node in nodes):
+        return 0
+    raise ConfigError(
+        "the cluster has neither GPUs nor CPUs yet, so that nothing tells what a worker needs. Set "
+        "executor.gpus_per_worker (0 for an engine on CPUs) and executor.num_workers."
     )
 
 
-def _even_share(nodes: Sequence[dict[str, float]], num_workers: int) -> int:
+def _check_gpus(config: JobConfig, gpus: float) -> None:
+    if gpus > 1 and gpus != int(gpus):
+        raise ConfigError(
+            f"executor.gpus_per_worker is {gpus:g}: above 1, Ray takes whole numbers only."
+        )
+    size = config.engine.tensor_parallel_size
+    if 0 < gpus < size and size > 1:
+        raise ConfigError(
+            f"executor.gpus_per_worker is {gpus:g}, but engine.tensor_parallel_size lets {size} "
+            f"GPUs share one engine. Set executor.gpus_per_worker={size}."
+        )
+
+
+def _num_fitting(node: Node, gpus: float, cpus: float) -> int:
+    wanted = {name: amount for name, amount in (("GPU", gpus), ("CPU", cpus)) if amount}
+    if not wanted:
+        return 1000
+    return min(math.floor(node.get(name, 0) / amount) for name, amount in wanted.items())
+
+
+def _even_share(nodes: Collection[Node], num_workers: int) -> int:
     """Return the largest number of CPUs that so many workers can have at once; at least 1."""
-    most = math.floor(max(node.get("CPU", 0) for node in nodes))
-    shares = (cpus for cpus in range(most, 1, -1) if _num_fitting(nodes, 0, cpus) >= num_workers)
-    return next(shares, 1)
+    most = math.floor(max((node.get("CPU", 0) for node in nodes), default=0))
+    if not most:
+        raise ConfigError(
+            "the cluster has no CPUs yet that the workers could share. Set "
+            "executor.cpus_per_worker to what each of them needs."
+        )
+    for cpus in range(most, 1, -1):
+        if sum(_num_fitting(node, 0, cpus) for node in nodes) >= num_workers:
+            return cpus
+    return 1

@@ -31,7 +31,7 @@ def own_job(tmp_path: Path, tiny_tokenizer: Path) -> Job:
 
 def actors(process: Process) -> list[int]:
     """Process ids of the workers of a command that has started its own Ray."""
-    return [pid for pid, name in process.relatives().items() if name.startswith("ray::_Actor")]
+    return [pid for pid, name in process.relatives().items() if name.startswith("ray::WorkerActor")]
 
 
 # Workers

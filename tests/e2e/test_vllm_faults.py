@@ -30,6 +30,8 @@ def start_vllm(job: Job, start: Start, tiny_llama: Path, tmp_path: Path) -> Star
             "engine.method": "prompt-logprobs",
             # Two processes of vLLM's own beside the driver.
             "engine.tensor_parallel_size": 2,
+            # Otherwise the two processes would ask for a GPU each.
+            "executor.gpus_per_worker": 0,
             "engine.kv_cache_bytes": 64 * 2**20,
             "engine.max_num_seqs": 4,
             "engine.max_num_batched_tokens": 96,

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
 NUM_CPUS = 4
+_DEADLINE_SECONDS = 60.0
 # Loading a tokenizer imports torch, five seconds for every process. The fake engine needs none.
 WITHOUT_TORCH = str(Path(__file__).parent.parent / "e2e" / "without_torch")
 
@@ -34,9 +41,48 @@ def shared_cluster() -> str:
     return str(context.address_info["gcs_address"])
 
 
+def node_ids() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+@contextmanager
+def joined_node(*, num_cpus: int, num_gpus: int = 0) -> Iterator[str]:
+    """Let a node join the shared cluster and leave it again; yields its id.
+
+    The GPUs are numbers that Ray hands out: there are none. Costs some 3 s where cores are free.
+    """
+    before = node_ids()
+    command = [
+        *(Path(sys.executable).parent / "ray", "start", "--block", "--disable-usage-stats"),
+        *(f"--address={shared_cluster()}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}"),
+    ]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": WITHOUT_TORCH},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        (node_id,) = _wait_for(lambda: node_ids() - before)
+        yield node_id
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(_DEADLINE_SECONDS)
+        _wait_for(lambda: node_ids() <= before)
+
+
 def wait_until_idle(seconds: float = 30) -> None:
     """Wait until no actor holds a CPU of the shared cluster; fail if one still does at the end."""
     deadline = time.monotonic() + seconds
     while ray.available_resources().get("CPU", 0) < NUM_CPUS:
         assert time.monotonic() < deadline, "an actor stayed behind"
         time.sleep(0.05)
+
+
+def _wait_for(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "the node did not come or go"
+        time.sleep(0.05)
+    return result

@@ -163,16 +163,14 @@ def test_actors_go_when_the_caller_stops_in_the_middle(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"cpus_per_worker": NUM_CPUS + 1},
-            f"needs {NUM_CPUS + 1} CPUs on one node.*have 0 GPUs and {NUM_CPUS} CPUs",
-        ),
-        ({"gpus_per_worker": 1}, "needs 1 GPU and 1 CPU on one node"),
-        ({"gpus_per_worker": 1, "num_workers": None}, "needs 1 GPU and 1 CPU on one node"),
         ({"gpus_per_worker": 1.5}, "whole numbers only"),
+        (
+            {"gpus_per_worker": 1, "tensor_parallel_size": 2},
+            r"lets 2 GPUs share one engine. Set executor.gpus_per_worker=2",
+        ),
     ],
 )
-def test_a_worker_that_fits_on_no_node_is_refused_at_once(
+def test_options_that_contradict_each_other_are_refused_at_once(
     ray_executor: MakeExecutor,
     options: dict[str, Any],
     message: str,

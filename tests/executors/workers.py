@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,7 +49,8 @@ class Journal:
 
     def note(self, event: str, unit: str = "", worker: str = "") -> None:
         threads = os.environ.get("OMP_NUM_THREADS")
-        entry = {"event": event, "unit": unit, "worker": worker, "threads": threads}
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        entry = {"event": event, "unit": unit, "worker": worker, "threads": threads, "gpus": gpus}
         line = json.dumps(entry) + "\n"
         descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         os.write(descriptor, line.encode())
@@ -68,10 +69,16 @@ class Journal:
         return {entry["worker"] for entry in self.events(event)}
 
     def wait_for_workers(self, event: str, number: int) -> None:
+        self._wait_for(lambda: self.workers(event), event, number)
+
+    def wait_for_units(self, event: str, number: int) -> None:
+        self._wait_for(lambda: set(self.units(event)), event, number)
+
+    def _wait_for(self, arrivals: Callable[[], Sized], event: str, number: int) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
-        while len(self.workers(event)) < number:
+        while len(arrivals()) < number:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"fewer than {number} workers came to '{event}'")
+                raise TimeoutError(f"fewer than {number} came to '{event}'")
             time.sleep(0.02)
 
 
@@ -84,14 +91,22 @@ class Script:
         once: Unit id → what happens to the first attempt alone.
         starts: What happens to the first, second, … start of a worker; None is a good start.
         every_start: What happens to all starts after those.
+        broken_gpus: CUDA_VISIBLE_DEVICES of the workers whose starts all fail.
+        broken_nodes: Ray's ids of the nodes on which all starts fail.
+        num_failed_starts_before: A good start takes until so many have failed.
         num_workers_that_meet: A unit is done only when so many workers have one in hand.
+        num_units_that_meet: A unit is done only when so many have been begun.
     """
 
     faults: Mapping[str, Fault] | None = None
     once: Mapping[str, Fault] | None = None
     starts: Sequence[Fault | None] = ()
     every_start: Fault | None = None
+    broken_gpus: frozenset[str] = frozenset()
+    broken_nodes: frozenset[str] = frozenset()
+    num_failed_starts_before: int = 0
     num_workers_that_meet: int = 1
+    num_units_that_meet: int = 1
 
 
 class ScriptedWorker:
@@ -107,11 +122,26 @@ class ScriptedWorker:
         fault = starts[num_starts - 1] if num_starts <= len(starts) else script.every_start
         if fault:
             _fail(fault, f"at start {num_starts}")
+        if script.broken_gpus or script.broken_nodes:
+            self._meet_the_place()
+
+    def _meet_the_place(self) -> None:
+        import ray
+
+        script = self._script
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        node_id = ray.get_runtime_context().get_node_id()
+        if gpus in script.broken_gpus or node_id in script.broken_nodes:
+            self._journal.note("failed start", node_id, self._name)
+            _fail("start-error", f"on a broken place, GPU {gpus}")
+        self._journal.wait_for_workers("failed start", script.num_failed_starts_before)
+        self._journal.note("good start", node_id, self._name)
 
     def run(self, unit: WorkUnit, crashing_rows: frozenset[int] = frozenset()) -> UnitReport:
         is_first = unit.unit_id not in self._journal.units("begin")
         self._journal.note("begin", unit.unit_id, self._name)
         self._journal.wait_for_workers("begin", self._script.num_workers_that_meet)
+        self._journal.wait_for_units("begin", self._script.num_units_that_meet)
         fault = (self._script.faults or {}).get(unit.unit_id)
         fault = fault or (is_first and (self._script.once or {}).get(unit.unit_id)) or None
         if fault:
@@ -219,9 +249,10 @@ def make_units(number: int, *, num_rows: int = 5) -> list[WorkUnit]:
     ]
 
 
-def make_config(method: str = "fake", **executor: Any) -> JobConfig:
+def make_config(method: str = "fake", tensor_parallel_size: int = 1, **executor: Any) -> JobConfig:
+    engine = {"method": method, "tensor_parallel_size": tensor_parallel_size}
     return JobConfig.model_validate(
-        {"model": {"name": "none"}, "engine": {"method": method}, "executor": executor}
+        {"model": {"name": "none"}, "engine": engine, "executor": executor}
     )
 
 

@@ -1,0 +1,77 @@
+"""A worker as a Ray actor, and as the driver sees it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from rgpt_batch.errors import EngineDead, RgptBatchError
+from rgpt_batch.executors.base import MakeWorker, Task, Worker, run_task, start_worker
+from rgpt_batch.executors.places import Place
+from rgpt_batch.records import UnitReport
+
+
+class WorkerActor:
+    """Holds the worker in a process of its own."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+
+    def place(self) -> Place:
+        """Tell where Ray has put the actor."""
+        context = ray.get_runtime_context()
+        gpus = context.get_accelerator_ids().get("GPU", [])
+        return Place(node_id=context.get_node_id(), gpus=tuple(gpus))
+
+    def start(self, make_worker: MakeWorker) -> None:
+        """Load the engine; a method, so that the driver sees the cause of a failure."""
+        name = f"{ray.util.get_node_ip_address()}-{os.getpid()}"
+        self._worker = start_worker(make_worker, name)
+
+    def run(self, task: Task) -> UnitReport | None:
+        """Run one task."""
+        assert self._worker is not None, "start() comes first"
+        return run_task(self._worker, task)
+
+
+@dataclass
+class Slot:
+    """A worker as the driver sees it: first without a place, then loading, then ready.
+
+    Attributes:
+        placing: Done as soon as Ray has found a place for the actor.
+        place: Known when that is done.
+        starting: Done when the engine is loaded; None before the actor has its place.
+        loading_since: When the driver told the actor to load the engine.
+        silent_since: When the worker finished a task, or was handed one while it had none.
+    """
+
+    actor: Any
+    placing: Any
+    place: Place | None = None
+    starting: Any = None
+    in_flight: dict[Any, Task] = field(default_factory=dict)
+    is_ready: bool = False
+    loading_since: float = 0.0
+    silent_since: float = 0.0
+
+    @property
+    def awaited(self) -> list[Any]:
+        """What the driver waits for."""
+        if self.is_ready:
+            return list(self.in_flight)
+        return [self.placing if self.starting is None else self.starting]
+
+
+def cause_of(error: RayError) -> RgptBatchError:
+    """Return what a worker raised; EngineDead where its process is gone."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, RgptBatchError):
+        return error.cause
+    # The last line of Ray's message says how, after the actor's class and ids.
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    detail = lines[-1].rpartition("Worker exit detail: ")[2]
+    return EngineDead(f"the worker's process died: {detail}")

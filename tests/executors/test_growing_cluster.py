@@ -1,0 +1,98 @@
+"""A cluster that has no place for a worker yet, on the session's cluster, which nodes join.
+
+Every node that joins costs some 3 s where cores are free.
+"""
+
+import threading
+import time
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from rgpt_batch.errors import EngineStartError
+from tests.executors.cluster import NUM_CPUS, joined_node
+from tests.executors.test_contract import run
+from tests.executors.workers import DEADLINE_SECONDS, Script, ScriptedWorker, make_units
+
+pytestmark = pytest.mark.ray
+
+
+@contextmanager
+def in_background(executor, units, make_worker):
+    """Run while the test does something else; yields the list to which the outcomes come."""
+    outcomes, errors = [], []
+
+    def score():
+        try:
+            with executor:
+                outcomes.extend(executor.run(units, make_worker))
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=score)
+    thread.start()
+    yield outcomes
+    thread.join(DEADLINE_SECONDS)
+    assert not thread.is_alive() and not errors, errors
+
+
+def wait_for_activity(executor, activity):
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while executor.activity != activity:
+        assert time.monotonic() < deadline, executor.activity
+        time.sleep(0.02)
+
+
+def test_workers_with_gpus_wait_for_them_and_scoring_starts_with_the_first(
+    ray_executor, tmp_path, journal
+):
+    # CPUs there are, but who asks for GPUs gets no worker without one.
+    executor = ray_executor(num_workers=3, gpus_per_worker=1)
+    make_worker = partial(ScriptedWorker, tmp_path, Script())
+    with in_background(executor, make_units(12), make_worker) as outcomes:
+        wait_for_activity(
+            executor,
+            "waiting for 3 workers of 1 GPU and 1 CPU each; the cluster's nodes have 0 GPUs and "
+            f"{NUM_CPUS} CPUs",
+        )
+        assert not journal.events("start")
+        with joined_node(num_cpus=1, num_gpus=1):
+            journal.wait_for_workers("end", 1)
+            deadline = time.monotonic() + DEADLINE_SECONDS
+            while len(outcomes) < 12:
+                assert time.monotonic() < deadline, executor.activity
+                time.sleep(0.02)
+    assert executor.activity == "scoring on 1 of 3 workers"
+    assert [event["gpus"] for event in journal.events("start")] == ["0"]
+    assert sorted(journal.units("begin")) == [f"{i:06d}" for i in range(12)]
+
+
+def test_a_worker_is_kept_busy_while_others_have_no_place(ray_executor, tmp_path, journal):
+    # Three units of one worker have to be in hand at once, though eight workers were asked for.
+    executor = ray_executor(num_workers=8, cpus_per_worker=NUM_CPUS)
+    script = Script(num_units_that_meet=3)
+    done, failures = run(executor, make_units(6), partial(ScriptedWorker, tmp_path, script))
+    assert len(done) == 6 and not failures
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"cpus_per_worker": NUM_CPUS + 1},
+            rf"asks for 1 worker of {NUM_CPUS + 1} CPUs; the cluster's nodes have 0 GPUs and "
+            rf"{NUM_CPUS} CPUs\..*executor\.place_timeout_seconds",
+        ),
+        ({"gpus_per_worker": 1, "num_workers": 8}, "8 workers of 1 GPU and 1 CPU each; the clus"),
+        ({"gpus_per_worker": 1, "num_workers": None}, "1 worker of 1 GPU and 1 CPU; the clus"),
+        ({"method": "auto", "tensor_parallel_size": 2}, "1 worker of 2 GPUs and 1 CPU; the clus"),
+    ],
+)
+def test_a_node_that_never_comes_ends_the_job_with_what_was_asked_and_what_there_is(
+    ray_executor, options, message, tmp_path, journal
+):
+    executor = ray_executor(place_timeout_seconds=1.5, **options)
+    with pytest.raises(EngineStartError, match=rf"no place for a worker within 1\.5 s.*{message}"):
+        run(executor, make_units(8), partial(ScriptedWorker, tmp_path, Script()))
+    assert not journal.events("start")
