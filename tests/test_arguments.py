@@ -23,7 +23,7 @@ from rgpt_batch.ranking.rank import rank
 from tests.jobs import fake_config
 from tests.ranking.files import write_lines
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("given", [None, b"in", 3, ["in"], "", Path])

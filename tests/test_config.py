@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rgpt_batch import load_config
 from rgpt_batch.errors import ConfigError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def _write(tmp_path: Path, text: str) -> Path:

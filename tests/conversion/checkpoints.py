@@ -266,7 +266,7 @@ def save(
     if num_shards == 1:
         _torch_save(tensors, folder / "pytorch_model.bin", legacy=legacy)
         return folder
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(num_shards):
         file = f"pytorch_model-{number + 1:05}-of-{num_shards:05}.bin"
         shard = {name: tensors[name] for name in names[number::num_shards]}

@@ -227,7 +227,7 @@ def test_pickled_weights_of_any_model_become_safetensors_with_the_same_values(
     names = sorted(file.name for file in (tmp_path / "converted").glob("*.safetensors"))
     assert len(names) > 3 and names[0].endswith(f"-of-{len(names):05}.safetensors")
     index = json.loads((tmp_path / "converted" / "model.safetensors.index.json").read_text())
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for name in names:
         shard = load_file(tmp_path / "converted" / name)
         assert all(index["weight_map"][each] == name for each in shard)

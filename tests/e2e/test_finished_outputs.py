@@ -1,30 +1,37 @@
 """Outputs that were complete once, run again: by one command, or by two that meet."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from tests.e2e.conftest import Command, Finish, Job, Start
 from tests.e2e.outputs import identities, read_output, row_differences
-from tests.e2e.processes import parts, rgpt_batch
+from tests.e2e.processes import Process, parts, rgpt_batch
 from tests.executors.cluster import WITHOUT_TORCH
+
+StartPaused = Callable[[Command, str], tuple[Process, Callable[[], None]]]
 
 PAUSED = str(Path(__file__).parent / "paused")
 
 
 @pytest.fixture
-def finished(clean_output, tmp_path):
+def finished(clean_output: Path, tmp_path: Path) -> Path:
     """A copy of a complete output, which the test may change."""
     return Path(shutil.copytree(clean_output, tmp_path / "scored"))
 
 
 @pytest.fixture
-def start_paused(start, tmp_path):
+def start_paused(start: Start, tmp_path: Path) -> StartPaused:
     """Start a command that stops at a system call; returns the process and what lets it go on."""
 
-    def start_one(command, place):
+    def start_one(command: Command, place: str) -> tuple[Process, Callable[[], None]]:
         file = tmp_path / "paused"
         environment = {
             "PYTHONPATH": f"{PAUSED}{os.pathsep}{WITHOUT_TORCH}",
@@ -42,8 +49,8 @@ def start_paused(start, tmp_path):
 
 
 def test_success_is_withdrawn_before_a_missing_unit_is_scored(
-    job, finished, start, finish, clean_rows
-):
+    job: Job, finished: Path, start: Start, finish: Finish, clean_rows: pa.Table
+) -> None:
     before = identities(finished)
     (finished / "part-000007.parquet").unlink()
     del before["part-000007.parquet"]
@@ -71,7 +78,7 @@ def test_success_is_withdrawn_before_a_missing_unit_is_scored(
     assert (finished / "_SUCCESS").exists()
 
 
-def test_a_complete_output_is_not_read_again(job, finished, finish):
+def test_a_complete_output_is_not_read_again(job: Job, finished: Path, finish: Finish) -> None:
     success = (finished / "_SUCCESS").read_bytes()
     part = finished / "part-000003.parquet"
     part.write_bytes(bytes(part.stat().st_size))
@@ -85,7 +92,9 @@ def test_a_complete_output_is_not_read_again(job, finished, finish):
     assert "part-000003.parquet: its checksum differs from _SUCCESS" in said
 
 
-def test_damaged_and_foreign_files_are_problems_of_the_summary(job, finished, finish):
+def test_damaged_and_foreign_files_are_problems_of_the_summary(
+    job: Job, finished: Path, finish: Finish
+) -> None:
     (finished / "_SUCCESS").unlink()
     part = finished / "part-000003.parquet"
     os.truncate(part, part.stat().st_size - 20)
@@ -103,7 +112,9 @@ def test_damaged_and_foreign_files_are_problems_of_the_summary(job, finished, fi
     assert "8 in this run and 88 before" in said
 
 
-def test_a_record_that_cannot_be_written_is_a_warning(job, finish, clean_rows, tmp_path):
+def test_a_record_that_cannot_be_written_is_a_warning(
+    job: Job, finish: Finish, clean_rows: pa.Table, tmp_path: Path
+) -> None:
     output = tmp_path / "scored"
     (output / "_rgpt" / "status.json").mkdir(parents=True)
     code, said = finish(job.score(output, "--quiet"))
@@ -116,7 +127,9 @@ def test_a_record_that_cannot_be_written_is_a_warning(job, finish, clean_rows, t
     assert json.loads(record.read_text())["state"] == "complete"
 
 
-def test_success_is_withdrawn_where_a_file_goes_while_the_command_runs(job, finished, start_paused):
+def test_success_is_withdrawn_where_a_file_goes_while_the_command_runs(
+    job: Job, finished: Path, start_paused: StartPaused
+) -> None:
     process, go_on = start_paused(job.score(finished), "os.rename run-")
     (finished / "part-000003.parquet").unlink()
     go_on()
@@ -130,8 +143,13 @@ def test_success_is_withdrawn_where_a_file_goes_while_the_command_runs(job, fini
 
 @pytest.mark.parametrize("place", ["os.rename _SUCCESS", "os.rename status.json", "os.link part-"])
 def test_a_run_that_finishes_leaves_the_staged_files_of_another_alone(
-    job, start_paused, finish, clean_rows, tmp_path, place
-):
+    job: Job,
+    start_paused: StartPaused,
+    finish: Finish,
+    clean_rows: pa.Table,
+    tmp_path: Path,
+    place: str,
+) -> None:
     output = tmp_path / "scored"
     slower, go_on = start_paused(job.score(output), place)
     code, said = finish(job.score(output))
@@ -146,8 +164,8 @@ def test_a_run_that_finishes_leaves_the_staged_files_of_another_alone(
 
 
 def test_a_success_that_another_run_declares_meanwhile_is_there_at_the_end(
-    job, finished, start_paused, finish, clean_rows
-):
+    job: Job, finished: Path, start_paused: StartPaused, finish: Finish, clean_rows: pa.Table
+) -> None:
     (finished / "part-000007.parquet").unlink()
     # It has seen that _SUCCESS is false, and is about to delete it.
     slower, go_on = start_paused(job.score(finished), "os.remove _SUCCESS")

@@ -3,11 +3,15 @@
 Each test copies them beside their input and works there, which is where the plan says they are.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -15,13 +19,15 @@ from tests.conftest import ROOT
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.executors.cluster import WITHOUT_TORCH
 
+Run = Callable[..., tuple[int, str]]
+
 HERE = "/proc/self/cwd"
 # What the plans say of the input; a checkout gives files times of its own.
 INPUT_TIME = 1_750_000_000
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     """A copy of everything."""
     copy = shutil.copytree(ROOT / "tests" / "older", tmp_path / "older")
     for shard in (copy / "in").iterdir():
@@ -30,10 +36,10 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def run(folder):
+def run(folder: Path) -> Run:
     """Run the command line in that folder; returns its exit code and all that it said."""
 
-    def run_one(*arguments):
+    def run_one(*arguments: str) -> tuple[int, str]:
         done = subprocess.run(
             [sys.executable, "-m", "rgpt_batch", *arguments],
             cwd=folder,
@@ -49,7 +55,7 @@ def run(folder):
     return run_one
 
 
-def score(output):
+def score(output: str) -> tuple[str, ...]:
     return (
         *("score", "-i", f"{HERE}/in", "--output", f"{HERE}/{output}"),
         *("-o", f"model.name={HERE}/tokenizer", "-o", "engine.method=fake"),
@@ -57,12 +63,14 @@ def score(output):
     )
 
 
-def run_states(output):
+def run_states(output: Path) -> list[str]:
     paths = sorted((output / "_rgpt" / "runs").iterdir())
     return [json.loads(path.read_text())["state"] for path in paths]
 
 
-def test_a_complete_output_is_verified_reported_ranked_and_found_complete(run, folder):
+def test_a_complete_output_is_verified_reported_ranked_and_found_complete(
+    run: Run, folder: Path
+) -> None:
     output = folder / "complete"
     before = identities(output)
     code, said = run("verify", f"{HERE}/complete")
@@ -81,7 +89,7 @@ def test_a_complete_output_is_verified_reported_ranked_and_found_complete(run, f
 
 
 @pytest.mark.parametrize("command", ["score", "retry-failed"])
-def test_an_incomplete_output_is_continued(run, folder, command):
+def test_an_incomplete_output_is_continued(run: Run, folder: Path, command: str) -> None:
     output = folder / "incomplete"
     before = identities(output)
     code, said = run("status", "incomplete")

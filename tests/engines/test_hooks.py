@@ -12,17 +12,20 @@ from rgpt_batch.engines.vllm.hooks import Field, Hook, Method, missing
 
 
 class Lookup31:
-    def get_computed_blocks(self, request: Any) -> tuple[Any, int]: ...
+    def get_computed_blocks(self, request: Any) -> tuple[Any, int]:
+        raise NotImplementedError
 
 
 class Lookup33:
     def get_computed_blocks(
         self, request: Any, max_cache_hit_length: int | None = None
-    ) -> tuple[Any, int]: ...
+    ) -> tuple[Any, int]:
+        raise NotImplementedError
 
 
 class LookupByHashes:
-    def get_computed_blocks(self, block_hashes: list[bytes], request: Any) -> tuple[Any, int]: ...
+    def get_computed_blocks(self, block_hashes: list[bytes], request: Any) -> tuple[Any, int]:
+        raise NotImplementedError
 
 
 class LookupOfNothing:

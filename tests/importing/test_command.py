@@ -28,13 +28,13 @@ from tests.importing.files import (
 )
 
 
-def _invoke(*arguments: str | Path) -> Result:
+def _invoke(*arguments: str | os.PathLike[str]) -> Result:
     return CliRunner().invoke(
-        import_group, [str(argument) for argument in arguments], standalone_mode=False
+        import_group, [os.fspath(argument) for argument in arguments], standalone_mode=False
     )
 
 
-def _trec_arguments(folder: Path, run: Path | None = None) -> list[str | Path]:
+def _trec_arguments(folder: Path, run: Path | None = None) -> list[str | os.PathLike[str]]:
     source = trec_source(folder, run=run)
     tables = ["--queries", source.queries, "--corpus", source.corpus]
     return ["trec", "--run", source.run, *tables, "--output", folder / "pairs"]

@@ -107,6 +107,14 @@ class Question(NamedTuple):
     gold: str
 
 
+class Answer(NamedTuple):
+    """A document whose text is in a field of that name."""
+
+    doc_id: str
+    text: str
+    gold: str
+
+
 class Function(NamedTuple):
     """A document without one text."""
 
@@ -115,7 +123,7 @@ class Function(NamedTuple):
     language: str
 
 
-@pytest.mark.parametrize("record", [Function("d1", "print()", "Python"), Question("d1", "one", "")])
+@pytest.mark.parametrize("record", [Function("d1", "print()", "Python"), Answer("d1", "one", "")])
 def test_field_text_stands_in_for_a_missing_default_text(
     register: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Any
 ) -> None:
@@ -132,17 +140,16 @@ def test_field_text_stands_in_for_a_missing_default_text(
     class Docs(BaseDocs):
         def docs_iter(self) -> Any:
             for number in (1, 2, 3):
-                yield Document(f"d{number}", *record[1:])
+                yield record._replace(doc_id=f"d{number}")
 
         def docs_cls(self) -> Any:
             return type(record)
 
-    Document = NamedTuple("Document", [(n, str) for n in ("doc_id", *record._fields[1:])])
     name = register("qrels", further=(Queries(), Docs()))
     source = _source(name, candidates="qrels")
-    if isinstance(record, Question):
+    if isinstance(record, Answer):
         rows = import_rows(source, tmp_path / "pairs")
         assert {(row["query"], row["document"]) for row in rows} == {("a question", "one")}
     else:
-        with pytest.raises(ConfigError, match="a Document has no text, but doc_id, code, language"):
+        with pytest.raises(ConfigError, match="a Function has no text, but doc_id, code, language"):
             import_rows(source, tmp_path / "pairs")

@@ -82,7 +82,7 @@ def test_key_that_a_pipe_brings_too_late_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("titled", ["a", "b"])
 def test_parquet_file_may_lack_the_title_that_another_has(tmp_path: Path, titled: str) -> None:
     for name in ("a", "b"):
-        columns = {"_id": [f"d-{name}"], "text": [f"text {name}"]}
+        columns: dict[str, list[Any]] = {"_id": [f"d-{name}"], "text": [f"text {name}"]}
         # A column that is not read may have any types.
         columns |= {"title": ["T"], "more": [1]} if name == titled else {"more": ["x"]}
         write_parquet(tmp_path / "corpus" / f"{name}.parquet", columns)

@@ -161,7 +161,8 @@ def test_folder_of_runs_without_a_plan_can_be_used(place: Place) -> None:
 
 def test_success_status_and_runs_are_read_back(place: Place) -> None:
     store = place.store
-    assert store.listing().success is store.read_status() is None
+    assert store.listing().success is None
+    assert store.read_status() is None
     assert store.read_runs() == []
     store.commit("000000", "attempt", TABLE)
     declared = success(store)
@@ -240,7 +241,8 @@ def test_records_hold_no_credentials_of_what_libraries_say(place: Place) -> None
 def test_damaged_record_counts_as_absent(place: Place, content: bytes) -> None:
     for name in ("_SUCCESS", "_rgpt/status.json", "_rgpt/runs/a.json"):
         place.put(name, content)
-    assert place.store.listing().success is place.store.read_status() is None
+    assert place.store.listing().success is None
+    assert place.store.read_status() is None
     assert place.store.listing().problem == (
         "its _SUCCESS is damaged, or of another version of rgpt-batch"
     )

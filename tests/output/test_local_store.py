@@ -93,9 +93,9 @@ def test_all_else_goes_from_staging_when_it_is_a_day_old(store: LocalStore) -> N
         "status.json.old": "status.json.new",
         "joining-old/shards/a.parquet": "joining-new/shards/a.parquet",
     }
-    for path in (*names, *names.values()):
-        (staging / path).parent.mkdir(parents=True, exist_ok=True)
-        (staging / path).write_text("left behind")
+    for name in (*names, *names.values()):
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).write_text("left behind")
     for path in sorted(staging.rglob("*"), reverse=True):
         if "old" in str(path.relative_to(staging)):
             os.utime(path, (path.stat().st_mtime - 25 * 3600,) * 2)

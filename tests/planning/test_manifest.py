@@ -11,7 +11,7 @@ import pytest
 
 from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.job.plan import plan_job
-from rgpt_batch.planning.identity import InputTable, TableFiles, differences, fingerprint
+from rgpt_batch.planning.identity import InputTable, PairFiles, TableFiles, differences, fingerprint
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.planning.versions import installed_versions
 from tests.jobs import fake_config
@@ -160,6 +160,7 @@ def test_plan_whose_identity_is_text_is_read_as_the_same_plan(
     path = write_pairs(3, "a, 2 row groups.parquet", extra={"note": ["a", "b", "c"]})
     manifest = _plan(path, tiny_tokenizer, "output.pass_through=[note]", "output.source=true")
     if is_joined:
+        assert isinstance(manifest.identity.input, PairFiles)
         (file,) = manifest.identity.input.files
         table = InputTable(columns={"query_id": "qid", "doc_id": "docno"}, files=(file,))
         tables = TableFiles(candidates=table, queries=None, documents=table)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rgpt_batch.records import Rejection, RejectionReason, ScorePair, TokenizedPair
+from rgpt_batch.records import PreparedPair, Rejection, RejectionReason, ScorePair, TokenizedPair
 from rgpt_batch.scoring.protocol import CardProtocol, EvalProtocol
 from tests.property.texts import texts
 from tests.property.tokenizers import KINDS, small_tokenizer
@@ -29,7 +29,7 @@ tokenizer_of = functools.cache(small_tokenizer)
 
 def _tokenize(
     tokenizer: Any, template: str, max_length: int, query: str, document: str
-) -> TokenizedPair | Rejection:
+) -> PreparedPair:
     protocol = CardProtocol(tokenizer, template, max_length)
     return protocol.tokenize([ScorePair(query=query, document=document)])[0]
 
@@ -143,9 +143,10 @@ def test_pairs_are_tokenised_alike_alone_and_together(
         assert list(map(_comparable, outcomes)) == list(map(_comparable, alone))
 
 
-def _comparable(outcome: TokenizedPair | Rejection) -> object:
+def _comparable(outcome: PreparedPair) -> object:
     if isinstance(outcome, Rejection):
         return outcome
+    assert isinstance(outcome, TokenizedPair)
     return (
         outcome.token_ids.tolist(),
         outcome.query_start,
@@ -166,6 +167,7 @@ def test_eval_prompts_end_with_the_query_and_respect_the_limit(
     if isinstance(pair, Rejection):
         assert pair.reason in {RejectionReason.EMPTY_QUERY, RejectionReason.QUERY_TOO_LONG}
         return
+    assert isinstance(pair, TokenizedPair)
     assert 0 < pair.query_start < len(pair.token_ids) <= max_length
     num_document = len(tokenizer.encode(document * 10, add_special_tokens=False))
     assert pair.num_document_tokens + pair.num_dropped_document_tokens == num_document

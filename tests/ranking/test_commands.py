@@ -7,7 +7,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from rgpt_batch.commands.ranking import compare, evaluate, rank
+from rgpt_batch.commands.evaluation import compare, evaluate
+from rgpt_batch.commands.ranking import rank
 from tests.ranking.files import Row, write_lines, write_scored
 from tests.storage.test_written_files import reading
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from rgpt_batch import run_job
 from rgpt_batch.config.options import ModelConfig, ProtocolConfig
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.records import Rejection, RejectionReason, ScorePair, TokenizedPair
+from rgpt_batch.records import PreparedPair, Rejection, RejectionReason, ScorePair, TokenizedPair
 from rgpt_batch.scoring.protocol import load_protocol
 from rgpt_batch.scoring.tokenizer import load_tokenizer
 from tests.jobs import fake_config
@@ -29,9 +29,7 @@ def tokenizer(tiny_tokenizer: Path) -> Any:
     return load_tokenizer(ModelConfig(name=str(tiny_tokenizer)))
 
 
-def _tokenize(
-    folder: Path, query: str, document: str, **settings: Any
-) -> TokenizedPair | Rejection:
+def _tokenize(folder: Path, query: str, document: str, **settings: Any) -> PreparedPair:
     protocol = load_protocol(ProtocolConfig(**settings), ModelConfig(name=str(folder)))
     return protocol.tokenize([ScorePair(query=query, document=document)])[0]
 

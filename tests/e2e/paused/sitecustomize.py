@@ -7,13 +7,14 @@ time, the process makes the file PAUSE_FILE and waits until somebody has deleted
 import os
 import sys
 import time
+from typing import Any
 
 _event, _, _name = os.environ.get("PAUSE_AT", "").partition(" ")
 _file = os.environ.get("PAUSE_FILE")
 _is_over = False
 
 
-def _pause(event, arguments):
+def _pause(event: str, arguments: tuple[Any, ...]) -> None:
     global _is_over
     if event != _event or _is_over or not _file:
         return
