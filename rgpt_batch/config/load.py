@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from rgpt_batch.config.arguments import Location, as_location
-from rgpt_batch.config.options import JobConfig, validated
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.config.validation import validated
 from rgpt_batch.config.yaml_text import load_yaml
 from rgpt_batch.errors import ConfigError
 
@@ -37,7 +38,7 @@ def load_config(path: Location | None, overrides: str | Sequence[str] = ()) -> J
         raise ConfigError(f"{path}: expected `key: value` lines, found {type(settings).__name__}.")
     for override in [overrides] if isinstance(overrides, str) else overrides:
         _apply(override, settings)
-    return validated(settings, str(path or "configuration"))
+    return validated(JobConfig, settings, str(path or "configuration"))
 
 
 def _apply(override: str, settings: dict[str, Any]) -> None:

@@ -5,14 +5,12 @@ Every option stands here with its unit and its default. Unknown keys are errors.
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from rgpt_batch.errors import ConfigError
+from rgpt_batch.config.validation import validated
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -268,37 +266,8 @@ class JobConfig(_Section):
         settings = self.model_dump()
         for name, value in changes.items():
             *sections, option = name.split(".")
-            place = functools.reduce(operator.getitem, sections, settings)
+            place = settings
+            for section in sections:
+                place = place.setdefault(section, {})
             place[option] = value.model_dump() if isinstance(value, BaseModel) else value
-        return validated(settings, "configuration")
-
-
-def validated(settings: Any, where: str) -> JobConfig:
-    """Check settings; `where` is what an error calls them.
-
-    Raises:
-        ConfigError: A name is unknown, or a value is wrong.
-    """
-    try:
-        return JobConfig.model_validate(settings)
-    except ValidationError as error:
-        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
-        raise ConfigError(f"{where} is not valid:\n{problems}") from error
-
-
-def _describe(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown option. Known: {', '.join(_options(problem['loc'][:-1]))}."
-    if problem["type"] == "missing":
-        return f"{where}: missing. Set it in the file or with -o {where}=…"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else str(message)
-
-
-def _options(section: Sequence[str]) -> list[str]:
-    """List the options of a section, given the path to it."""
-    model: Any = JobConfig
-    for part in section:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+        return validated(JobConfig, settings, "configuration")
