@@ -32,7 +32,7 @@ def fit_workers(
     Args:
         config: The job's.
         nodes: Resources of every node of the cluster.
-        num_units: More workers than units are of no use.
+        num_units: There are never more workers than units.
 
     Raises:
         ConfigError: No node is large enough for a worker.
@@ -69,7 +69,7 @@ def fit_workers(
 
 
 def _num_fitting(nodes: Sequence[dict[str, float]], gpus: float, cpus: float) -> int:
-    """Count the workers for which the nodes have room when nothing else runs."""
+    """Count the workers for which the nodes have room while nothing else runs."""
     wanted = {name: amount for name, amount in (("GPU", gpus), ("CPU", cpus)) if amount}
     if not wanted:
         return len(nodes) * 1000
@@ -80,7 +80,7 @@ def _num_fitting(nodes: Sequence[dict[str, float]], gpus: float, cpus: float) ->
 
 
 def _even_share(nodes: Sequence[dict[str, float]], num_workers: int) -> int:
-    """Return the largest number of CPUs that so many workers can have at once; at least 1."""
+    """Return the most CPUs that each of so many workers can have; at least 1."""
     most = math.floor(max(node.get("CPU", 0) for node in nodes))
     shares = (cpus for cpus in range(most, 1, -1) if _num_fitting(nodes, 0, cpus) >= num_workers)
     return next(shares, 1)
