@@ -42,8 +42,8 @@ def self_test(engine: Engine, config: JobConfig, step_tokens: int) -> None:
     wholes, cuts = _prompts(step_tokens, config.protocol.max_tokens)
     scored = engine.score(wholes)
     _check_values(engine, wholes, scored)
-    # The last whole prompt is cut just where a step ends. The parts fit into a step, come in another
-    # order, and may take their beginning from the cache.
+    # The last whole prompt is cut just where a step ends. Its parts fit into one step, come in
+    # another order, and may take their beginning from the cache.
     heads = [_part(p, p.query_start, cut) for p, cut in zip(wholes, cuts, strict=True)]
     tails = [_part(p, cut, len(p.token_ids)) for p, cut in zip(wholes, cuts, strict=True)]
     parts = [

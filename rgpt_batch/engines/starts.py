@@ -15,9 +15,9 @@ from rgpt_batch.config.options import JobConfig
 def starts_beside_others(config: JobConfig) -> bool:
     """Whether an engine may start while others start on the same GPU.
 
-    vLLM measures how much memory is free before and after a trial step, and sizes its cache by that.
-    It fails if another engine takes or frees memory in between. Where the size of the cache is
-    given, it measures nothing.
+    vLLM measures how much memory is free before and after a trial step, to see how large its cache
+    can be. It fails if another engine takes or frees memory in between. A cache of a given size it
+    just takes.
     """
     return config.engine.kv_cache_bytes is not None
 

@@ -9,7 +9,7 @@ from collections import deque
 # rows twice, but a crash costs an engine start, which takes longer. With 32 pieces three crashes
 # find one row of 32,768; with halves it can take fifteen.
 _NUM_PIECES = 32
-# Where more crash than this, the rows are not what is wrong.
+# Where the engine crashes more often, something else is wrong than a few rows.
 _MAX_CRASHES = 12
 
 

@@ -1,6 +1,6 @@
 """From hidden states to log-likelihoods of query tokens; runs in vLLM's workers.
 
-A request's prompt is the pair without its last token, after which nothing is predicted:
+A request's prompt is the pair without its last token, which predicts nothing that is asked for:
 
     tokens   [ Document : ... Query : | when should a baby walk ]
     prompt   [ Document : ... Query :   when should a baby ]

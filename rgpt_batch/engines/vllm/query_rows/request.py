@@ -15,7 +15,7 @@ TOKEN_BYTES = 4
 
 
 def to_request(request_id: str, pair: TokenizedPair, *, read_cache: bool) -> Any:
-    """Make the request. The prompt lacks the pair's last token, after which nothing is predicted."""
+    """Make the request. Its prompt lacks the pair's last token, which predicts nothing."""
     query = pair.token_ids[pair.query_start :]
     return EngineCoreRequest(
         request_id=request_id,
