@@ -10,8 +10,8 @@ import numpy.typing as npt
 from rgpt_batch.errors import EngineOutputError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 
-# Takes pairs, and whether they may read the prefix cache. Returns their logprobs in order: fewer than
-# the query has tokens where the cache hid a row.
+# Takes pairs, and whether they may read the prefix cache. Returns their logprobs in order; fewer
+# than the query has tokens where the cache hid a row.
 Run = Callable[[Sequence[TokenizedPair], bool], list[npt.NDArray[np.float32]]]
 
 
