@@ -5,7 +5,9 @@
     config = load_config("configs/bloom-560m-h100.yaml")
     summary = run_job(config, ["pairs/"], "scored/")
 
-The names below are loaded on first use: importing the package needs neither ray, vllm nor torch.
+These names stay: the functions, and all classes that they take and return. `rgpt_batch.errors` has
+what they raise, `rgpt_batch.config.options` the sections of a JobConfig. They are loaded on first
+use, so importing the package needs neither ray, vllm nor torch.
 """
 
 from __future__ import annotations
@@ -14,17 +16,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rgpt_batch.checks.parity import Parity
     from rgpt_batch.checks.verify import Verification, verify_output
     from rgpt_batch.config.load import load_config
     from rgpt_batch.config.options import JobConfig
+    from rgpt_batch.importing.joined import TextTables
     from rgpt_batch.job.run import JobSummary
     from rgpt_batch.job.run_job import run_job
+    from rgpt_batch.records import UnitFailure
 
 __version__ = "0.1.0"
 
 __all__ = [
     "JobConfig",
     "JobSummary",
+    "Parity",
+    "TextTables",
+    "UnitFailure",
     "Verification",
     "load_config",
     "run_job",
@@ -34,6 +42,9 @@ __all__ = [
 _HOMES = {
     "JobConfig": "config.options",
     "JobSummary": "job.run",
+    "Parity": "checks.parity",
+    "TextTables": "importing.joined",
+    "UnitFailure": "records",
     "Verification": "checks.verify",
     "load_config": "config.load",
     "run_job": "job.run_job",

@@ -18,7 +18,7 @@ from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, Storage
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.footers import read_error
 from rgpt_batch.input.pairs import read_pairs
-from rgpt_batch.output import Store, open_store
+from rgpt_batch.output import open_store
 from rgpt_batch.output.runs import recorded_config
 from rgpt_batch.output.score_file import PAIR_HASH, SCORE_SCHEMA, Footer, read_footer
 from rgpt_batch.output.store import CommittedFile, Listing
@@ -47,7 +47,7 @@ class Verification:
 
 
 def verify_output(
-    output: Location | Store,
+    output: Location,
     *,
     num_rescored: int = 0,
     tolerance: float | None = None,
@@ -56,7 +56,7 @@ def verify_output(
     """Check an output folder against its plan, its input and its success file.
 
     Args:
-        output: The output folder: a path or URI, or what open_store made of it.
+        output: The output folder, a path or URI.
         num_rescored: How many random rows to score again with the float32 reference engine.
         tolerance: Largest allowed difference of a score to the reference, nats.
         seed: Chooses the rows.
@@ -64,7 +64,7 @@ def verify_output(
     Raises:
         ConfigError: The folder holds no job.
     """
-    store = output if isinstance(output, Store) else open_store(output)
+    store = open_store(output)
     manifest = store.load_manifest()
     if manifest is None:
         raise ConfigError(f"{store.location}: no job was planned here; nothing to verify.")

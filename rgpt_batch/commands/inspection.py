@@ -106,9 +106,8 @@ def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
     from rgpt_batch.checks.verify import verify_output
     from rgpt_batch.formatting import format_count
     from rgpt_batch.job.run import EXIT_INCOMPLETE
-    from rgpt_batch.output import open_store
 
-    result = verify_output(open_store(output), num_rescored=sample, tolerance=tolerance, seed=seed)
+    result = verify_output(output, num_rescored=sample, tolerance=tolerance, seed=seed)
     for problem in result.problems:
         click.echo(f"problem      {problem}")
     facts = {

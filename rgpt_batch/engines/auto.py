@@ -15,20 +15,20 @@ def first_that_works(starts: Sequence[Callable[[], Engine]]) -> Engine:
     """Start engines in order until one starts and passes its self-test.
 
     Args:
-        starts: Each starts an engine, or raises EngineError. The last one's error is the caller's.
+        starts: Each one starts an engine, or raises EngineError.
 
     Returns:
-        The engine, whose passed_over says why the ones before it were not taken.
+        The engine. Its passed_over says why the ones before it were not taken.
 
     Raises:
-        EngineStartError: None works; names the cause of each.
+        EngineStartError: None works. The message names the cause of each.
     """
     passed_over: list[str] = []
     for start in starts:
         try:
             engine = start()
         except EngineError as error:
-            # One line: the first of a message says what, the rest how to find out more.
+            # The first line of a message says what is wrong, the rest how to find out more.
             passed_over.append(str(error).splitlines()[0])
         else:
             engine.passed_over = tuple(passed_over)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from rgpt_batch.errors import EngineOutputError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 
-# Takes pairs and whether they may read the prefix cache. Returns logprobs in order, fewer than
-# query tokens where the cache hid a row.
+# Takes pairs, and whether they may read the prefix cache. Returns their logprobs in order; fewer
+# than the query has tokens where the cache hid a row.
 Run = Callable[[Sequence[TokenizedPair], bool], list[npt.NDArray[np.float32]]]
 
 
@@ -19,17 +19,17 @@ def score_distinct(pairs: Sequence[TokenizedPair], run: Run) -> tuple[list[Query
     """Score pairs with an engine that reads a prefix cache.
 
     Returns:
-        One entry per pair, in order; and how many pairs were computed a second time, without the
-        cache, because it had hidden a row of theirs.
+        One entry per pair, in order; and the number of pairs that were computed once more without
+        the cache, because it had hidden a row.
 
     Raises:
-        EngineOutputError: A row is missing although nothing was taken from the cache.
+        EngineOutputError: A row is missing although the cache was not read.
     """
     repeats: dict[tuple[bytes, int], list[int]] = {}
     for index, pair in enumerate(pairs):
         repeats.setdefault((pair.token_ids.tobytes(), pair.query_start), []).append(index)
-    # Sorted by their bytes, prompts with a common beginning follow each other: it is still in the
-    # cache when it is needed again.
+    # Sorted by their bytes, prompts with the same beginning follow each other. So the beginning is
+    # still in the cache when the next one needs it.
     groups = [repeats[key] for key in sorted(repeats)]
     distinct = [pairs[group[0]] for group in groups]
 

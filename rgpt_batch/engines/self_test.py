@@ -1,9 +1,9 @@
 """What an engine has to show before it is trusted with a job.
 
-A wrong row, a row lost where a prompt was computed in pieces, or a cached prefix taken for another
-one would give scores that look like scores. All of these break one law of causal language models:
-a token's logprob depends on the tokens before it, not on where the query begins, on what else is
-in the batch, or on how the prompt was cut into steps.
+Some faults give numbers that look like scores: a wrong row, a row that is lost where a prompt is
+computed in pieces, a cached prefix that belongs to another prompt. All of them break one law of
+causal language models. A token's logprob depends on the tokens before it alone: not on where the
+query begins, what else is in the batch, or how the prompt was cut into steps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def self_test(engine: Engine, config: JobConfig, step_tokens: int) -> None:
     Args:
         engine: Just started.
         config: Its configuration.
-        step_tokens: Prompt tokens that the engine takes in one step.
+        step_tokens: How many prompt tokens the engine computes in one step.
 
     Raises:
         EngineStartError: The engine contradicts itself.
@@ -42,8 +42,8 @@ def self_test(engine: Engine, config: JobConfig, step_tokens: int) -> None:
     wholes, cuts = _prompts(step_tokens, config.protocol.max_tokens)
     scored = engine.score(wholes)
     _check_values(engine, wholes, scored)
-    # The last whole prompt crosses the end of a step at its cut. Parts do not, come in another
-    # order, and may take their beginning from the cache.
+    # The last whole prompt is cut just where a step ends. Its parts fit into one step, come in
+    # another order, and may take their beginning from the cache.
     heads = [_part(p, p.query_start, cut) for p, cut in zip(wholes, cuts, strict=True)]
     tails = [_part(p, cut, len(p.token_ids)) for p, cut in zip(wholes, cuts, strict=True)]
     parts = [
@@ -64,10 +64,10 @@ def self_test(engine: Engine, config: JobConfig, step_tokens: int) -> None:
 
 
 def _prompts(step_tokens: int, max_tokens: int) -> tuple[list[TokenizedPair], list[int]]:
-    """Make prompts that fill a step, so that the last one is cut three quarters down its length.
+    """Make prompts that fill a step and a bit more, so that it ends at 3/4 of the last prompt.
 
     Returns:
-        Pairs of equal length, and where to cut each in two.
+        Pairs of equal length, and the position at which to cut each in two.
     """
     num_prompts = math.ceil(step_tokens / max_tokens + 0.25)
     length = max(8, min(max_tokens, math.ceil(step_tokens / (num_prompts - 0.25))))
@@ -85,7 +85,7 @@ def _prompts(step_tokens: int, max_tokens: int) -> tuple[list[TokenizedPair], li
 
 
 def _part(pair: TokenizedPair, start: int, end: int) -> TokenizedPair:
-    """Take the query to be what stands between two positions."""
+    """Cut off what follows `end`, and let the query begin at `start`."""
     return TokenizedPair(
         token_ids=pair.token_ids[:end],
         query_start=start,

@@ -15,8 +15,9 @@ from rgpt_batch.config.options import JobConfig
 def starts_beside_others(config: JobConfig) -> bool:
     """Whether an engine may start while others start on the same GPU.
 
-    vLLM sizes its cache by how much memory is free before and after a trial step; another engine
-    that takes or frees memory in between makes it fail. A cache of a given size it just takes.
+    vLLM measures how much memory is free before and after a trial step, to see how large its cache
+    can be. It fails if another engine takes or frees memory in between. A cache of a given size it
+    just takes.
     """
     return config.engine.kv_cache_bytes is not None
 
@@ -25,7 +26,7 @@ def starts_beside_others(config: JobConfig) -> bool:
 def turn_to_start(config: JobConfig) -> Iterator[None]:
     """Wait until no other worker of this machine starts an engine on the same GPU.
 
-    The lock goes with its process, however that ends.
+    The lock is gone when its process is, however that ends.
     """
     share = config.executor.gpus_per_worker
     if share is None or not 0 < share < 1 or starts_beside_others(config):

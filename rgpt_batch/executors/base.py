@@ -1,4 +1,4 @@
-"""What an executor and a worker are, and how executors call workers."""
+"""What executors and workers are, and how an executor calls a worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Task:
 
     Attributes:
         crashing_rows: Rows of the unit, counted from 0, that are known to kill an engine.
-        probe: Score these rows alone and commit nothing, to learn whether the engine survives.
+        probe: Score only these rows, to learn whether the engine survives, and commit nothing.
     """
 
     unit: WorkUnit
@@ -28,10 +28,10 @@ class Task:
 
 
 class Worker(Protocol):
-    """Runs units one by one or several at a time, each on a thread of its own."""
+    """Runs units, one at a time or several, each on a thread of its own."""
 
     def run(self, unit: WorkUnit, crashing_rows: frozenset[int]) -> UnitReport:
-        """Bring one unit from reading to commit; the crashing rows are rejected, not scored."""
+        """Read, score and commit one unit. The crashing rows are rejected instead of scored."""
         ...
 
     def probe(self, unit: WorkUnit) -> None:
@@ -43,15 +43,15 @@ class Worker(Protocol):
         ...
 
 
-# Called with the worker's name, where the worker is to live.
+# Is called in the process in which the worker will live, with the worker's name.
 MakeWorker = Callable[[str], Worker]
 
 
 class Executor(Protocol):
-    """Brings units to workers. A context manager: entering connects, leaving stops all workers.
+    """Brings units to workers. Entering it as a context connects; leaving it stops all workers.
 
     Attributes:
-        activity: What the executor is doing now, in a few words; changes while run() is consumed.
+        activity: What the executor is doing now, in a few words; changes while run() goes on.
     """
 
     activity: str
@@ -82,7 +82,7 @@ def start_worker(make_worker: MakeWorker, name: str) -> Worker:
     """Load an engine.
 
     Raises:
-        RgptBatchError: As the worker raises it; EngineStartError for all other exceptions.
+        RgptBatchError: What the worker raises; any other exception becomes EngineStartError.
     """
     try:
         return make_worker(name)
@@ -96,8 +96,8 @@ def run_task(worker: Worker, task: Task) -> UnitReport | None:
     """Run one task; a probe gives no report.
 
     Raises:
-        RgptBatchError: As the worker raises it; EngineError for all other exceptions, whose
-            classes need not survive the way to another process.
+        RgptBatchError: What the worker raises. Any other exception becomes EngineError, since
+            its class may not be known in the executor's process.
     """
     try:
         if task.probe is None:
@@ -111,7 +111,7 @@ def run_task(worker: Worker, task: Task) -> UnitReport | None:
 
 
 def describe(error: Exception) -> str:
-    """Say in one line what happened; of errors that are not ours, also where."""
+    """Say in one line what happened. For errors that are not ours, also say where."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, RgptBatchError) or error.__traceback__ is None:
         return text

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections import deque
 
-# Pieces are scored one after the other until one kills the engine. Bisection would need the fewest
-# rows to be scored twice, but an engine start costs more: 32 pieces find one row of 32,768 in three
-# crashes, where two would take up to fifteen.
+# Pieces are scored one after the other until one kills the engine. Halves would score the fewest
+# rows twice, but a crash costs an engine start, which takes longer. With 32 pieces three crashes
+# find one row of 32,768; with halves it can take fifteen.
 _NUM_PIECES = 32
-# A unit with more than a few such rows has another problem than its rows.
+# Where the engine crashes more often, something else is wrong than a few rows.
 _MAX_CRASHES = 12
 
 
@@ -17,7 +17,7 @@ class CrashSearch:
     """Narrows the crashes of a unit down to the rows that cause them.
 
     A piece of the unit that kills the engine is cut into smaller ones. A single row is guilty when
-    it was alone with two engines that died: the first may have died of something else.
+    two engines died while they scored it alone: the first may have died of something else.
 
     Attributes:
         crashing_rows: The guilty rows so far, counted from the unit's first.
@@ -28,7 +28,7 @@ class CrashSearch:
         self._waiting = deque(_cut(range(num_rows)))
         self._accused: int | None = None
         self._num_crashes = 0
-        # Where there are other rows, some of them have to work before one is found guilty.
+        # Before one row is found guilty, the engine has to survive others, if there are any.
         self._engine_works = num_rows == 1
 
     @property
@@ -42,7 +42,7 @@ class CrashSearch:
         self._engine_works = True
 
     def crashed(self) -> bool:
-        """Note that next_rows have killed an engine; False means that the search is given up."""
+        """Note that next_rows have killed an engine. False means: give up the search."""
         rows = self._waiting[0]
         if len(rows) > 1:
             self._waiting.popleft()

@@ -65,7 +65,7 @@ class LocalExecutor(Executor):
         self.activity = "scoring"
         waiting = UnitQueue(units, self._config.max_attempts)
         outcomes: _Outcomes = queue.SimpleQueue()
-        # Daemons: an interrupted job does not wait for a step that may take a minute.
+        # Daemon threads, since an interrupted job must not wait for a step that takes a minute.
         self._threads = [
             threading.Thread(target=self._run_tasks, args=(worker, outcomes), daemon=True)
             for _ in range(self._config.units_in_flight)
@@ -115,5 +115,5 @@ class LocalExecutor(Executor):
             except Exception as error:
                 outcomes.put((task, error))
             except BaseException as error:
-                # In a thread, SystemExit would end the thread alone, and the job would wait on.
+                # SystemExit would end only this thread, and the job would wait for it forever.
                 outcomes.put((task, EngineDead(f"{type(error).__name__}: {error}")))

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from rgpt_batch.records import UnitReport, WorkUnit
 
 _LEAST_SECONDS = 600.0
-# Units differ in speed by what their bytes do not tell; none is ten times slower than the rest.
+# Units of equal size differ in speed, but none takes ten times as long as the others.
 _FACTOR = 10.0
-# Until the first unit is done nothing is known of the engine but that this is slow for any.
+# Before the first unit is done, nothing is known of the engine. This is slow for any engine.
 _FIRST_SECONDS_PER_ROW = 1.0
 
 
@@ -17,7 +17,7 @@ class Patience:
     """Learns from finished units how long the next one may take.
 
     Args:
-        timeout_seconds: The limit, where the user knows better.
+        timeout_seconds: A limit that the user has set; it is the only one then.
     """
 
     def __init__(self, timeout_seconds: float | None) -> None:
@@ -31,7 +31,7 @@ class Patience:
         self._num_bytes += unit.num_bytes
 
     def seconds(self, units: Iterable[WorkUnit]) -> float:
-        """Return the seconds in which a worker with these units in flight has to finish one."""
+        """Return how long a worker with these units in flight may take to finish one of them."""
         if self._timeout_seconds is not None:
             return self._timeout_seconds
         if not self._num_bytes:

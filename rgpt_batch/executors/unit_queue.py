@@ -1,4 +1,4 @@
-"""Units that wait for a worker, and what becomes of those whose attempt failed."""
+"""Units that wait for a worker, and what happens to a unit after a failed attempt."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rgpt_batch.executors.base import Task, describe
 from rgpt_batch.executors.crash_search import CrashSearch
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 
-# After this many failures without anything done in between, the cause is not in the units.
+# After this many failures with no success in between, the units are not what is wrong.
 _MAX_FAILURES_IN_A_ROW = 20
 
 
 class UnitQueue:
     """Units that wait, largest first, and how often each was tried.
 
-    A unit that was in flight when a worker crashed is a suspect: it waits apart and should run
-    alone, so that only the unit that causes the crashes collects them. When it has caused
-    max_attempts of them, its rows are searched for those that are guilty.
+    A unit that was in flight when a worker crashed is a suspect. Suspects wait apart and run alone,
+    so that a further crash is blamed on the unit that causes it. After max_attempts crashes, the
+    rows that cause them are searched for.
     """
 
     def __init__(self, units: Sequence[WorkUnit], max_attempts: int) -> None:
@@ -37,7 +37,7 @@ class UnitQueue:
         return len(self._fresh) + len(self._suspects)
 
     def take(self, *, alone: bool) -> Task | None:
-        """Hand out the next task; suspects only to a worker that has nothing else in flight."""
+        """Hand out the next task; a suspect only if it runs alone on its worker."""
         if self._suspects and alone:
             unit = self._suspects.popleft()
             if search := self._searches.get(unit.unit_id):
@@ -47,29 +47,29 @@ class UnitQueue:
         return Task(unit=self._fresh.popleft()) if self._fresh else None
 
     def is_suspect(self, unit: WorkUnit) -> bool:
-        """Whether the unit has been in flight at a crash."""
+        """Whether the unit was in flight when a worker crashed."""
         return unit.unit_id in self._suspect_ids
 
     def done(self, task: Task) -> None:
-        """Note that a task succeeded, so that the engine works."""
+        """Note that a task succeeded, which shows that the engine works."""
         self._num_failures_in_a_row = 0
         if task.probe is not None:
             self._searches[task.unit.unit_id].survived()
             self._suspects.appendleft(task.unit)
 
     def with_attempts(self, report: UnitReport) -> UnitReport:
-        """Add to a report what its worker cannot know: the attempts that failed before."""
+        """Add the attempts that failed before, of which the worker does not know."""
         return replace(report, num_attempts=1 + self._num_attempts[report.unit_id])
 
     def failed(self, task: Task, error: Exception) -> UnitFailure | None:
-        """Take a unit back whose attempt raised; a UnitFailure means that it was the last one.
+        """Take back a unit whose attempt failed; return a UnitFailure if that was its last one.
 
         Raises:
             RgptBatchError: Unit after unit fails.
         """
         unit = task.unit
-        # Second attempts come late, when only bad units are left: they say nothing of the others.
-        # Nor does a damaged shard.
+        # Only first attempts count: second ones come last, when mostly bad units are left. Damaged
+        # shards do not count either, since they say nothing about other units.
         if not self._num_attempts[unit.unit_id] and not isinstance(error, ShardError):
             self._note_failure(error)
         self._num_attempts[unit.unit_id] += 1
@@ -104,7 +104,7 @@ class UnitQueue:
         unit_id = task.unit.unit_id
         search = self._searches.get(unit_id)
         if search is None:
-            # With others in flight nobody knows which unit did it: the last attempt is a lone one.
+            # With others in flight nobody knows which one did it. So the last attempt is alone.
             limit = self._max_attempts if alone else self._max_attempts - 1
             if self._num_attempts[unit_id] < limit:
                 self._num_attempts[unit_id] += 1

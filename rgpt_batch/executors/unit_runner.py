@@ -42,7 +42,7 @@ from rgpt_batch.scoring.score import to_score
 
 @dataclass(slots=True, kw_only=True)
 class _UnitRows:
-    """The rows of a unit, read and tokenised; texts are dropped, their hashes stay.
+    """The rows of a unit, tokenised. Their texts are dropped; only the hashes are kept.
 
     Attributes:
         columns: Ids and passed-through columns, batch by batch.
@@ -56,16 +56,16 @@ class _UnitRows:
 
     @property
     def prompts(self) -> dict[int, TokenizedPair]:
-        """What the engine has to score, by row."""
+        """What the engine has to score, by row number."""
         return {row: p for row, p in enumerate(self.pairs) if isinstance(p, TokenizedPair)}
 
 
 class UnitRunner:
-    """A loaded engine and all that it needs to turn units into committed files; see Worker.
+    """A worker: a loaded engine, and all that it takes to turn units into committed files.
 
     Args:
         worker: The runner's name in reports.
-        score_index: The file that holds the scores of an earlier job, where these are reused.
+        score_index: A file with the scores of an earlier job, if these are to be reused.
 
     Raises:
         ConfigError: The tokenizer cannot be used.
@@ -157,7 +157,7 @@ class UnitRunner:
             read_seconds=read - started,
             engine_seconds=engine_finished - engine_started,
             commit_seconds=finished - engine_finished,
-            # Not read from the clock, which may have been set in between.
+            # Computed, since somebody may have set the clock in between.
             started_at=finished_at - (finished - started),
             finished_at=finished_at,
         )
@@ -176,7 +176,7 @@ class UnitRunner:
         rows = _UnitRows()
         for batch in read_pairs(unit, self._columns, source=self._config.output.source):
             hashes = self._hashes(batch)
-            # Not even the tokenizer sees a crashing row: it may be what dies.
+            # Not even the tokenizer sees a crashing row: it may be what crashes.
             pairs = [
                 Rejection(reason=RejectionReason.ENGINE_CRASH) if row in crashing_rows else pair
                 for row, pair in enumerate(batch.pairs, start=len(rows.pairs))

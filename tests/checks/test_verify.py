@@ -16,7 +16,6 @@ import pytest
 
 from rgpt_batch import Verification, verify_output
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.output import open_store
 from rgpt_batch.records import ScorePair
 from rgpt_batch.scoring.pair_hash import pair_hash
 from tests.jobs import Score, column_chunk, overwrite
@@ -33,7 +32,7 @@ def output(score_with_fake: Score, write_pairs: WritePairs) -> Path:
 
 
 def _verify(output: Path, **options: Any) -> Verification:
-    return verify_output(open_store(str(output)), **options)
+    return verify_output(output, **options)
 
 
 def _rewrite(part: Path, change: Callable[[pa.Table], pa.Table], *, record: bool = True) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from rgpt_batch import load_config, run_job, verify_output
 from rgpt_batch.errors import ManifestMismatch
-from rgpt_batch.output import open_store
 from tests.e2e.conftest import Job
 from tests.e2e.outputs import read_output, row_differences
 
@@ -25,7 +24,7 @@ def test_run_job_gives_the_same_output_as_the_command_line(
     assert summary.num_rejected == {"NULL_QUERY": 3}
     assert summary.problems == ()
     assert summary.failures == ()
-    assert not verify_output(open_store(str(output))).problems
+    assert not verify_output(output).problems
     assert capsys.readouterr() == ("", "")
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 

@@ -93,7 +93,7 @@ def test_output_has_every_candidate_once_ordered_by_document(run: Run) -> None:
     joined = run()
     found = list(zip(joined.column("query_id"), joined.column("doc_id"), strict=True))
     assert found == sorted(((q, d) for q, d, _ in PAIRS), key=lambda pair: pair[::-1])
-    assert verify_output(open_store(str(joined.folder)), num_rescored=20).problems == ()
+    assert verify_output(joined.folder, num_rescored=20).problems == ()
 
 
 def test_texts_may_stand_partly_with_the_candidates(run: Run, tables: Path) -> None:
@@ -232,7 +232,7 @@ def test_failed_units_of_a_joined_job_are_tried_again(run: Run, tables: Path) ->
     summary = retry_failed(str(first.folder), quiet=True)
     assert (summary.exit_code, summary.num_rows_scored) == (0, num_rows)
     assert read_output(first.folder).equals(first.table)
-    assert verify_output(open_store(str(first.folder))).problems == ()
+    assert verify_output(first.folder).problems == ()
 
 
 def test_retry_finds_that_a_table_has_changed(run: Run, tables: Path) -> None:

@@ -169,7 +169,7 @@ def test_driver_killed_in_the_middle_of_an_upload_is_resumed(scene: Scene, tmp_p
     assert findings.problems == {}
     after = {unit: read_footer(file.path)[0].attempt for unit, file in store.committed().items()}
     assert before.items() < after.items()
-    assert verify_output(store, num_rescored=5).problems == ()
+    assert verify_output(store.location, num_rescored=5).problems == ()
 
 
 def test_success_goes_before_a_missing_unit_is_written_again(scene: Scene, tmp_path: Path) -> None:

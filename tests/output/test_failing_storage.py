@@ -15,7 +15,6 @@ from rgpt_batch import run_job
 from rgpt_batch.checks.verify import verify_output
 from rgpt_batch.errors import ShardError, StorageError
 from rgpt_batch.job.run_job import retry_failed
-from rgpt_batch.output import open_store
 from rgpt_batch.output.score_file import read_footer
 from rgpt_batch.ranking.rank import rank
 from tests.jobs import Score, fake_config
@@ -80,7 +79,7 @@ def test_verify_names_the_file_and_checks_the_others(output: Path, root: Path) -
     part = output / "part-000001.parquet"
     os.truncate(output / "part-000002.parquet", 100)
     with _unreadable(part, root):
-        problems = verify_output(open_store(str(output))).problems
+        problems = verify_output(output).problems
     of_part = [problem for problem in problems if str(part) in problem]
     assert of_part
     for problem in of_part:

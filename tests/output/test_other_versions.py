@@ -89,7 +89,7 @@ def test_keys_that_a_newer_version_adds_do_no_harm(output: Path) -> None:
     success = json.loads((output / "_SUCCESS").read_text())
     files = {unit_id: file | UNKNOWN for unit_id, file in success["files"].items()}
     (output / "_SUCCESS").write_text(json.dumps(success | UNKNOWN | {"files": files}))
-    assert verify_output(open_store(str(output))).problems == ()
+    assert verify_output(output).problems == ()
 
 
 def test_an_option_that_this_version_does_not_know_is_named(output: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_footer_of_another_version_is_told_from_a_missing_one(output: Path) ->
     part = output / "part-000002.parquet"
     _change_footer(part, _with_other_keys)
     message = f"{part}: another version of rgpt-batch has written its footer"
-    problems = verify_output(open_store(str(output))).problems
+    problems = verify_output(output).problems
     (problem,) = (problem for problem in problems if str(part) in problem)
     assert problem.startswith(message)
     assert "Delete" not in problem

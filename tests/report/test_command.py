@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from rgpt_batch import run_job, verify_output
-from rgpt_batch.output import open_store
 from tests.conftest import RunCli
 from tests.jobs import Scored, fake_config, score
 from tests.report.jobs import UNITS, write_pairs, write_report
@@ -41,7 +40,7 @@ def test_a_report_in_the_output_disturbs_no_other_command(
     assert write_report(output).exit_code == 0
     assert run_job(config, [str(pairs)], str(output), quiet=True).num_rows_scored > 0
     assert write_report(output).exit_code == 0
-    assert verify_output(open_store(str(output))).problems == ()
+    assert verify_output(output).problems == ()
 
     other = fake_config(tiny_tokenizer, *UNITS, "protocol.max_length=30")
     summary = run_job(other, [str(pairs)], str(output), on_change="overwrite", quiet=True)

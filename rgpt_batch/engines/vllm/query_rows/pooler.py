@@ -1,6 +1,6 @@
 """From hidden states to log-likelihoods of query tokens; runs in vLLM's workers.
 
-A request's prompt is the pair without its last token, which nothing has to read:
+A request's prompt is the pair without its last token, which predicts nothing that is asked for:
 
     tokens   [ Document : ... Query : | when should a baby walk ]
     prompt   [ Document : ... Query :   when should a baby ]
@@ -33,9 +33,9 @@ class QueryRowsPooler(Pooler):  # type: ignore[misc]
     """Computes logits at the rows that predict query tokens, and nowhere else.
 
     Args:
-        compute_logits: From rows of hidden states, shape (rows, hidden_size), a copy of its own, to
-            (rows, vocab_size).
-        vocab_size: Bounds how many rows are computed at once.
+        compute_logits: Turns rows of hidden states, shape (rows, hidden_size), into logits, shape
+            (rows, vocab_size). It may write into its argument.
+        vocab_size: The larger it is, the fewer rows are computed at once.
     """
 
     def __init__(self, compute_logits: Callable[[torch.Tensor], Any], vocab_size: int) -> None:
@@ -44,7 +44,7 @@ class QueryRowsPooler(Pooler):  # type: ignore[misc]
         self._max_rows = max(1, _MAX_LOGITS_BYTES // (4 * vocab_size))
 
     def get_supported_tasks(self) -> set[str]:
-        """Name the task: requests for `classify` may read the prefix cache."""
+        """Name the only task. Requests for `classify` may read the prefix cache."""
         return {"classify"}
 
     def forward(self, hidden_states: torch.Tensor, pooling_metadata: Any) -> list[Any]:
@@ -99,10 +99,10 @@ class QueryRowsPooler(Pooler):  # type: ignore[misc]
         return outputs
 
     def _queries(self, all_params: Sequence[Any], prompt_lens: Sequence[int]) -> list[bytes]:
-        """Get every request's query, int32 as bytes.
+        """Get the query of every request, as the bytes of its int32 token ids.
 
-        When vLLM measures how much memory a step takes, its requests have none. Then they are made
-        up, so that a full block of logits is computed.
+        When vLLM measures how much memory a step takes, its requests have no query. Then queries
+        are made up that are long enough for a full block of logits.
         """
         num_rows = self._max_rows // len(prompt_lens) + 1
         return [
@@ -123,7 +123,7 @@ class QueryRowsPooler(Pooler):  # type: ignore[misc]
         device = hidden_states.device
         rows = _runs(first_rows, counts)
         target_ids = np.frombuffer(targets, dtype=np.int32).astype(np.int64)
-        # Both in one array: one copy to the device, which does not wait for it.
+        # In one array, so that one copy takes both to the device. Nobody waits for it here.
         indices = torch.from_numpy(np.stack([rows, target_ids]))
         if device.type == "cuda":
             indices = indices.pin_memory()
@@ -137,13 +137,13 @@ class QueryRowsPooler(Pooler):  # type: ignore[misc]
 
 
 def _extend(seen: list[torch.Tensor], first_token: int, values: torch.Tensor) -> None:
-    """Put a step's logprobs behind those of earlier steps.
+    """Append a step's logprobs to those of earlier steps.
 
-    A request that was preempted starts again: what it computes anew replaces what it had. After a
-    gap nothing fits any more, so that the result stays too short.
+    A request that was preempted starts again, and what it computes then replaces what it had. Where
+    rows are missing in between, nothing is appended, so that the result stays too short.
 
     Args:
-        seen: One tensor, the logprobs of the query's first tokens so far.
+        seen: Holds one tensor, the logprobs of the query's first tokens; or nothing yet.
         first_token: Index in the query of the first of the new values.
         values: The new values.
     """
@@ -164,8 +164,8 @@ def _token_logprobs(logits: Any, targets: torch.Tensor) -> torch.Tensor:
     """Normalise in float32 and pick one token per row.
 
     Args:
-        logits: Shape (rows, vocab_size), any float type; None on ranks that vLLM gives no logits,
-            whose answers it drops.
+        logits: Shape (rows, vocab_size), any float type. None on ranks to which vLLM gives no
+            logits; it drops their answers.
         targets: Shape (rows,), int64.
     """
     if logits is None:

@@ -1,4 +1,4 @@
-"""How a pair is handed to vLLM, and read again by the scheduler and by the workers."""
+"""The request that carries a pair to vLLM; scheduler and workers read the query from it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from vllm.v1.engine import EngineCoreRequest
 
 from rgpt_batch.records import TokenizedPair
 
-# Key in PoolingParams.extra_kwargs. The value is bytes, which are cheap to copy and to send.
+# A key in PoolingParams.extra_kwargs. Its value is bytes: they are cheap to copy and to send.
 _QUERY = "rgpt_batch_query"
 TOKEN_BYTES = 4
 
 
 def to_request(request_id: str, pair: TokenizedPair, *, read_cache: bool) -> Any:
-    """Make the request: the prompt lacks the last token, which nothing has to read."""
+    """Make the request. Its prompt lacks the pair's last token, which predicts nothing."""
     query = pair.token_ids[pair.query_start :]
     return EngineCoreRequest(
         request_id=request_id,

@@ -1,7 +1,7 @@
 """Schedulers that keep the prefix cache from hiding rows that are needed.
 
-The cache holds keys and values, not hidden states. A hit may therefore reach up to the first row
-that predicts a query token, and no further.
+The cache holds keys and values, but no hidden states, and these are needed from the first row on
+that predicts a query token. So a hit may reach up to that row, and no further.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from rgpt_batch.engines.vllm.query_rows.request import TOKEN_BYTES, query_of
 
 
 class _Context:
-    """A request that, to the prefix cache, seems to end with its first needed row.
+    """A request that, for the prefix cache, ends with the first row that is needed.
 
-    A lookup never returns a prompt's last row; it reads the length for nothing else.
+    A lookup never returns a prompt's last row. That is all for which it asks the length.
     """
 
     __slots__ = ("_request", "num_tokens")
@@ -34,12 +34,12 @@ class _Context:
 
 
 def capped(look_up: Callable[..., Any]) -> Callable[..., Any]:
-    """Cap what a lookup in the prefix cache returns.
+    """Let a lookup in the prefix cache return no row that is needed.
 
     Args:
         look_up: KVCacheManager.get_computed_blocks. Up to vLLM 0.32 it takes the request alone, and
-            finds at most all of its tokens but the last. From 0.33 on the scheduler may give that
-            limit, of a whole prompt.
+            returns at most all of its tokens but the last. From 0.33 on the scheduler may pass a
+            limit of its own.
     """
     if "max_cache_hit_length" not in inspect.signature(look_up).parameters:
         return lambda request, *args, **kwargs: look_up(_Context(request), *args, **kwargs)
