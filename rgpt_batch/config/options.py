@@ -173,8 +173,9 @@ class ExecutorConfig(_Section):
     kind: Literal["ray", "local"] = "ray"
     num_workers: PositiveInt | None = Field(
         None,
-        description="Engines. Default: one per GPU (group) of the cluster, without GPUs one. An "
-        "autoscaler sees how many are asked for; scoring begins with the first one.",
+        description="Engines. Default: one per GPU (group) of the cluster, also of nodes that join "
+        "later; without GPUs one. An autoscaler sees how many are asked for; scoring begins with "
+        "the first one.",
     )
     gpus_per_worker: float | None = Field(
         None,

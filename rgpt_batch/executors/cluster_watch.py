@@ -18,7 +18,8 @@ class ClusterWatch:
     """Looks at the cluster's nodes now and then, and gives up when no worker can get a place.
 
     Attributes:
-        room: Workers for which the cluster has places where an engine may start, free or not.
+        num_fitting: Workers for which the cluster has places, free or not.
+        room: The same without places where no engine starts.
         cause: Why the last start failed, if one did.
     """
 
@@ -30,6 +31,7 @@ class ClusterWatch:
         *,
         can_grow: bool,
     ) -> None:
+        self.num_fitting = 0
         self.room = 0
         self.cause: EngineStartError | None = None
         self._resources = resources
@@ -58,12 +60,13 @@ class ClusterWatch:
             return
         self._looked_at = now
         self._nodes = get_nodes()
+        self.num_fitting = sum(map(self._resources.num_fitting, self._nodes.values()))
         self.room = self._places.room(self._nodes)
         if num_placed or self.room:
             self._no_room_since = None
             return
         # Who has asked for more workers than the cluster can have may expect it to grow.
-        may_grow = self._can_grow and num_asked > self._num_fitting()
+        may_grow = self._can_grow and num_asked > self.num_fitting
         if self.cause is not None and not may_grow:
             raise self.cause
         if self._no_room_since is None:
@@ -82,14 +85,11 @@ class ClusterWatch:
             return f"waiting until Ray has {self._resources} free for a worker"
         return f"waiting for {self._asked(num_asked)}; {self._found()}"
 
-    def _num_fitting(self) -> int:
-        return sum(map(self._resources.num_fitting, self._nodes.values()))
-
     def _asked(self, num_workers: int) -> str:
         workers = f"{format_count(num_workers, 'worker')} of {self._resources}"
         return f"{workers} each" if num_workers > 1 else workers
 
     def _found(self) -> str:
-        if self._num_fitting():
+        if self.num_fitting:
             return f"where the cluster has room, no engine starts: {self.cause}"
         return describe_nodes(self._nodes.values())

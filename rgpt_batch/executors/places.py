@@ -35,7 +35,7 @@ class Places:
         self._num_failures[place] += 1
 
     def works(self, place: Place | None) -> None:
-        """Forget the failures of a place, since an engine has started there."""
+        """Forget the failures of a place, since an engine has started there (None: a process)."""
         self._num_failures.pop(place, None)
 
     def is_bad(self, place: Place | None) -> bool:

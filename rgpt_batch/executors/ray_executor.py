@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from typing_extensions import override
 
 from rgpt_batch.config.options import JobConfig
@@ -25,8 +25,15 @@ from rgpt_batch.executors.base import Executor, MakeWorker
 from rgpt_batch.executors.cluster_watch import ClusterWatch
 from rgpt_batch.executors.patience import Patience
 from rgpt_batch.executors.places import Places
-from rgpt_batch.executors.ray_slot import Slot, WorkerActor, cause_of
-from rgpt_batch.executors.resources import Node, plan_workers
+from rgpt_batch.executors.ray_slot import (
+    Slot,
+    WorkerActor,
+    alive_nodes,
+    cause_of,
+    is_lost,
+    start_error,
+)
+from rgpt_batch.executors.resources import plan_workers
 from rgpt_batch.executors.unit_queue import UnitQueue
 from rgpt_batch.formatting import format_count
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
@@ -91,7 +98,7 @@ class RayExecutor(Executor):
         self, units: Sequence[WorkUnit], make_worker: MakeWorker
     ) -> Iterator[UnitReport | UnitFailure]:
         resources = plan_workers(
-            self._job_config, _nodes().values(), len(units), can_grow=self._can_grow
+            self._job_config, alive_nodes().values(), len(units), can_grow=self._can_grow
         )
         self._make_worker = make_worker
         self._options: dict[str, Any] = {
@@ -101,12 +108,14 @@ class RayExecutor(Executor):
             "max_restarts": 0,
             "max_task_retries": 0,
         }
+        # One worker per GPU: those of nodes that join later as well.
+        self._grows = self._config.num_workers is None and resources.gpus > 0
         self._places = Places(resources)
         self._watch = ClusterWatch(resources, self._places, self._config, can_grow=self._can_grow)
         waiting = UnitQueue(units, self._config.max_attempts)
         self._slots = [self._start() for _ in range(resources.num_workers)]
         while len(waiting) or any(slot.in_flight for slot in self._slots):
-            self._look_at_cluster()
+            self._look_at_cluster(waiting)
             self._fill(waiting)
             self.activity = self._describe_activity()
             for slot, ref in self._next_done():
@@ -126,9 +135,14 @@ class RayExecutor(Executor):
         actor = ray.remote(WorkerActor).options(**options).remote()
         return Slot(actor, actor.place.remote())
 
-    def _look_at_cluster(self) -> None:
+    def _look_at_cluster(self, waiting: UnitQueue) -> None:
         num_placed = sum(slot.place is not None for slot in self._slots)
-        self._watch.look(_nodes, num_placed=num_placed, num_asked=len(self._slots))
+        self._watch.look(alive_nodes, num_placed=num_placed, num_asked=len(self._slots))
+        if not self._grows or self._places.is_bad(None):
+            return
+        num_unready = sum(not slot.is_ready for slot in self._slots)
+        num_new = min(self._watch.num_fitting - len(self._slots), len(waiting) - num_unready)
+        self._slots += [self._start() for _ in range(num_new)]
 
     def _fill(self, waiting: UnitQueue) -> None:
         """Hand out units, to each worker no more than its share of what is left."""
@@ -172,8 +186,9 @@ class RayExecutor(Executor):
         try:
             place = ray.get(slot.placing)
         except RayError as error:
-            self._after_failed_start(slot, _start_error(error))
+            self._after_failed_start(slot, start_error(error))
             return
+        self._places.works(None)
         if not self._places.is_bad(place):
             slot.place = place
             slot.starting = slot.actor.start.remote(self._make_worker)
@@ -188,7 +203,7 @@ class RayExecutor(Executor):
         try:
             ray.get(slot.starting)
         except RayError as error:
-            self._after_failed_start(slot, _start_error(error))
+            self._after_failed_start(slot, start_error(error))
         else:
             slot.is_ready = True
             self._places.works(slot.place)
@@ -222,8 +237,7 @@ class RayExecutor(Executor):
         except RayError as error:
             cause = cause_of(error)
             if isinstance(cause, EngineDead):
-                blame = not (isinstance(error, RayActorError) and error.preempted)
-                yield from self._after_crash(slot, cause, waiting, blame=blame)
+                yield from self._after_crash(slot, cause, waiting, blame=not is_lost(error, slot))
                 return
             task = slot.in_flight.pop(ref)
             if failure := waiting.failed(task, cause):
@@ -280,17 +294,3 @@ def _init_ray() -> bool:
             pass
     ray.init(**options)
     return False
-
-
-def _nodes() -> dict[str, Node]:
-    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-
-
-def _start_error(error: RayError) -> EngineStartError:
-    """Return why an engine did not start; raise what no other start can mend."""
-    cause = cause_of(error)
-    if isinstance(cause, EngineDead):
-        return EngineStartError(f"a worker died while it started: {cause}")
-    if not isinstance(cause, EngineStartError):
-        raise cause from error
-    return cause

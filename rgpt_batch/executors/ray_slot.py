@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
-from rgpt_batch.errors import EngineDead, RgptBatchError
+from rgpt_batch.errors import EngineDead, EngineStartError, RgptBatchError
 from rgpt_batch.executors.base import MakeWorker, Task, Worker, run_task, start_worker
 from rgpt_batch.executors.places import Place
+from rgpt_batch.executors.resources import Node
 from rgpt_batch.records import UnitReport
+
+_SILENCE_SECONDS = 5.0
 
 
 class WorkerActor:
@@ -75,3 +78,41 @@ def cause_of(error: RayError) -> RgptBatchError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     detail = lines[-1].rpartition("Worker exit detail: ")[2]
     return EngineDead(f"the worker's process died: {detail}")
+
+
+def start_error(error: RayError) -> EngineStartError:
+    """Return why an engine did not start; raise what no other start can mend."""
+    cause = cause_of(error)
+    if isinstance(cause, EngineDead):
+        return EngineStartError(f"a worker died while it started: {cause}")
+    if not isinstance(cause, EngineStartError):
+        raise cause from error
+    return cause
+
+
+def is_lost(error: RayError, slot: Slot) -> bool:
+    """Whether a worker is gone because its machine is, by the error of a task that it had."""
+    if isinstance(error, ActorUnavailableError):
+        # The connection broke. If the process died, its node tells so in a moment. A machine that
+        # is gone tells nothing, and Ray takes half a minute to give it up.
+        answer = slot.actor.place.remote()
+        if not ray.wait([answer], timeout=_SILENCE_SECONDS)[0]:
+            return True
+        try:
+            ray.get(answer)
+        except RayError as later:
+            error = later
+        else:
+            return True
+    is_silent = isinstance(error, ActorUnavailableError)
+    is_preempted = isinstance(error, RayActorError) and error.preempted
+    return is_silent or is_preempted or _node_is_gone(slot)
+
+
+def _node_is_gone(slot: Slot) -> bool:
+    return slot.place is not None and slot.place.node_id not in alive_nodes()
+
+
+def alive_nodes() -> dict[str, Node]:
+    """Return what each node of the cluster has, by its id."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}

@@ -14,6 +14,8 @@ from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 
 # After this many failures with no success in between, the units are not what is wrong.
 _MAX_FAILURES_IN_A_ROW = 20
+# Machines come and go, but a unit that has lost so many may be what takes them down.
+_MAX_LOSSES = 20
 
 
 class UnitQueue:
@@ -30,6 +32,7 @@ class UnitQueue:
         self._suspect_ids: set[str] = set()
         self._searches: dict[str, CrashSearch] = {}
         self._num_attempts: Counter[str] = Counter()
+        self._num_losses: Counter[str] = Counter()
         self._max_attempts = max_attempts
         self._num_failures_in_a_row = 0
 
@@ -86,19 +89,24 @@ class UnitQueue:
         Args:
             tasks: What was in flight.
             error: How the worker died.
-            blame: Whether one of the tasks may have caused it.
+            blame: Whether one of the tasks may have caused it; False where the machine was lost.
 
         Raises:
             RgptBatchError: Worker after worker dies.
         """
-        self._note_failure(error)
-        if not blame:
+        if not blame and not any(self._is_unlucky(task.unit) for task in tasks):
             for task in tasks:
                 waiting = self._suspects if self.is_suspect(task.unit) else self._fresh
                 waiting.append(task.unit)
             return []
+        self._note_failure(error)
         failures = (self._blame(task, error, alone=len(tasks) == 1) for task in tasks)
         return [failure for failure in failures if failure]
+
+    def _is_unlucky(self, unit: WorkUnit) -> bool:
+        """Count a lost machine; whether the unit has lost more of them than chance explains."""
+        self._num_losses[unit.unit_id] += 1
+        return self._num_losses[unit.unit_id] > _MAX_LOSSES
 
     def _blame(self, task: Task, error: Exception, *, alone: bool) -> UnitFailure | None:
         unit_id = task.unit.unit_id

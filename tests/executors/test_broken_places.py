@@ -7,6 +7,7 @@ numbers that Ray hands out.
 from functools import partial
 
 import pytest
+import ray
 
 from rgpt_batch.errors import EngineStartError
 from tests.executors.cluster import NUM_CPUS, joined_node, node_ids
@@ -31,14 +32,24 @@ def test_a_gpu_that_fails_fast_does_not_end_a_job_whose_other_gpu_loads_slowly(
 
 
 def test_a_single_worker_leaves_a_broken_gpu_for_a_good_one(ray_executor, tmp_path, journal):
-    script = Script(broken_gpus=frozenset("0"))
-    make_worker = partial(ScriptedWorker, tmp_path, script)
+    @ray.remote(num_cpus=0, num_gpus=1)
+    class Blocker:
+        def gpu(self):
+            return ray.get_runtime_context().get_accelerator_ids()["GPU"][0]
+
+    make_worker = partial(ScriptedWorker, tmp_path, Script(broken_gpus=frozenset("0")))
+    executor = ray_executor(num_workers=1, gpus_per_worker=1)
     with joined_node(num_cpus=2, num_gpus=2):
-        executor = ray_executor(num_workers=1, gpus_per_worker=1)
-        done, failures = run(executor, make_units(6), make_worker)
-    assert len(done) == 6 and not failures
-    assert len(journal.events("good start")) == 1
-    assert len(journal.events("failed start")) <= 3
+        blockers = [Blocker.remote() for _ in range(2)]
+        blocker_of = {ray.get(blocker.gpu.remote()): blocker for blocker in blockers}
+        ray.kill(blocker_of["0"])
+        with in_background(executor, make_units(6), make_worker) as outcomes:
+            journal.wait_for_workers("failed start", 3)
+            wait_for_activity(executor, "waiting until Ray has 1 GPU and 1 CPU free for a worker")
+            ray.kill(blocker_of["1"])
+            journal.wait_for_units("end", 6)
+    assert len(outcomes) == 6
+    assert [event["gpus"] for event in journal.events("start")] == ["0", "0", "0", "1"]
 
 
 def test_a_worker_without_gpu_keeps_away_from_a_node_where_no_engine_starts(
@@ -58,7 +69,7 @@ def test_a_worker_without_gpu_keeps_away_from_a_node_where_no_engine_starts(
             wait_for_activity(executor, "scoring on 1 of 2 workers")
     assert len(outcomes) == 6
     assert journal.units("failed start") == [head] * 3
-    assert journal.units("good start") == [other]
+    assert journal.units("good start") == [other.node_id]
 
 
 def test_where_no_place_is_good_each_is_tried_and_the_cause_ends_the_job(
@@ -78,7 +89,9 @@ def test_a_broken_first_node_does_not_end_a_job_that_has_asked_for_more(
 ):
     executor = ray_executor(num_workers=2, gpus_per_worker=1)
     with joined_node(num_cpus=1, num_gpus=1) as broken:
-        make_worker = partial(ScriptedWorker, tmp_path, Script(broken_nodes=frozenset([broken])))
+        make_worker = partial(
+            ScriptedWorker, tmp_path, Script(broken_nodes=frozenset([broken.node_id]))
+        )
         with in_background(executor, make_units(6), make_worker) as outcomes:
             wait_for_activity(
                 executor,
@@ -90,5 +103,5 @@ def test_a_broken_first_node_does_not_end_a_job_that_has_asked_for_more(
                 wait_for_activity(executor, "scoring on 1 of 2 workers")
                 journal.wait_for_units("end", 6)
     assert len(outcomes) == 6
-    assert journal.units("failed start") == [broken] * 3
-    assert journal.units("good start") == [good]
+    assert journal.units("failed start") == [broken.node_id] * 3
+    assert journal.units("good start") == [good.node_id]

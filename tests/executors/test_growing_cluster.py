@@ -68,12 +68,44 @@ def test_workers_with_gpus_wait_for_them_and_scoring_starts_with_the_first(
     assert sorted(journal.units("begin")) == [f"{i:06d}" for i in range(12)]
 
 
+def test_gpus_that_join_later_get_workers_of_their_own(ray_executor, tmp_path, journal):
+    # No unit is done before three workers have one in hand, and the first node has room for one.
+    script = Script(num_workers_that_meet=3)
+    executor = ray_executor(num_workers=None, gpus_per_worker=1)
+    make_worker = partial(ScriptedWorker, tmp_path, script)
+    with (
+        joined_node(num_cpus=1, num_gpus=1),
+        in_background(executor, make_units(12), make_worker) as outcomes,
+    ):
+        journal.wait_for_workers("begin", 1)
+        with joined_node(num_cpus=2, num_gpus=2):
+            journal.wait_for_units("end", 12)
+    assert len(outcomes) == 12
+
+
+def test_units_of_a_machine_that_is_lost_are_not_blamed(ray_executor, tmp_path, journal):
+    # The only attempt that it may have is cut off; that one does not count.
+    script = Script(num_workers_that_meet=2)
+    executor = ray_executor(num_workers=1, gpus_per_worker=1, max_attempts=1)
+    make_worker = partial(ScriptedWorker, tmp_path, script)
+    with (
+        in_background(executor, make_units(1), make_worker) as outcomes,
+        joined_node(num_cpus=1, num_gpus=1) as lost,
+    ):
+        journal.wait_for_workers("begin", 1)
+        lost.lose()
+        with joined_node(num_cpus=1, num_gpus=1):
+            journal.wait_for_workers("end", 1)
+    assert [outcome.num_attempts for outcome in outcomes] == [1]
+
+
 def test_a_worker_is_kept_busy_while_others_have_no_place(ray_executor, tmp_path, journal):
     # Three units of one worker have to be in hand at once, though eight workers were asked for.
     executor = ray_executor(num_workers=8, cpus_per_worker=NUM_CPUS)
     script = Script(num_units_that_meet=3)
     done, failures = run(executor, make_units(6), partial(ScriptedWorker, tmp_path, script))
-    assert len(done) == 6 and not failures
+    assert sorted(done) == sorted(journal.units("begin")) and len(done) == 6
+    assert not failures
 
 
 @pytest.mark.parametrize(

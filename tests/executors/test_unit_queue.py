@@ -185,6 +185,25 @@ def test_a_preempted_worker_does_not_disturb_a_search() -> None:
     assert run_with_poison(waiting, {"000000": {4}})[1] == {"000000": {4}}
 
 
+def test_many_machines_that_are_lost_at_once_do_not_stop_the_job() -> None:
+    waiting = UnitQueue(make_units(64), max_attempts=1)
+    lost = [waiting.take(alone=False) for _ in range(64)]
+    for lost_task in lost:
+        assert waiting.crashed([lost_task], DEAD, blame=False) == []
+    assert len(waiting) == 64
+
+
+def test_a_unit_that_takes_down_machine_after_machine_is_blamed_in_the_end() -> None:
+    (unit,) = make_units(1)
+    waiting = UnitQueue([unit], max_attempts=1)
+    for _ in range(20):
+        waiting.crashed([waiting.take(alone=True)], DEAD, blame=False)
+        assert not waiting.is_suspect(unit)
+    waiting.crashed([waiting.take(alone=True)], DEAD, blame=False)
+    assert waiting.is_suspect(unit)
+    assert waiting.take(alone=True).probe is not None
+
+
 def test_a_suspect_that_raises_stays_a_suspect() -> None:
     units = make_units(2)
     waiting = UnitQueue(units, max_attempts=3)
