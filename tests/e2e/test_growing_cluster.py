@@ -3,6 +3,11 @@
 Two Ray clusters and four commands, some 25 s where cores are free.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tests.e2e.outputs import read_output, row_differences
@@ -15,7 +20,7 @@ RAY = ("--executor", "ray", "-o", "executor.num_workers=8")
 
 
 @pytest.fixture(scope="module")
-def empty_cluster():
+def empty_cluster() -> Any:
     """A head without CPUs."""
     from ray.cluster_utils import Cluster
 
@@ -27,8 +32,14 @@ def empty_cluster():
 
 
 def test_a_job_waits_for_the_first_node_of_a_cluster_that_scales_from_zero(
-    empty_cluster, job, start, finish, clean_rows, read_status, tmp_path
-):
+    empty_cluster: Any,
+    job: Any,
+    start: Any,
+    finish: Any,
+    clean_rows: Any,
+    read_status: Any,
+    tmp_path: Path,
+) -> None:
     output = tmp_path / "scored"
     command = [*job.score(output, *RAY), "-o", "executor.gpus_per_worker=1"]
     here = {"RAY_ADDRESS": empty_cluster.address}
@@ -53,7 +64,9 @@ def test_a_job_waits_for_the_first_node_of_a_cluster_that_scales_from_zero(
     assert row_differences(clean_rows, read_output(output)) == []
 
 
-def test_without_a_node_or_options_the_job_does_not_guess(empty_cluster, job, finish, tmp_path):
+def test_without_a_node_or_options_the_job_does_not_guess(
+    empty_cluster: Any, job: Any, finish: Any, tmp_path: Path
+) -> None:
     options = ("-o", "engine.method=token-ids")
     command = job.score(tmp_path / "scored", *RAY, *options)
     code, said = finish(command, environment={"RAY_ADDRESS": empty_cluster.address})
@@ -61,7 +74,9 @@ def test_without_a_node_or_options_the_job_does_not_guess(empty_cluster, job, fi
     assert "neither GPUs nor CPUs yet" in said and "executor.gpus_per_worker" in said
 
 
-def test_a_cluster_that_the_job_itself_starts_is_not_waited_for(job, finish, tmp_path):
+def test_a_cluster_that_the_job_itself_starts_is_not_waited_for(
+    job: Any, finish: Any, tmp_path: Path
+) -> None:
     command = [*job.score(tmp_path / "scored", *RAY), "-o", "executor.gpus_per_worker=1"]
     code, said = finish(command)
     assert code == 2, said

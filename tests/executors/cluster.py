@@ -63,7 +63,7 @@ def joined_node(*, num_cpus: int, num_gpus: int = 0) -> Iterator[JoinedNode]:
     The GPUs are numbers that Ray hands out: there are none. Costs some 3 s where cores are free.
     """
     before = node_ids()
-    command = [
+    command: list[str | Path] = [
         *(Path(sys.executable).parent / "ray", "start", "--block", "--disable-usage-stats"),
         *(f"--address={shared_cluster()}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}"),
     ]

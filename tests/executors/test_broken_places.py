@@ -4,23 +4,27 @@ On the session's cluster, which nodes join: some 3 s each where cores are free. 
 numbers that Ray hands out.
 """
 
+from __future__ import annotations
+
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
 from rgpt_batch.errors import EngineStartError
 from tests.executors.cluster import NUM_CPUS, joined_node, node_ids
-from tests.executors.test_contract import run
+from tests.executors.conftest import MakeExecutor
 from tests.executors.test_growing_cluster import in_background, wait_for_activity
-from tests.executors.workers import Script, ScriptedWorker, make_units
+from tests.executors.workers import Journal, Script, ScriptedWorker, make_units, run
 
 pytestmark = pytest.mark.ray
 
 
 def test_a_gpu_that_fails_fast_does_not_end_a_job_whose_other_gpu_loads_slowly(
-    ray_executor, tmp_path, journal
-):
+    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     script = Script(broken_gpus=frozenset("0"), num_failed_starts_before=3)
     make_worker = partial(ScriptedWorker, tmp_path, script)
     with joined_node(num_cpus=2, num_gpus=2):
@@ -31,16 +35,18 @@ def test_a_gpu_that_fails_fast_does_not_end_a_job_whose_other_gpu_loads_slowly(
     assert sorted(starts) == ["0", "0", "0", "1"]
 
 
-def test_a_single_worker_leaves_a_broken_gpu_for_a_good_one(ray_executor, tmp_path, journal):
+def test_a_single_worker_leaves_a_broken_gpu_for_a_good_one(
+    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     @ray.remote(num_cpus=0, num_gpus=1)
     class Blocker:
-        def gpu(self):
+        def gpu(self) -> Any:
             return ray.get_runtime_context().get_accelerator_ids()["GPU"][0]
 
     make_worker = partial(ScriptedWorker, tmp_path, Script(broken_gpus=frozenset("0")))
     executor = ray_executor(num_workers=1, gpus_per_worker=1)
     with joined_node(num_cpus=2, num_gpus=2):
-        blockers = [Blocker.remote() for _ in range(2)]
+        blockers = [Blocker.remote() for _ in range(2)]  # type: ignore[attr-defined]
         blocker_of = {ray.get(blocker.gpu.remote()): blocker for blocker in blockers}
         ray.kill(blocker_of["0"])
         with in_background(executor, make_units(6), make_worker) as outcomes:
@@ -53,8 +59,8 @@ def test_a_single_worker_leaves_a_broken_gpu_for_a_good_one(ray_executor, tmp_pa
 
 
 def test_a_worker_without_gpu_keeps_away_from_a_node_where_no_engine_starts(
-    ray_executor, tmp_path, journal
-):
+    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     (head,) = node_ids()
     make_worker = partial(ScriptedWorker, tmp_path, Script(broken_nodes=frozenset([head])))
     executor = ray_executor(num_workers=2, cpus_per_worker=NUM_CPUS)
@@ -73,8 +79,8 @@ def test_a_worker_without_gpu_keeps_away_from_a_node_where_no_engine_starts(
 
 
 def test_where_no_place_is_good_each_is_tried_and_the_cause_ends_the_job(
-    ray_executor, tmp_path, journal
-):
+    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     make_worker = partial(ScriptedWorker, tmp_path, Script(broken_gpus=frozenset("01")))
     with joined_node(num_cpus=2, num_gpus=2):
         executor = ray_executor(num_workers=None, gpus_per_worker=1)
@@ -85,8 +91,8 @@ def test_where_no_place_is_good_each_is_tried_and_the_cause_ends_the_job(
 
 
 def test_a_broken_first_node_does_not_end_a_job_that_has_asked_for_more(
-    ray_executor, tmp_path, journal
-):
+    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     executor = ray_executor(num_workers=2, gpus_per_worker=1)
     with joined_node(num_cpus=1, num_gpus=1) as broken:
         make_worker = partial(

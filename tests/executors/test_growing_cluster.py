@@ -3,27 +3,38 @@
 Every node that joins costs some 3 s where cores are free.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rgpt_batch.errors import EngineStartError
 from tests.executors.cluster import NUM_CPUS, joined_node
-from tests.executors.test_contract import run
-from tests.executors.workers import DEADLINE_SECONDS, Script, ScriptedWorker, make_units
+from tests.executors.conftest import MakeExecutor
+from tests.executors.workers import (
+    DEADLINE_SECONDS,
+    Journal,
+    Script,
+    ScriptedWorker,
+    make_units,
+    run,
+)
 
 pytestmark = pytest.mark.ray
 
 
 @contextmanager
-def in_background(executor, units, make_worker):
+def in_background(executor: Any, units: Any, make_worker: Any) -> Any:
     """Run while the test does something else; yields the list to which the outcomes come."""
     outcomes, errors = [], []
 
-    def score():
+    def score() -> None:
         try:
             with executor:
                 outcomes.extend(executor.run(units, make_worker))
@@ -37,7 +48,7 @@ def in_background(executor, units, make_worker):
     assert not thread.is_alive() and not errors, errors
 
 
-def wait_for_activity(executor, activity):
+def wait_for_activity(executor: Any, activity: Any) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while executor.activity != activity:
         assert time.monotonic() < deadline, executor.activity
@@ -45,8 +56,8 @@ def wait_for_activity(executor, activity):
 
 
 def test_workers_with_gpus_wait_for_them_and_scoring_starts_with_the_first(
-    ray_executor, tmp_path, journal
-):
+    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     # CPUs there are, but who asks for GPUs gets no worker without one.
     executor = ray_executor(num_workers=3, gpus_per_worker=1)
     make_worker = partial(ScriptedWorker, tmp_path, Script())
@@ -68,7 +79,9 @@ def test_workers_with_gpus_wait_for_them_and_scoring_starts_with_the_first(
     assert sorted(journal.units("begin")) == [f"{i:06d}" for i in range(12)]
 
 
-def test_gpus_that_join_later_get_workers_of_their_own(ray_executor, tmp_path, journal):
+def test_gpus_that_join_later_get_workers_of_their_own(
+    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     # No unit is done before three workers have one in hand, and the first node has room for one.
     script = Script(num_workers_that_meet=3)
     executor = ray_executor(num_workers=None, gpus_per_worker=1)
@@ -83,7 +96,9 @@ def test_gpus_that_join_later_get_workers_of_their_own(ray_executor, tmp_path, j
     assert len(outcomes) == 12
 
 
-def test_units_of_a_machine_that_is_lost_are_not_blamed(ray_executor, tmp_path, journal):
+def test_units_of_a_machine_that_is_lost_are_not_blamed(
+    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     # The only attempt that it may have is cut off; that one does not count.
     script = Script(num_workers_that_meet=2)
     executor = ray_executor(num_workers=1, gpus_per_worker=1, max_attempts=1)
@@ -99,7 +114,9 @@ def test_units_of_a_machine_that_is_lost_are_not_blamed(ray_executor, tmp_path, 
     assert [outcome.num_attempts for outcome in outcomes] == [1]
 
 
-def test_a_worker_is_kept_busy_while_others_have_no_place(ray_executor, tmp_path, journal):
+def test_a_worker_is_kept_busy_while_others_have_no_place(
+    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
     # Three units of one worker have to be in hand at once, though eight workers were asked for.
     executor = ray_executor(num_workers=8, cpus_per_worker=NUM_CPUS)
     script = Script(num_units_that_meet=3)
@@ -122,8 +139,12 @@ def test_a_worker_is_kept_busy_while_others_have_no_place(ray_executor, tmp_path
     ],
 )
 def test_a_node_that_never_comes_ends_the_job_with_what_was_asked_and_what_there_is(
-    ray_executor, options, message, tmp_path, journal
-):
+    ray_executor: MakeExecutor,
+    options: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    journal: Journal,
+) -> None:
     executor = ray_executor(place_timeout_seconds=1.5, **options)
     with pytest.raises(EngineStartError, match=rf"no place for a worker within 1\.5 s.*{message}"):
         run(executor, make_units(8), partial(ScriptedWorker, tmp_path, Script()))

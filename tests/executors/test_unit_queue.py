@@ -66,7 +66,7 @@ def run_with_poison(
     num_crashes = 0
     committed: dict[str, frozenset[int]] = {}
     failures: dict[str, UnitFailure] = {}
-    while todo := waiting.take(alone=True):
+    while todo := take(waiting):
         unit_id = todo.unit.unit_id
         rows = set(range(todo.unit.num_rows) if todo.probe is None else todo.probe)
         if poison.get(unit_id, set()) & (rows - todo.crashing_rows):
@@ -128,7 +128,7 @@ def test_a_unit_that_dies_as_a_whole_but_not_in_parts_is_given_up() -> None:
     (unit,) = make_units(1)
     waiting = UnitQueue([unit], max_attempts=2)
     failures = []
-    while todo := waiting.take(alone=True):
+    while todo := take(waiting):
         if todo.probe is None:
             failures += waiting.crashed([todo], DEAD)
         else:
@@ -187,7 +187,7 @@ def test_a_preempted_worker_does_not_disturb_a_search() -> None:
 
 def test_many_machines_that_are_lost_at_once_do_not_stop_the_job() -> None:
     waiting = UnitQueue(make_units(64), max_attempts=1)
-    lost = [waiting.take(alone=False) for _ in range(64)]
+    lost = [take(waiting, alone=False) for _ in range(64)]
     for lost_task in lost:
         assert waiting.crashed([lost_task], DEAD, blame=False) == []
     assert len(waiting) == 64
@@ -197,11 +197,11 @@ def test_a_unit_that_takes_down_machine_after_machine_is_blamed_in_the_end() -> 
     (unit,) = make_units(1)
     waiting = UnitQueue([unit], max_attempts=1)
     for _ in range(20):
-        waiting.crashed([waiting.take(alone=True)], DEAD, blame=False)
+        waiting.crashed([take(waiting)], DEAD, blame=False)
         assert not waiting.is_suspect(unit)
-    waiting.crashed([waiting.take(alone=True)], DEAD, blame=False)
+    waiting.crashed([take(waiting)], DEAD, blame=False)
     assert waiting.is_suspect(unit)
-    assert waiting.take(alone=True).probe is not None
+    assert take(waiting).probe is not None
 
 
 def test_a_suspect_that_raises_stays_a_suspect() -> None:
@@ -230,7 +230,7 @@ def test_failures_with_successes_in_between_do_not_stop_the_job() -> None:
 def test_second_attempts_of_bad_units_at_the_end_do_not_stop_the_job() -> None:
     waiting = UnitQueue(make_units(19), max_attempts=3)
     failures = []
-    while todo := waiting.take(alone=True):
+    while todo := take(waiting):
         if failure := waiting.failed(todo, BOOM):
             failures.append(failure)
     assert len(failures) == 19

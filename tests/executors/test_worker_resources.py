@@ -1,5 +1,9 @@
 """What a worker gets, for clusters that have all nodes, some, or none yet."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from rgpt_batch.errors import ConfigError
@@ -11,20 +15,27 @@ EMPTY_HEAD = {"memory": 1e9}
 GPU_NODE = {"CPU": 32.0, "GPU": 8.0}
 
 
-def planned(nodes, *, num_units=100, can_grow=True, method="auto", **options):
+def planned(
+    nodes: Any,
+    *,
+    num_units: Any = 100,
+    can_grow: Any = True,
+    method: Any = "auto",
+    **options: Any,
+) -> Any:
     config = make_config(method, **options)
     plan = plan_workers(config, nodes, num_units, can_grow=can_grow)
     return plan.num_workers, plan.gpus, plan.cpus
 
 
 @pytest.mark.parametrize("nodes", [[], [EMPTY_HEAD], [CPU_HEAD], [CPU_HEAD, GPU_NODE]])
-def test_what_the_configuration_says_decides_whatever_the_cluster_has_at_first(nodes):
+def test_what_the_configuration_says_decides_whatever_the_cluster_has_at_first(nodes: Any) -> None:
     assert planned(nodes, num_workers=64, gpus_per_worker=1) == (64, 1, 1)
     assert planned(nodes, num_workers=2, gpus_per_worker=0, cpus_per_worker=4) == (2, 0, 4)
     assert planned(nodes, num_workers=2, tensor_parallel_size=4) == (2, 4, 1)
 
 
-def test_what_it_leaves_open_the_cluster_decides():
+def test_what_it_leaves_open_the_cluster_decides() -> None:
     assert planned([CPU_HEAD, GPU_NODE, GPU_NODE]) == (16, 1, 1)
     assert planned([CPU_HEAD, GPU_NODE], gpus_per_worker=0.25) == (32, 0.25, 1)
     assert planned([CPU_HEAD]) == (1, 0, 8)
@@ -32,12 +43,12 @@ def test_what_it_leaves_open_the_cluster_decides():
     assert planned([GPU_NODE], method="fake") == (1, 0, 1)
 
 
-def test_there_are_no_more_workers_than_units():
+def test_there_are_no_more_workers_than_units() -> None:
     assert planned([GPU_NODE], num_units=3) == (3, 1, 1)
     assert planned([EMPTY_HEAD], num_units=3, num_workers=64, gpus_per_worker=1) == (3, 1, 1)
 
 
-def test_without_nodes_or_options_nobody_guesses():
+def test_without_nodes_or_options_nobody_guesses() -> None:
     with pytest.raises(ConfigError, match=r"neither GPUs nor CPUs yet.*gpus_per_worker"):
         planned([EMPTY_HEAD], num_workers=8)
     with pytest.raises(ConfigError, match=r"no CPUs yet.*executor\.cpus_per_worker"):
@@ -52,6 +63,8 @@ def test_without_nodes_or_options_nobody_guesses():
         ({"tensor_parallel_size": 2}, "needs 2 GPUs and 1 CPU on one node"),
     ],
 )
-def test_where_no_node_can_join_a_worker_that_fits_nowhere_is_refused(options, message):
+def test_where_no_node_can_join_a_worker_that_fits_nowhere_is_refused(
+    options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         planned([CPU_HEAD], can_grow=False, **options)
