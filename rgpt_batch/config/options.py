@@ -5,13 +5,12 @@ Every option stands here with its unit and its default. Unknown keys are errors.
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from rgpt_batch.config.settings import set_option
 from rgpt_batch.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -257,9 +256,8 @@ class JobConfig(_Section):
         """
         settings = self.model_dump()
         for name, value in changes.items():
-            *sections, option = name.split(".")
-            place = functools.reduce(operator.getitem, sections, settings)
-            place[option] = value.model_dump() if isinstance(value, BaseModel) else value
+            given = value.model_dump() if isinstance(value, BaseModel) else value
+            set_option(settings, name, given, name)
         return validated(settings, "configuration")
 
 

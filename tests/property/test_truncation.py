@@ -115,6 +115,7 @@ def test_template_stands_whole_around_a_document_that_is_cut_away(
     if isinstance(pair, Rejection):
         assert pair.reason == RejectionReason.QUERY_TOO_LONG
         return
+    assert isinstance(pair, TokenizedPair)
     context = tokenizer.decode(pair.token_ids[: pair.query_start].tolist())
     assert context.lower().replace(" ", "").startswith("document:")
     assert context.lower().replace(" ", "").endswith("query:")
