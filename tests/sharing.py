@@ -18,11 +18,12 @@ class ByModule(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return _group(nodeid.split("::")[0])
+        return group(nodeid.split("::")[0])
 
 
 @functools.cache
-def _group(module: str) -> str:
+def group(module: str) -> str:
+    """Name what a module shares a process with: itself, or Ray's modules of its folder."""
     source = (ROOT / module).read_text(encoding="utf-8")
     if "mark.ray" not in source:
         return module

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from rgpt_batch import load_config
+from rgpt_batch.config.options import ModelConfig
 from rgpt_batch.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +93,56 @@ def test_configuration_cannot_be_changed_after_loading() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_configurations_that_we_ship_are_valid(path: Path) -> None:
     assert load_config(path).model.name
+
+
+# Other values for a configuration
+
+
+def test_changed_configuration_is_what_a_file_with_these_values_states() -> None:
+    config = load_config(None, ("model.name=m", "units.max_rows=7"))
+    changed = config.with_options(
+        {
+            "engine.method": "fake",
+            "input.columns.query": "q",
+            "model": ModelConfig(name="n", dtype="float32"),
+        }
+    )
+    assert changed == load_config(
+        None,
+        (
+            *("model.name=n", "model.dtype=float32", "units.max_rows=7"),
+            *("engine.method=fake", "input.columns.query=q"),
+        ),
+    )
+    assert config == load_config(None, ("model.name=m", "units.max_rows=7"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("units.max_row", 5, "units.max_row: unknown option. Known: max_rows, max_bytes."),
+        ("unit.max_rows", 5, "unit: unknown option. Known: model, protocol, input, "),
+        ("unit.of.rows", 5, "unit: unknown option. Known: model, protocol, input, "),
+        ("unit", 5, "unit: unknown option. Known: model, protocol, input, "),
+        ("input.column.query", "q", "input.column: unknown option. Known: columns, missing, "),
+        ("units.max_rows.first", 5, "units.max_rows.first: 'max_rows' is a value, not a section."),
+        ("units.max_rows", 0, "units.max_rows: Input should be greater than 0"),
+        ("units", 5, "units: Input should be"),
+        ("model", {"dtype": "float32"}, "model.name: missing"),
+        ("engine.vllm_args", {"hf_token": "x"}, "engine.vllm_args: must not hold hf_token"),
+    ],
+)
+def test_change_that_no_file_could_state_is_an_error(name: str, value: Any, message: str) -> None:
+    config = load_config(None, ("model.name=m",))
+    with pytest.raises(ConfigError) as caught:
+        config.with_options({name: value})
+    assert message in str(caught.value)
+
+
+def test_changes_that_contradict_each_other_are_an_error() -> None:
+    config = load_config(None, ("model.name=m",))
+    with pytest.raises(ConfigError, match=r"set model\.dtype=float32"):
+        config.with_options({"engine.method": "transformers", "model.dtype": "bfloat16"})
 
 
 # What an error says

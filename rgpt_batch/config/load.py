@@ -10,6 +10,7 @@ import yaml
 
 from rgpt_batch.config.arguments import Location, as_location
 from rgpt_batch.config.options import JobConfig
+from rgpt_batch.config.settings import set_option
 from rgpt_batch.config.validation import validated
 from rgpt_batch.config.yaml_text import load_yaml
 from rgpt_batch.errors import ConfigError
@@ -49,11 +50,4 @@ def _apply(override: str, settings: dict[str, Any]) -> None:
         value = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"-o {override}: the value is not valid YAML: {error}") from error
-    *sections, option = key.split(".")
-    for section in sections:
-        if settings.get(section) is None:
-            settings[section] = {}
-        settings = settings[section]
-        if not isinstance(settings, dict):
-            raise ConfigError(f"-o {override}: '{section}' is a value, not a section.")
-    settings[option] = value
+    set_option(settings, key, value, f"-o {override}")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from rgpt_batch.config.settings import set_option
 from rgpt_batch.config.validation import validated
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -266,9 +267,6 @@ class JobConfig(_Section):
         """
         settings = self.model_dump()
         for name, value in changes.items():
-            *sections, option = name.split(".")
-            place = settings
-            for section in sections:
-                place = place.setdefault(section, {})
-            place[option] = value.model_dump() if isinstance(value, BaseModel) else value
+            given = value.model_dump() if isinstance(value, BaseModel) else value
+            set_option(settings, name, given, name)
         return validated(JobConfig, settings, "configuration")

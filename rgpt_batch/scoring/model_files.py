@@ -128,11 +128,13 @@ def tokenizer_settings(name: str, revision: str | None) -> dict[str, Any]:
         except (HfHubHTTPError, HFValidationError, OSError):
             return {}
     try:
-        settings: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}. Write it again.") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: expected a JSON object. Write it again.")
     return settings
 
 

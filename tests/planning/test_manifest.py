@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,20 @@ def test_other_model_or_tokenizer_changes_the_fingerprint(
     old = base.identity.lines
     assert differences(old, model.identity.lines).startswith("  model: was sha256:")
     assert differences(old, tokenizer.identity.lines).startswith("  tokenizer: was sha256:")
+
+
+def test_class_of_a_tokenizer_that_had_other_rules_once_has_a_line_in_the_fingerprint(
+    write_pairs: WritePairs, tmp_path: Path, tiny_tokenizer: Path
+) -> None:
+    path = write_pairs(3)
+    llama = Path(shutil.copytree(tiny_tokenizer, tmp_path / "llama"))
+    settings = json.loads((llama / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "LlamaTokenizer"
+    (llama / "tokenizer_config.json").write_text(json.dumps(settings))
+    base, other = (_plan(path, folder) for folder in (tiny_tokenizer, llama))
+    assert "tokenizer.ids" not in base.identity.lines
+    assert other.identity.lines["tokenizer.ids"] == "tokenizer.json"
+    assert other.fingerprint != base.fingerprint
 
 
 def test_other_input_changes_the_fingerprint(write_pairs: WritePairs, tiny_tokenizer: Path) -> None:

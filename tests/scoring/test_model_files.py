@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,13 @@ import pytest
 
 from rgpt_batch.config.options import ModelConfig
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.scoring.model_files import check_tokenizer, check_weights, model_identity, pinned
+from rgpt_batch.scoring.model_files import (
+    check_tokenizer,
+    check_weights,
+    model_identity,
+    pinned,
+    tokenizer_rule,
+)
 
 # Above the size up to which files are hashed whole.
 LARGE_BYTES = 40 * 2**20
@@ -181,3 +188,43 @@ def test_sentencepiece_alone_is_found_in_the_cache_of_the_hub(
     (snapshot / "tokenizer.json").touch()
     check_tokenizer("org/name", "abc123")
     check_tokenizer("org/unknown", "abc123")
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({"tokenizer_class": "LlamaTokenizer"}, {"tokenizer.ids": "tokenizer.json"}),
+        ({"tokenizer_class": "GPT2TokenizerFast"}, {"tokenizer.ids": "tokenizer.json"}),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, {}),
+        ({"tokenizer_class": "TokenizersBackend"}, {}),
+        ({"tokenizer_class": None}, {}),
+        ({"add_bos_token": False}, {}),
+        (None, {}),
+    ],
+)
+def test_class_that_had_other_rules_once_gives_the_identity_a_line(
+    model: Path, settings: dict[str, object] | None, rule: dict[str, str]
+) -> None:
+    if settings is not None:
+        (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert tokenizer_rule(str(model), None) == rule
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"LlamaTokenizer"', "{", "\udcff"])
+def test_settings_of_a_tokenizer_that_make_no_sense_are_an_error(model: Path, text: str) -> None:
+    path = model / "tokenizer_config.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError, match=r"tokenizer_config\.json: .*Write it again"):
+        tokenizer_rule(str(model), None)
+
+
+def test_settings_of_a_hub_tokenizer_are_found_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "abc123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("abc123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert tokenizer_rule("org/name", None) == {"tokenizer.ids": "tokenizer.json"}

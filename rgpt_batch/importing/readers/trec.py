@@ -13,6 +13,7 @@ blanks belong to the values. A tag may hold blanks. Lines that begin with # are 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def open_run_lines(path: str) -> RunLines:
     Raises:
         ShardError: The file cannot be read or holds no line, or a line is malformed.
     """
-    lines = _without_comments(path, lambda text: any(_fields(text, n) for n in _LAYOUTS))
+    lines = _without_comments(path, _is_run_line)
     first = next(lines, None)
     if first is None:
         raise ShardError(f"{path}: the run has no lines. Give another file.")
@@ -118,7 +119,7 @@ def read_qrels(path: str) -> Qrels:
     """
     qrels: Qrels = {}
     num_fields = 4
-    lines = _without_comments(path, lambda text: _fields(text, num_fields) is not None)
+    lines = _without_comments(path, lambda text: _is_grade((_fields(text, num_fields) or [""])[-1]))
     for place, (number, text) in enumerate(lines):
         tabbed = text.split("\t")
         if place == 0 and len(tabbed) == 3 and not _is_grade(tabbed[2]):
@@ -167,6 +168,18 @@ def _fields(text: str, num_fields: int) -> list[str] | None:
         # Only a run's tag, which comes last, is free text.
         fields = text.split(None, num_fields - 1) if num_fields == 6 else text.split()
     return fields if len(fields) == num_fields and all(fields) else None
+
+
+def _is_run_line(text: str) -> bool:
+    """Whether a text has the fields of a line, and a number where the order is taken from."""
+    for num_fields, layout in _LAYOUTS.items():
+        fields = _fields(text, num_fields)
+        if fields is None:
+            continue
+        with contextlib.suppress(ValueError):
+            parse_number(fields[layout.get(SCORE, layout[RANK])])
+            return True
+    return False
 
 
 def _is_grade(text: str) -> bool:
