@@ -19,14 +19,16 @@ pytest.importorskip("vllm")
 
 
 class NeedsWhatVllmLacks(PromptLogprobsEngine):
-    hooks = (Hook("vllm", "LLM", ("generate", "teleport")),)
+    hooks = (Hook("vllm.sampling_params", "SamplingParams", ("max_tokens", "teleport")),)
     without_hooks = "Walk."
 
 
 def test_hooks_are_looked_for_before_the_model(tmp_path: Path) -> None:
     with pytest.raises(EngineStartError) as raised:
         NeedsWhatVllmLacks(float32_config(tmp_path / "absent"))
-    assert str(raised.value) == "this vLLM has no vllm.LLM.teleport. Walk."
+    assert (
+        str(raised.value) == "this vLLM has no vllm.sampling_params.SamplingParams.teleport. Walk."
+    )
 
 
 # Each starts two engines: 20 s on two cores.
