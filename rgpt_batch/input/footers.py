@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rgpt_batch.errors import ShardError, StorageError
+from rgpt_batch.storage.range_file import RangeFile
 
 # What pyarrow raises for files that are no Parquet, or no longer.
 READ_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError)
@@ -59,7 +57,8 @@ def check_column_chunks(path: str, metadata: pq.FileMetaData, columns: Sequence[
         columns: The columns that the job reads.
     """
     try:
-        file = pq.ParquetFile(_NoPages(), metadata=metadata, pre_buffer=True)
+        # Large enough for whatever the footer says; nobody gets to see the content.
+        file = pq.ParquetFile(RangeFile(2**62, _ask_for_page), metadata=metadata, pre_buffer=True)
         next(file.iter_batches(columns=list(columns), use_threads=False), None)
     except _PageAsked:
         pass
@@ -74,31 +73,8 @@ class _PageAsked(Exception):
     """The reader is through with the footer."""
 
 
-class _NoPages(io.RawIOBase):
-    """A file of any size whose content nobody gets to see."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = 2**62 if whence == os.SEEK_END else offset
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        raise _PageAsked
-
-    def readinto(self, buffer: Any) -> int:
-        raise _PageAsked
+def _ask_for_page(start: int, end: int) -> bytes:
+    raise _PageAsked
 
 
 def check_footer(

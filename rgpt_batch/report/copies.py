@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.output.store import CommittedFile
-from rgpt_batch.storage.objects import ObjectFile
+from rgpt_batch.storage.objects import open_object
 from rgpt_batch.storage.uris import is_uri
 
 _PIECE_BYTES = 8 * 2**20
@@ -34,7 +34,7 @@ def local_files(
 
 def _copy(file: CommittedFile, folder: str) -> CommittedFile:
     target = Path(folder, file.path.rpartition("/")[2])
-    with ObjectFile(file.path) as source, open(target, "wb") as stream:
+    with open_object(file.path)[1] as source, open(target, "wb") as stream:
         try:
             shutil.copyfileobj(source, stream, _PIECE_BYTES)
         except OSError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
-from typing import IO, Any, cast
 
 from rgpt_batch.storage import hub as hub_files
 from rgpt_batch.storage import objects
+from rgpt_batch.storage.range_file import RangeFile
 from rgpt_batch.storage.uris import HUB_SCHEME, is_uri, matches, split_uri
 
 # Remote files are read in fewer and larger pieces.
@@ -16,7 +16,7 @@ _BUFFER_BYTES = 2**20
 _REMOTE_BUFFER_BYTES = 8 * 2**20
 
 # What pyarrow opens: a local path, or a file object.
-Source = str | IO[bytes]
+Source = str | RangeFile
 
 
 def find_remote_shards(argument: str) -> list[str]:
@@ -61,8 +61,8 @@ def open_version(path: str) -> tuple[str, Source]:
         return f"{status.st_size}-{status.st_mtime_ns}", path
     if path.startswith(f"{HUB_SCHEME}://"):
         return hub_files.open_version(path)
-    file = objects.ObjectFile(path)
-    return file.info.version, cast("IO[bytes]", file)
+    info, file = objects.open_object(path)
+    return info.version, file
 
 
 def buffer_bytes(path: str) -> int:
@@ -77,7 +77,7 @@ def sha256(path: str) -> str:
         OSError: The file cannot be read.
     """
     source = open_source(path)
-    raw: Any = io.FileIO(source) if isinstance(source, str) else source
+    raw = io.FileIO(source) if isinstance(source, str) else source
     with io.BufferedReader(raw, buffer_bytes(path)) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

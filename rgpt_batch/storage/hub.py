@@ -6,11 +6,10 @@ same bytes from beginning to end. HF_TOKEN and HF_ENDPOINT apply.
 
 from __future__ import annotations
 
-import io
-import os
-from typing import IO, Any, cast
+from typing import Any
 
 from rgpt_batch.errors import ConfigError, StorageError
+from rgpt_batch.storage.range_file import RangeFile
 from rgpt_batch.storage.uris import HUB_SCHEME
 
 
@@ -37,48 +36,28 @@ def list_repository(uri: str) -> tuple[str, list[str]]:
     return f"{root}/{found.path_in_repo}".rstrip("/"), sorted(f"{root}/{name}" for name in names)
 
 
-def open_version(uri: str) -> tuple[str, IO[bytes]]:
+def open_version(uri: str) -> tuple[str, RangeFile]:
     """Return a file's version and the file; the URI holds a commit, so its size says enough.
 
     Raises:
         OSError: The file cannot be read.
     """
     file: Any = _file_system().open(uri, "rb")
-    return str(file.size), cast("IO[bytes]", _HubFile(uri, file))
 
-
-class _HubFile(io.RawIOBase):
-    """A file whose failures to read cannot be taken for damage of its content."""
-
-    def __init__(self, uri: str, file: Any) -> None:
-        super().__init__()
-        self._uri = uri
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def readinto(self, buffer: Any) -> int:
-        target = memoryview(buffer).cast("B")
+    def read_range(start: int, end: int) -> bytes:
         try:
-            content = self._file.read(len(target))
+            file.seek(start)
+            content: bytes = file.read(end - start)
         except Exception as error:
+            # Of another kind, it could be taken for damage of the content.
             raise StorageError(
-                f"{self._uri}: the hub fails or does not answer: {type(error).__name__}. Check the "
+                f"{uri}: the hub fails or does not answer: {type(error).__name__}. Check the "
                 "network and HF_TOKEN, then run the same command again.",
                 is_transient=True,
             ) from error
-        target[: len(content)] = content
-        return len(content)
+        return content
+
+    return str(file.size), RangeFile(file.size, read_range)
 
 
 def _file_system() -> Any:

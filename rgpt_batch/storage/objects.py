@@ -8,15 +8,12 @@ request may take (default 30s), and AWS_MAX_ATTEMPTS.
 
 from __future__ import annotations
 
-import io
-import os
+import functools
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-
-from typing_extensions import override
 
 from rgpt_batch.errors import ShardError, StorageError
 from rgpt_batch.storage.connections import connect, max_attempts
@@ -25,6 +22,7 @@ from rgpt_batch.storage.object_errors import (
     ObjectChangedError,
     translated,
 )
+from rgpt_batch.storage.range_file import RangeFile
 from rgpt_batch.storage.uris import OBJECT_SCHEMES, split_uri
 
 _Answer = TypeVar("_Answer")
@@ -149,70 +147,42 @@ def list_tree(uri: str) -> list[str]:
     return sorted(f"{root}/{meta['path']}" for meta in found if meta["path"] != key)
 
 
-class ObjectFile(io.RawIOBase):
-    """An object as a file to read; every read is one request for just these bytes.
+def open_object(uri: str) -> tuple[ObjectInfo, RangeFile]:
+    """Open an object to read.
 
     All bytes come from the version that was there on opening: a request for another one fails.
+
+    Returns:
+        What the store says of the object, and the file. Reading it raises a ShardError where the
+        object was replaced or deleted, and a StorageError where the store cannot be used.
 
     Raises:
         FileNotFoundError: There is no such object.
         StorageError: The store cannot be used.
-        ShardError: From reads: the object was replaced or deleted.
     """
+    info = head(uri)
+    return info, RangeFile(info.size, functools.partial(_read_range, info))
 
-    def __init__(self, uri: str) -> None:
-        super().__init__()
-        self.info = head(uri)
-        self._store, self._key = connect(uri)
-        self._position = 0
 
-    @override
-    def readable(self) -> bool:
-        return True
+def _read_range(info: ObjectInfo, start: int, end: int) -> bytes:
+    import obstore
 
-    @override
-    def seekable(self) -> bool:
-        return True
+    store, key = connect(info.uri)
+    options: Any = {"range": (start, end), "if_match": info.etag}
 
-    @override
-    def tell(self) -> int:
-        return self._position
+    def get() -> bytes:
+        content = obstore.get(store, key, options=options).bytes().to_bytes()
+        if len(content) != end - start:
+            raise StorageError(f"{info.uri}: an answer was cut short.", is_transient=True)
+        return content
 
-    @override
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.info.size}
-        self._position = start[whence] + offset
-        return self._position
-
-    @override
-    def readinto(self, buffer: Any) -> int:
-        target = memoryview(buffer).cast("B")
-        end = min(self._position + len(target), self.info.size)
-        if end <= self._position:
-            return 0
-        content = self._get(self._position, end)
-        target[: len(content)] = content
-        self._position = end
-        return len(content)
-
-    def _get(self, start: int, end: int) -> bytes:
-        import obstore
-
-        options: Any = {"range": (start, end), "if_match": self.info.etag}
-
-        def get() -> bytes:
-            content = obstore.get(self._store, self._key, options=options).bytes().to_bytes()
-            if len(content) != end - start:
-                raise StorageError(f"{self.info.uri}: an answer was cut short.", is_transient=True)
-            return content
-
-        try:
-            return _patiently(self.info.uri, get)
-        except (FileNotFoundError, ObjectChangedError) as error:
-            raise ShardError(
-                f"{self.info.uri}: the object was replaced or deleted while it was read. Bring the "
-                "old one back, or run the job again with --on-change overwrite."
-            ) from error
+    try:
+        return _patiently(info.uri, get)
+    except (FileNotFoundError, ObjectChangedError) as error:
+        raise ShardError(
+            f"{info.uri}: the object was replaced or deleted while it was read. Bring the old one "
+            "back, or run the job again with --on-change overwrite."
+        ) from error
 
 
 def _attempt_of(uri: str) -> str | None:
