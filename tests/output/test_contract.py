@@ -164,7 +164,7 @@ def test_success_status_and_runs_are_read_back(place: Place) -> None:
     assert store.listing().success is None
     assert store.read_status() is None
     assert store.read_runs() == []
-    store.commit("000000", "attempt", TABLE)
+    store.commit("000000", "attempt", FILE)
     declared = success(store)
     store.write_success(declared)
     store.write_status({"state": "running"})
@@ -260,7 +260,7 @@ def _missing(place: Place) -> None:
 
 
 def _added(place: Place) -> None:
-    place.store.commit("000002", "attempt", TABLE)
+    place.store.commit("000002", "attempt", FILE)
 
 
 def _replaced(place: Place) -> None:
@@ -280,7 +280,7 @@ def test_success_counts_only_while_it_names_exactly_the_files_that_are_there(
 ) -> None:
     store = place.store
     for unit_id in ("000000", "000001"):
-        store.commit(unit_id, "attempt", TABLE)
+        store.commit(unit_id, "attempt", FILE)
     store.write_success(success(store))
     assert store.withdraw_false_success() == store.committed()
     assert store.listing().success is not None
@@ -294,7 +294,7 @@ def test_success_counts_only_while_it_names_exactly_the_files_that_are_there(
 
 
 def test_success_that_is_not_understood_is_withdrawn(place: Place) -> None:
-    place.store.commit("000000", "attempt", TABLE)
+    place.store.commit("000000", "attempt", FILE)
     place.put("_SUCCESS", b'{"files": 1}')
     assert list(place.store.withdraw_false_success()) == ["000000"]
     assert place.names() == ["part-000000.parquet"]

@@ -87,7 +87,7 @@ def test_what_a_crash_left_in_staging_of_a_published_unit_goes_with_success(
 
 
 def test_all_else_goes_from_staging_when_it_is_a_day_old(store: LocalStore) -> None:
-    store.commit("000000", "attempt", TABLE)
+    store.commit("000000", "attempt", FILE)
     staging = Path(store.location, "_rgpt/staging")
     names = {
         "status.json.old": "status.json.new",
@@ -126,7 +126,7 @@ print(won, flush=True)
 _PAUSE = """
 import sys
 from rgpt_batch.output import LocalStore
-from tests.output.tables import OTHER
+from tests.output.tables import OTHER_FILE
 
 def hook(event, arguments):
     if event == sys.argv[2]:
@@ -155,7 +155,7 @@ def _while_paused(store: LocalStore, event: str, call: str, meanwhile: Callable[
 
 
 def test_a_record_that_another_run_is_writing_survives_a_success(store: LocalStore) -> None:
-    store.commit("000000", "attempt", TABLE)
+    store.commit("000000", "attempt", FILE)
     answer = _while_paused(
         store,
         "os.rename",
@@ -171,10 +171,12 @@ def test_an_attempt_whose_staged_file_was_cleared_away_finds_its_unit_published(
     store: LocalStore,
 ) -> None:
     def complete() -> None:
-        store.commit("000000", "first", TABLE)
+        store.commit("000000", "first", FILE)
         store.write_success(success(store))
 
-    answer = _while_paused(store, "os.link", 'store.commit("000000", "second", OTHER)', complete)
+    answer = _while_paused(
+        store, "os.link", 'store.commit("000000", "second", OTHER_FILE)', complete
+    )
     assert answer == "False"
     assert pq.read_table(store.committed()["000000"].path).equals(TABLE)
     assert _files(store.location) == ["_SUCCESS", "part-000000.parquet"]
@@ -345,7 +347,7 @@ sys.addaudithook(hook)
 store.clear()
 """
     store.save_manifest(manifest())
-    store.commit("000000", "attempt", TABLE)
+    store.commit("000000", "attempt", FILE)
     store.write_run("run", {})
     store.write_status({})
     done = subprocess.run([sys.executable, "-c", script, store.location], cwd=ROOT, timeout=60)
