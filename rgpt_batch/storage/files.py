@@ -65,6 +65,11 @@ def open_version(path: str) -> tuple[str, Source]:
     return info.version, file
 
 
+def local_path(location: str) -> str | None:
+    """Return where other programs find a file or folder on this machine; None if it is not here."""
+    return None if is_uri(location) else location
+
+
 def buffer_bytes(path: str) -> int:
     """How many bytes of a column to read at once."""
     return _REMOTE_BUFFER_BYTES if is_uri(path) else _BUFFER_BYTES
