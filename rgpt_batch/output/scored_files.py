@@ -8,8 +8,8 @@ from pathlib import Path
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.input.find import resolve_inputs
 from rgpt_batch.input.rows import read_schema
-from rgpt_batch.output import open_store
-from rgpt_batch.storage.uris import HUB_SCHEME, is_uri, split_uri
+from rgpt_batch.output import holds_job, open_store
+from rgpt_batch.storage.files import local_path
 
 
 def find_files(inputs: Sequence[str]) -> list[str]:
@@ -20,7 +20,7 @@ def find_files(inputs: Sequence[str]) -> list[str]:
     """
     files: list[str] = []
     for argument in inputs:
-        if not _holds_job(argument):
+        if not holds_job(argument):
             files += resolve_inputs([argument])
             continue
         listing = open_store(argument).listing()
@@ -42,7 +42,7 @@ def is_parquet(path: str) -> bool:
     Raises:
         ShardError: The file cannot be read.
     """
-    if is_uri(path) or not Path(path).exists() or Path(path).is_dir():
+    if not local_path(path) or not Path(path).exists() or Path(path).is_dir():
         return True
     if not Path(path).is_file():
         return False
@@ -61,10 +61,3 @@ def column_names(file: str) -> list[str]:
         StorageError: The storage fails.
     """
     return list(read_schema(file).names)
-
-
-def _holds_job(argument: str) -> bool:
-    if is_uri(argument):
-        is_hub = argument.startswith(f"{HUB_SCHEME}://")
-        return split_uri(argument)[1] != "" and not is_hub and open_store(argument).has_manifest()
-    return Path(argument, "_rgpt").is_dir()

@@ -1,4 +1,4 @@
-"""Tables of texts in an object store: a real server of S3 on this machine. The tests take 5 s."""
+"""Tables of texts in an object store: a real server of S3 on this machine. They take 10 s."""
 
 from __future__ import annotations
 
