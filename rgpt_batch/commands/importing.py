@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_TABLES = "Parquet (file, folder, pattern), a folder of datasets.save_to_disk, .jsonl or .tsv"
+_TABLES = (
+    "Parquet (file, folder or pattern, path or URI), a folder of datasets.save_to_disk, .jsonl or "
+    ".tsv"
+)
 
 _RULES = """\b
 What all sources have in common:
@@ -105,13 +108,10 @@ def import_group() -> None:
     "--corpus corpus.parquet --output pairs/"
 )
 @_run_option
-@click.option(
-    "--queries", required=True, type=LocalPath(), help=f"Ids and texts of queries: {_TABLES}."
-)
+@click.option("--queries", required=True, help=f"Ids and texts of queries: {_TABLES}.")
 @click.option(
     "--corpus",
     required=True,
-    type=LocalPath(),
     help="Ids and texts of documents; formats as above.",
 )
 @_output_options

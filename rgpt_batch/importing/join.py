@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +9,10 @@ from typing import Literal
 import duckdb
 import pyarrow as pa
 
+from rgpt_batch.database import quote_name, quote_text
 from rgpt_batch.errors import ShardError
 from rgpt_batch.importing.readers.relations import LINE, RANK, SCORE, Relations, Table
+from rgpt_batch.input.rows import database_source
 
 _NUM_EXAMPLES = 3
 _BATCH_ROWS = 2048
@@ -47,7 +48,7 @@ class Join:
         self._connection = connection
         self._relations = relations
         for name, table in relations.tables.items():
-            connection.execute(_view(name, table))
+            connection.execute(_view(connection, name, table))
 
     def check(self) -> None:
         """Look for what makes a join ambiguous.
@@ -167,9 +168,9 @@ class Join:
 _NONE = MissingIds(num_ids=0, num_pairs=0, examples=())
 
 
-def _view(name: str, table: Table) -> str:
+def _view(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> str:
     """Return the SQL that makes a view whose columns are called by their roles."""
-    columns = {role: _quote(column, '"') for role, column in table.columns.items()}
+    columns = {role: quote_name(column) for role, column in table.columns.items()}
     values = {
         role: f"CAST({column} AS {_TYPES.get(role, 'VARCHAR')})" for role, column in columns.items()
     }
@@ -177,17 +178,13 @@ def _view(name: str, table: Table) -> str:
         # As BEIR's models do: (title + " " + text).strip()
         values["document"] = (
             f"trim(coalesce({title}, '') || ' ' || {values['document']}, "
-            f"{_quote(_WHITE_SPACE, chr(39))})"
+            f"{quote_text(_WHITE_SPACE)})"
         )
-    # Neither a * in a path nor a folder named text=1 may mean anything to DuckDB.
-    files = ", ".join(_quote(glob.escape(path), "'") for path in table.paths)
+    wanted = pa.schema([table.schema.field(name) for name in dict.fromkeys(table.columns.values())])
+    # A file may lack the title, for example: its documents have none.
+    source = database_source(connection, f"{name}_rows", table.paths, wanted, may_lack=True)
     return (
         f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT "
         + ", ".join(f"{value} AS {role}" for role, value in values.items())
-        # A file may lack the title, for example: its documents have none.
-        + f" FROM read_parquet([{files}], hive_partitioning = false, union_by_name = true)"
+        + f" FROM {source}"
     )
-
-
-def _quote(text: str, mark: str) -> str:
-    return mark + text.replace(mark, 2 * mark) + mark

@@ -38,6 +38,7 @@ from rgpt_batch.importing.readers.relations import (
 from rgpt_batch.importing.readers.tables import open_parquet
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.find import resolve_inputs
+from rgpt_batch.input.footers import READ_ERRORS
 from rgpt_batch.input.inspect import Shard, inspect_shards
 from rgpt_batch.planning.identity import InputFile, InputTable, TableFiles
 from rgpt_batch.planning.pair_shards import Report
@@ -194,9 +195,9 @@ def _facts(table: Table) -> InputTable:
     files = []
     for path in table.paths:
         try:
-            num_groups = pq.read_metadata(path).num_row_groups
-            version = open_version(path)[0]
-        except OSError as error:
+            version, source = open_version(path)
+            num_groups = pq.read_metadata(source).num_row_groups
+        except READ_ERRORS as error:
             raise ShardError(f"{path}: cannot be read: {error}. Bring it back.") from error
         files.append(InputFile(path=path, version=version, num_row_groups=num_groups))
     return InputTable(columns=dict(table.columns), files=tuple(files))

@@ -15,7 +15,7 @@ from rgpt_batch.errors import ShardError
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.footers import READ_ERRORS, is_damage
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair, Segment, WorkUnit
-from rgpt_batch.storage.files import buffer_bytes, open_version
+from rgpt_batch.storage.files import buffer_bytes, check_unchanged, open_at
 
 _BATCH_ROWS = 1024
 # A batch of long documents holds fewer rows: Arrow, Python and the tokenizer each hold it at once.
@@ -75,8 +75,11 @@ def _read_segment(
             if low < high:
                 yield from _read_group(file, group, group_start, low, high, schema, segment.path)
             group_start = group_end
-    # Overwritten in place, the open file gives other rows.
-    _check_version(segment)
+    try:
+        # Overwritten in place, the open file gives other rows.
+        check_unchanged(segment.path, segment.version)
+    except OSError as error:
+        raise _cannot_be_opened(segment, error) from error
 
 
 def _read_group(
@@ -135,9 +138,8 @@ class _Unreadable:
 
 
 def _open(segment: Segment) -> pq.ParquetFile:
-    _check_version(segment)
     try:
-        source = open_version(segment.path)[1]
+        source = open_at(segment.path, segment.version)
         # Column chunks are streamed through a buffer; pre_buffer would read row groups whole.
         return pq.ParquetFile(
             source,
@@ -147,18 +149,6 @@ def _open(segment: Segment) -> pq.ParquetFile:
         )
     except READ_ERRORS as error:
         raise _cannot_be_opened(segment, error) from error
-
-
-def _check_version(segment: Segment) -> None:
-    try:
-        version = open_version(segment.path)[0]
-    except OSError as error:
-        raise _cannot_be_opened(segment, error) from error
-    if version != segment.version:
-        raise ShardError(
-            f"{segment.path}: the file changed after the job was planned. Run the job again "
-            "with --on-change overwrite, or bring the old file back."
-        )
 
 
 def _cannot_be_opened(segment: Segment, error: Exception) -> ShardError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from rgpt_batch.config.options import JobConfig, ModelConfig
@@ -17,7 +16,7 @@ from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.planning.pair_shards import JobInput, PairShards, Report
 from rgpt_batch.planning.units import plan_units
 from rgpt_batch.scoring.model_files import check_tokenizer, pinned
-from rgpt_batch.storage.uris import check_location, is_inside, is_uri
+from rgpt_batch.storage.uris import is_inside, resolved
 
 OnChange = Literal["refuse", "overwrite"]
 
@@ -86,7 +85,7 @@ def identify(config: JobConfig, source: JobInput, output: str) -> Job:
         ShardError: An input file cannot be used.
     """
     check_pass_through(config.output.pass_through)
-    _check_apart(source, _absolute(output))
+    _check_apart(source, resolved(output))
     facts = source.facts()
     config = config.with_options({"model": _checked(config.model)})
     identity = job_identity(config, source.columns, facts)
@@ -154,20 +153,6 @@ def _check_apart(source: JobInput, target: str) -> None:
     if inside := [path for path in source.paths if is_inside(path, target)]:
         raise ConfigError(f"{inside[0]}: an input file lies in the output folder {target}.")
     # A resumed job would find its own output among its input.
-    folders = [
-        name if is_uri(name) else str(Path(name).resolve())
-        for name in source.arguments
-        if is_uri(name) or Path(name).is_dir()
-    ]
+    folders = [resolved(name) for name in source.arguments]
     if around := [folder for folder in folders if is_inside(target, folder)]:
         raise ConfigError(f"{target}: the output folder lies in the input folder {around[0]}.")
-
-
-def _absolute(location: str) -> str:
-    """Return a folder's full path, or its URI as it is.
-
-    Raises:
-        ConfigError: The URI cannot be used.
-    """
-    check_location(location)
-    return location if is_uri(location) else str(Path(location).resolve())

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.input.find import resolve_inputs
-from rgpt_batch.input.footers import is_damage, read_error
-from rgpt_batch.output import open_store
-from rgpt_batch.storage.files import open_source
-from rgpt_batch.storage.uris import HUB_SCHEME, is_uri, split_uri
+from rgpt_batch.input.rows import read_schema
+from rgpt_batch.output import holds_job, open_store
+from rgpt_batch.storage.files import local_path
 
 
 def find_files(inputs: Sequence[str]) -> list[str]:
@@ -24,7 +20,7 @@ def find_files(inputs: Sequence[str]) -> list[str]:
     """
     files: list[str] = []
     for argument in inputs:
-        if not _holds_job(argument):
+        if not holds_job(argument):
             files += resolve_inputs([argument])
             continue
         listing = open_store(argument).listing()
@@ -46,7 +42,7 @@ def is_parquet(path: str) -> bool:
     Raises:
         ShardError: The file cannot be read.
     """
-    if is_uri(path) or not Path(path).exists() or Path(path).is_dir():
+    if not local_path(path) or not Path(path).exists() or Path(path).is_dir():
         return True
     if not Path(path).is_file():
         return False
@@ -65,41 +61,3 @@ def column_names(file: str) -> list[str]:
         StorageError: The storage fails.
     """
     return list(read_schema(file).names)
-
-
-def read_schema(file: str) -> pa.Schema:
-    """Read the columns of a Parquet file.
-
-    Raises:
-        ShardError: The file is not readable Parquet.
-        StorageError: The storage fails.
-    """
-    try:
-        return pq.read_schema(open_source(file))
-    except (OSError, MemoryError, pa.ArrowException) as error:
-        raise read_error(file, error) from error
-
-
-def read_rows(files: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Read columns of Parquet files, some rows at a time.
-
-    Raises:
-        ShardError: A file is damaged, or its columns do not fit the schema.
-        StorageError: The storage fails.
-    """
-    for file in files:
-        try:
-            with pq.ParquetFile(open_source(file)) as shard:
-                for batch in shard.iter_batches(columns=schema.names):
-                    yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
-        except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
-            if not is_damage(error):
-                raise read_error(file, error) from error
-            raise ShardError(f"{file}: its columns cannot be read: {error}") from error
-
-
-def _holds_job(argument: str) -> bool:
-    if is_uri(argument):
-        is_hub = argument.startswith(f"{HUB_SCHEME}://")
-        return split_uri(argument)[1] != "" and not is_hub and open_store(argument).has_manifest()
-    return Path(argument, "_rgpt").is_dir()

@@ -10,18 +10,17 @@ A table of pairs has one row for every (query_id, doc_id) and the columns
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
 
+from rgpt_batch.database import quote_name
 from rgpt_batch.errors import ShardError
 from rgpt_batch.importing.readers.trec import read_run
 from rgpt_batch.input.columns import ALIASES
-from rgpt_batch.output.scored_files import read_rows, read_schema
-from rgpt_batch.storage.uris import is_uri
+from rgpt_batch.input.rows import database_source, read_schema
 
 Duplicates = Literal["error", "max"]
 
@@ -59,32 +58,21 @@ def load_pairs(
             several scores.
     """
     schema = read_schema(files[0])
-    ids = [_quote(_find_id(schema, role, files[0])) for role in ("query_id", "doc_id")]
+    id_names = [_find_id(schema, role, files[0]) for role in ("query_id", "doc_id")]
+    ids = [quote_name(name) for name in id_names]
     columns = {"score": score, "first_stage_score": first_stage}
     values = {}
     for role, name in columns.items():
         if name is not None:
             _check_numeric(schema, name, files[0])
-        values[role] = "NULL::DOUBLE" if name is None else _quote(name)
+        values[role] = "NULL::DOUBLE" if name is None else quote_name(name)
     parameters: dict[str, Any] = {}
-    if any(is_uri(file) for file in files):
-        source = f"{table}_rows"
-        used = [_find_id(schema, role, files[0]) for role in ("query_id", "doc_id")]
-        used += [name for name in columns.values() if name is not None]
-        # DuckDB would have to download an extension to read them itself.
-        wanted = pa.schema([schema.field(name) for name in dict.fromkeys(used)])
-        connection.register("batch", wanted.empty_table())
-        connection.execute(f"CREATE TEMP TABLE {source} AS FROM batch")
-        for rows in read_rows(files, wanted):
-            connection.register("batch", rows)
-            connection.execute(f"INSERT INTO {source} FROM batch")
-    else:
-        # Neither a * in a path nor a folder named score=1 may mean anything to DuckDB.
-        source = "read_parquet($files, hive_partitioning = false)"
-        parameters["files"] = [glob.escape(file) for file in files]
+    used = dict.fromkeys([*id_names, *filter(None, columns.values())])
+    wanted = pa.schema([schema.field(name) for name in used])
+    source = database_source(connection, f"{table}_rows", files, wanted)
     has_ids = " AND ".join(f"{name} IS NOT NULL" for name in ids)
     num_without_ids: int = connection.execute(
-        f"SELECT count(*) FROM {source} WHERE NOT ({has_ids})", parameters
+        f"SELECT count(*) FROM {source} WHERE NOT ({has_ids})"
     ).fetchall()[0][0]
     if query_ids is not None:
         has_ids += f" AND {ids[0]}::VARCHAR IN (SELECT unnest($query_ids))"
@@ -98,7 +86,6 @@ def load_pairs(
         f"FROM {source} WHERE {has_ids} GROUP BY ALL",
         parameters,
     )
-    connection.execute(f"DROP TABLE IF EXISTS {table}_rows")
     where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} other files"
     for role, name in columns.items():
         if name is not None:

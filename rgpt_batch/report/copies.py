@@ -11,8 +11,7 @@ from pathlib import Path
 
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.output.store import CommittedFile
-from rgpt_batch.storage.objects import open_object
-from rgpt_batch.storage.uris import is_uri
+from rgpt_batch.storage.files import local_path, open_stream
 
 _PIECE_BYTES = 8 * 2**20
 
@@ -29,12 +28,12 @@ def local_files(
         StorageError: The object store cannot be used.
     """
     with tempfile.TemporaryDirectory(prefix="rgpt-batch-", dir=temp_folder) as folder:
-        yield [_copy(file, folder) if is_uri(file.path) else file for file in files]
+        yield [file if local_path(file.path) else _copy(file, folder) for file in files]
 
 
 def _copy(file: CommittedFile, folder: str) -> CommittedFile:
     target = Path(folder, file.path.rpartition("/")[2])
-    with open_object(file.path)[1] as source, open(target, "wb") as stream:
+    with open_stream(file.path) as source, open(target, "wb") as stream:
         try:
             shutil.copyfileobj(source, stream, _PIECE_BYTES)
         except OSError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from rgpt_batch.database import quote_name
 from rgpt_batch.output.store import CommittedFile
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.ranking.evaluate import Evaluation, evaluate
@@ -132,12 +133,12 @@ def query_texts(
         query_id = columns.query_id
         shards = dict.fromkeys(s.path for unit in manifest.units for s in unit.segments)
         paths = list(filter(os.path.isfile, shards))
-    query = _quote(columns.query)
+    query = quote_name(columns.query)
     if not paths or not query_ids:
         return {}
     try:
         rows = connection.execute(
-            f"SELECT {_quote(query_id)}::VARCHAR AS id, min({query}) "
+            f"SELECT {quote_name(query_id)}::VARCHAR AS id, min({query}) "
             "FROM read_parquet($files, hive_partitioning = false) "
             f"WHERE id IN (SELECT unnest($query_ids)) AND trim({query}) <> '' GROUP BY id",
             {"files": [glob.escape(path) for path in paths], "query_ids": list(query_ids)},
@@ -145,8 +146,3 @@ def query_texts(
     except duckdb.Error:
         return {}
     return dict(rows)
-
-
-def _quote(name: str) -> str:
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'

@@ -6,10 +6,11 @@ import hashlib
 import io
 from pathlib import Path
 
+from rgpt_batch.errors import ShardError
 from rgpt_batch.storage import hub as hub_files
 from rgpt_batch.storage import objects
 from rgpt_batch.storage.range_file import RangeFile
-from rgpt_batch.storage.uris import HUB_SCHEME, is_uri, matches, split_uri
+from rgpt_batch.storage.uris import HUB_SCHEME, is_uri
 
 # Remote files are read in fewer and larger pieces.
 _BUFFER_BYTES = 2**20
@@ -19,28 +20,6 @@ _REMOTE_BUFFER_BYTES = 8 * 2**20
 Source = str | RangeFile
 
 
-def find_remote_shards(argument: str) -> list[str]:
-    """Expand a URI of a file, a folder or a glob pattern, as input.find does for paths.
-
-    Returns:
-        URIs by name; none where nothing matches.
-
-    Raises:
-        ConfigError: The URI cannot be used.
-        OSError: The store cannot be used.
-    """
-    root, key = split_uri(argument)
-    if root.startswith(f"{HUB_SCHEME}://"):
-        return _select(*hub_files.list_repository(argument))
-    if not argument.endswith("/") and key and not _has_magic(key):
-        try:
-            return [objects.head(f"{root}/{key}").uri]
-        except FileNotFoundError:
-            pass
-    fixed = "/".join(_fixed_parts(key))
-    return _select(f"{root}/{key}".rstrip("/"), objects.list_tree(f"{root}/{fixed}"))
-
-
 def open_source(path: str) -> Source:
     """Return what pyarrow reads a file from.
 
@@ -48,6 +27,31 @@ def open_source(path: str) -> Source:
         OSError: The file is not there or cannot be reached.
     """
     return open_version(path)[1]
+
+
+def open_at(path: str, version: str) -> Source:
+    """Open a file to read at the version that was planned; see check_unchanged for the end.
+
+    Raises:
+        ShardError: The file has another version now.
+        OSError: The file is not there or cannot be reached.
+    """
+    found, source = open_version(path)
+    _check_version(path, found, version)
+    return source
+
+
+def check_unchanged(path: str, version: str) -> None:
+    """Look, after a file was read, whether it was overwritten in place meanwhile.
+
+    A file in a store needs no look: each request for its bytes names the version.
+
+    Raises:
+        ShardError: The file has another version now.
+        OSError: The file is not there any more.
+    """
+    if local_path(path):
+        _check_version(path, open_version(path)[0], version)
 
 
 def open_version(path: str) -> tuple[str, Source]:
@@ -65,9 +69,20 @@ def open_version(path: str) -> tuple[str, Source]:
     return info.version, file
 
 
+def local_path(location: str) -> str | None:
+    """Return where other programs find a file or folder on this machine; None if it is not here."""
+    return None if is_uri(location) else location
+
+
 def buffer_bytes(path: str) -> int:
     """How many bytes of a column to read at once."""
     return _REMOTE_BUFFER_BYTES if is_uri(path) else _BUFFER_BYTES
+
+
+def open_stream(path: str) -> io.RawIOBase:
+    """Open a file as a Python file; errors as open_source."""
+    source = open_source(path)
+    return io.FileIO(source) if isinstance(source, str) else source
 
 
 def sha256(path: str) -> str:
@@ -76,31 +91,13 @@ def sha256(path: str) -> str:
     Raises:
         OSError: The file cannot be read.
     """
-    source = open_source(path)
-    raw = io.FileIO(source) if isinstance(source, str) else source
-    with io.BufferedReader(raw, buffer_bytes(path)) as stream:
+    with io.BufferedReader(open_stream(path), buffer_bytes(path)) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _has_magic(text: str) -> bool:
-    return any(character in text for character in "*?[")
-
-
-def _fixed_parts(key: str) -> list[str]:
-    """Return the folders that come before a pattern's first wildcard."""
-    parts = key.split("/")
-    first = next((i for i, part in enumerate(parts) if _has_magic(part)), len(parts))
-    return parts[:first]
-
-
-def _select(argument: str, uris: list[str]) -> list[str]:
-    """Choose what a file name, a folder or a pattern means among the objects that are there."""
-    if argument in uris:
-        return [argument]
-    if _has_magic(argument):
-        return [uri for uri in uris if matches(uri.split("/"), argument.split("/"))]
-    return [uri for uri in uris if _is_shard(uri.removeprefix(argument).strip("/").split("/"))]
-
-
-def _is_shard(parts: list[str]) -> bool:
-    return parts[-1].endswith(".parquet") and all(part[:1] not in ("_", ".") for part in parts)
+def _check_version(path: str, found: str, version: str) -> None:
+    if found != version:
+        raise ShardError(
+            f"{path}: the file changed after the job was planned. Run the job again with "
+            "--on-change overwrite, or bring the old file back."
+        )

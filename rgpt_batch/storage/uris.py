@@ -76,6 +76,16 @@ def check_location(location: str) -> None:
         split_uri(location)
 
 
+def resolved(location: str) -> str:
+    """Return a path in full, with all links followed, or a URI as it is.
+
+    Raises:
+        ConfigError: The URI cannot be used.
+    """
+    check_location(location)
+    return location if is_uri(location) else str(Path(location).resolve())
+
+
 def redacted(text: str) -> str:
     """Mask what may be credentials in the URIs of a text."""
     return _QUERY.sub(r"\1?***", _USER_INFO.sub(r"\1***@", text))

@@ -13,9 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.errors import CommitError, CommitStateUnknown, ConfigError, ShardError, StorageError
+from rgpt_batch.input.columns import Columns
+from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.output import open_store
+from rgpt_batch.records import Segment, WorkUnit
 from rgpt_batch.storage import objects
-from rgpt_batch.storage.files import find_remote_shards, open_source, sha256
+from rgpt_batch.storage.files import open_source, open_version, sha256
+from rgpt_batch.storage.find import find_remote
 from rgpt_batch.storage.uris import check_location, is_inside, is_uri
 from tests.output.tables import FILE, OTHER_FILE, TABLE
 from tests.servers.faulty_proxy import PASSING, Fault, FaultyProxy, always, first
@@ -139,7 +143,7 @@ def test_bucket_that_does_not_exist_is_named(proxy: FaultyProxy) -> None:
         store.committed,
         store.load_manifest,
         lambda: store.commit("000000", "attempt", FILE),
-        lambda: find_remote_shards("s3://no-such-bucket/in"),
+        lambda: find_remote("s3://no-such-bucket/in"),
     ):
         with pytest.raises(ConfigError, match=r"no-such-bucket.*: there is no such bucket"):
             call()
@@ -262,7 +266,7 @@ def test_inputs_are_files_folders_and_patterns(bucket: str, s3: Any) -> None:
     _put(s3, bucket, "in/", *shards, *hidden)
 
     def found(argument: str) -> list[str]:
-        uris = find_remote_shards(f"s3://{bucket}/{argument}")
+        uris = find_remote(f"s3://{bucket}/{argument}")
         return [uri.removeprefix(f"s3://{bucket}/") for uri in uris]
 
     assert found("in") == found("in/") == shards
@@ -346,6 +350,40 @@ def test_store_that_fails_for_good_while_a_file_is_read_gives_its_own_error(
     proxy.choose = always("GET", "", Fault.ERROR_500)
     with pytest.raises(StorageError, match="does not answer: 500 InternalError"):
         list(batches)
+
+
+# Opening a shard at its version
+
+
+@pytest.fixture
+def planned(bucket: str, s3: Any, tmp_path: Path) -> WorkUnit:
+    """A unit of one shard in the bucket, in its version of now."""
+    path = tmp_path / "pairs.parquet"
+    names = ("query_id", "doc_id", "query", "document")
+    pq.write_table(pa.table({name: [f"{name} {i}" for i in range(3)] for name in names}), path)
+    s3.upload_file(str(path), bucket, "in/pairs.parquet")
+    uri = f"s3://{bucket}/in/pairs.parquet"
+    segment = Segment(path=uri, version=open_version(uri)[0], first_row=0, num_rows=3)
+    return WorkUnit(unit_id="000000", segments=(segment,), num_bytes=0)
+
+
+PAIR_COLUMNS = Columns(query_id="query_id", doc_id="doc_id", query="query", document="document")
+
+
+def test_shard_is_looked_up_once_to_be_read(proxy: FaultyProxy, planned: WorkUnit) -> None:
+    proxy.restart_counting(lambda request: None)
+    batches = list(read_pairs(planned, PAIR_COLUMNS, source=False))
+    assert [len(batch.pairs) for batch in batches] == [3]
+    assert [request.method for request in proxy.requests].count("HEAD") == 1
+
+
+def test_shard_that_was_replaced_since_planning_gives_no_row(
+    planned: WorkUnit, bucket: str, s3: Any
+) -> None:
+    old = s3.get_object(Bucket=bucket, Key="in/pairs.parquet")["Body"].read()
+    s3.put_object(Bucket=bucket, Key="in/pairs.parquet", Body=old[::-1])
+    with pytest.raises(ShardError, match="the file changed after the job was planned"):
+        next(read_pairs(planned, PAIR_COLUMNS, source=False))
 
 
 # URIs

@@ -64,7 +64,7 @@ def open_arrow(path: str, files: Sequence[str], kind: Kind, spool: Spool) -> Tab
     columns, kept = find_common_columns({file: _read_schema(file) for file in files}, kind)
     batches = (batch for file in files for batch in _read_batches(file, kept))
     spooled = spool.write_batches(batches, kept, path)
-    return Table(origin=path, paths=(spooled,), columns=columns)
+    return Table(origin=path, paths=(spooled,), columns=columns, schema=kept)
 
 
 def _read_batches(file: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -1,7 +1,7 @@
 """What every source of pairs comes down to: candidates, queries and documents in Parquet files.
 
 A source reads somebody's format and says where ids and texts are. Parquet stays where it is; text
-files are written to Parquet once (see spool.py). importing.py joins the three.
+files are written to Parquet once (see spool.py). import_pairs.py joins the three.
 """
 
 from __future__ import annotations
@@ -93,16 +93,18 @@ class Table:
         origin: What messages call it: the path that the user gave.
         paths: The files; one may lack columns that are optional.
         columns: Names of the files' columns by role; LINE is one of them for text files.
+        schema: Names and types of these columns.
     """
 
     origin: str
     paths: tuple[str, ...]
     columns: Mapping[str, str]
+    schema: pa.Schema
 
     def without(self, *roles: str) -> Table:
         """Return the table as if it had no such columns."""
         kept = {role: name for role, name in self.columns.items() if role not in roles}
-        return Table(origin=self.origin, paths=self.paths, columns=kept)
+        return replace(self, columns=kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Tables of queries, documents and pairs, in whatever file they come.
 
-    Parquet              a file, a folder or a glob pattern; read where it is
+    Parquet              a file, a folder or a glob pattern, in object stores as well
     Arrow                a folder of `datasets.save_to_disk`, or an .arrow file
     JSON Lines           .jsonl, .ndjson, .json: one object per line
     tab-separated        .tsv, .txt: with a header, or an id and a text without one
@@ -23,6 +23,7 @@ from rgpt_batch.importing.readers.relations import Kind, Table, find_common_colu
 from rgpt_batch.importing.readers.spool import Spool
 from rgpt_batch.importing.readers.text import open_json_lines, open_tab_separated
 from rgpt_batch.input.find import resolve_inputs
+from rgpt_batch.storage.files import open_source
 
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _TAB_SEPARATED = (".tsv", ".txt")
@@ -64,15 +65,16 @@ def open_parquet(given: Sequence[str], kind: Kind) -> Table:
         ShardError: A file is unreadable, or lacks a column.
     """
     paths = resolve_inputs(given)
-    columns, _ = find_common_columns({file: _read_schema(file) for file in paths}, kind)
+    columns, schema = find_common_columns({file: _read_schema(file) for file in paths}, kind)
     origin = given[0] if len(given) == 1 else f"{given[0]} and {len(given) - 1} more"
-    return Table(origin=origin, paths=tuple(paths), columns=columns)
+    return Table(origin=origin, paths=tuple(paths), columns=columns, schema=schema)
 
 
 def _read_schema(file: str) -> pa.Schema:
     try:
-        return pq.read_schema(file)
+        return pq.read_schema(open_source(file))
     except (OSError, pa.ArrowException) as error:
         raise ShardError(
-            f"{file}: not a readable Parquet file: {error}. Write it again, or leave it out."
+            f"{file}: not a readable Parquet file: {error}. Write it again, or leave it out. "
+            "Files of another format are read one by one, from this machine."
         ) from error

@@ -158,7 +158,7 @@ def spool_rows(
         for number, values in rows
     )
     path = spool.write_rows(checked, schema, origin)
-    return Table(origin=origin, paths=(path,), columns={LINE: LINE, **columns})
+    return Table(origin=origin, paths=(path,), columns={LINE: LINE, **columns}, schema=schema)
 
 
 def _check(role: str, value: Any, origin: str, number: int) -> str | int | float | None:
