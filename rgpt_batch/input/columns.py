@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -65,15 +65,25 @@ def check_same_columns(first: Columns, other: Columns, first_shard: str, shard: 
             )
 
 
+def hits(names: Collection[str], groups: Iterable[Sequence[str]]) -> list[str]:
+    """Return the columns that have one of a role's names.
+
+    Args:
+        names: All columns.
+        groups: The role's names, best ones first: a later group counts where no earlier one has a
+            hit.
+    """
+    found = next(filter(None, ([n for n in group if n in names] for group in groups)), [])
+    # PyTerrier numbers its documents in `docid`, beside the real id in `docno`.
+    return [n for n in found if n != "docid"] if "docno" in found else found
+
+
 def _find(schema: pa.Schema, role: str, name: str | None, shard: str) -> str:
     fix = f"Set input.columns.{role} to the column's name."
-    found = [alias for alias in ((name,) if name else ALIASES[role]) if alias in schema.names]
+    found = hits(schema.names, [(name,) if name else ALIASES[role]])
     if not found:
         wanted = f"column '{name}'" if name else f"{role} column ({', '.join(ALIASES[role])})"
         raise ShardError(f"{shard}: no {wanted}. It has: {', '.join(schema.names)}. {fix}")
-    if "docno" in found and "docid" in found:
-        # PyTerrier numbers its documents in `docid`, beside the real id in `docno`.
-        found.remove("docid")
     if len(found) > 1:
         raise ShardError(f"{shard}: {' and '.join(found)} could both be the {role}. {fix}")
     _check_unique(schema, found[0], shard)

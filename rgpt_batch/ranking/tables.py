@@ -10,7 +10,8 @@ A table of pairs has one row for every (query_id, doc_id) and the columns
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import duckdb
@@ -18,8 +19,9 @@ import pyarrow as pa
 
 from rgpt_batch.database import quote_name
 from rgpt_batch.errors import ShardError
+from rgpt_batch.importing.readers.relations import check_case, check_types
 from rgpt_batch.importing.readers.trec import read_run
-from rgpt_batch.input.columns import ALIASES
+from rgpt_batch.input.columns import ALIASES, hits
 from rgpt_batch.input.rows import database_source, read_schema
 
 Duplicates = Literal["error", "max"]
@@ -68,6 +70,9 @@ def load_pairs(
         values[role] = "NULL::DOUBLE" if name is None else quote_name(name)
     parameters: dict[str, Any] = {}
     used = dict.fromkeys([*id_names, *filter(None, columns.values())])
+    _check_files(
+        files, schema, dict(zip(("query_id", "doc_id"), id_names, strict=True)), list(used)
+    )
     wanted = pa.schema([schema.field(name) for name in used])
     source = database_source(connection, f"{table}_rows", files, wanted)
     has_ids = " AND ".join(f"{name} IS NOT NULL" for name in ids)
@@ -158,13 +163,36 @@ def _check_finite(
 
 
 def _find_id(schema: pa.Schema, role: str, file: str) -> str:
-    found = [alias for alias in ALIASES[role] if alias in schema.names]
+    # Scored files may pass a column of another usual name through.
+    found = hits(schema.names, [(alias,) for alias in ALIASES[role]])
     if not found:
         raise ShardError(
             f"{file}: no {role} column ({', '.join(ALIASES[role])}). It has: "
             f"{', '.join(schema.names)}. Rename the column."
         )
     return found[0]
+
+
+def _check_files(
+    files: Sequence[str], first: pa.Schema, ids: Mapping[str, str], used: Sequence[str]
+) -> None:
+    """Check that all files hold the same columns, under names that DuckDB can tell apart.
+
+    DuckDB reads all files with the types of the first: 1.4 would become 1, and "009" 9.
+    """
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        schemas = dict(zip(files, pool.map(read_schema, files), strict=True))
+    for file, schema in schemas.items():
+        for name in used:
+            if name not in schema.names:
+                raise ShardError(f"{file}: no column '{name}', but {files[0]} has one. Add it.")
+            check_case(schema, name, file)
+            if (found := schema.field(name).type) != (wanted := first.field(name).type):
+                raise ShardError(
+                    f"{file}: column '{name}' is {found}, but {wanted} in {files[0]}. Cast one of "
+                    "them."
+                )
+        check_types(schema, ids, file)
 
 
 def _check_numeric(schema: pa.Schema, name: str, file: str) -> None:
@@ -176,8 +204,3 @@ def _check_numeric(schema: pa.Schema, name: str, file: str) -> None:
     found = schema.field(name).type
     if not (pa.types.is_floating(found) or pa.types.is_integer(found)):
         raise ShardError(f"{file}: column '{name}' is {found}, expected a number. Cast it.")
-
-
-def _quote(name: str) -> str:
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from rgpt_batch.errors import ShardError
 from rgpt_batch.importing.readers.spool import Spool
-from rgpt_batch.input.columns import ALIASES
+from rgpt_batch.input.columns import ALIASES, hits
 
 # The columns of pair shards that hold what the first stage said.
 SCORE = "first_stage_score"
@@ -58,7 +58,7 @@ QUERIES = Kind(
     optional={},
 )
 
-# PyTerrier numbers its documents in `docid`, beside the real id in `docno`.
+# `docid` counts where there is nothing better.
 _DOC_ID = (tuple(name for name in ALIASES["doc_id"] if name != "docid"), ("docid",))
 
 DOCUMENTS = Kind(
@@ -152,16 +152,18 @@ def find_columns(names: Collection[str], kind: Kind, where: str) -> dict[str, st
     """
     found: dict[str, str] = {}
     for role, groups in {**kind.required, **kind.optional}.items():
-        hits = next(filter(None, ([n for n in group if n in names] for group in groups)), [])
-        if hits and any("_id" in group for group in groups) and "_id" in names:
+        named = hits(names, groups)
+        if named and any("_id" in group for group in groups) and "_id" in names:
             # BEIR's key; beside another one, nobody can tell which of them is meant.
-            hits = list(dict.fromkeys([*hits, "_id"]))
-        if len(hits) > 1:
-            raise ShardError(f"{where}: {' and '.join(hits)} could both be the {role}. Rename one.")
-        if hits:
-            if list(names).count(hits[0]) > 1:
-                raise ShardError(f"{where}: column '{hits[0]}' exists twice. Rename one of them.")
-            found[role] = hits[0]
+            named = list(dict.fromkeys([*named, "_id"]))
+        if len(named) > 1:
+            raise ShardError(
+                f"{where}: {' and '.join(named)} could both be the {role}. Rename one."
+            )
+        if named:
+            if list(names).count(named[0]) > 1:
+                raise ShardError(f"{where}: column '{named[0]}' exists twice. Rename one of them.")
+            found[role] = named[0]
         elif role in kind.required:
             known = ", ".join(name for group in groups for name in group)
             raise ShardError(
@@ -219,15 +221,18 @@ def find_common_columns(
     )
 
 
+def check_case(schema: pa.Schema, name: str, where: str) -> None:
+    """Raise ShardError where another column's name differs in case alone; to DuckDB it is one."""
+    if sum(other.casefold() == name.casefold() for other in schema.names) > 1:
+        raise ShardError(
+            f"{where}: two columns are called '{name}', but for upper and lower case. Rename one."
+        )
+
+
 def check_types(schema: pa.Schema, columns: Mapping[str, str], where: str) -> None:
     """Raise ShardError where a column is not of a type that its role can have."""
     for role, name in columns.items():
-        if sum(other.casefold() == name.casefold() for other in schema.names) > 1:
-            # DuckDB does not tell them apart.
-            raise ShardError(
-                f"{where}: two columns are called '{name}', but for upper and lower case. "
-                "Rename one."
-            )
+        check_case(schema, name, where)
         found = schema.field(name).type
         plain = found.value_type if pa.types.is_dictionary(found) else found
         is_text = (
