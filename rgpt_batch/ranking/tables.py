@@ -176,8 +176,3 @@ def _check_numeric(schema: pa.Schema, name: str, file: str) -> None:
     found = schema.field(name).type
     if not (pa.types.is_floating(found) or pa.types.is_integer(found)):
         raise ShardError(f"{file}: column '{name}' is {found}, expected a number. Cast it.")
-
-
-def _quote(name: str) -> str:
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'
