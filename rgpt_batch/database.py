@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.formatting import first_line
 
 DEFAULT_MEMORY_GIB = 4.0
 
@@ -71,12 +72,12 @@ def open_database(
     except duckdb.OutOfMemoryException as error:
         raise ConfigError(
             f"{memory_gib:g} GiB of memory are too few, or the disk of "
-            f"{temp_folder or tempfile.gettempdir()} is full: {_first_line(error)}. "
+            f"{temp_folder or tempfile.gettempdir()} is full: {first_line(error)}. "
             f"{remedy}"
         ) from error
     except duckdb.Error as error:
         raise ShardError(
-            f"DuckDB failed: {_first_line(error)}. Check the files that it names, and the disk."
+            f"DuckDB failed: {first_line(error)}. Check the files that it names, and the disk."
         ) from error
 
 
@@ -94,7 +95,3 @@ def quote_name(name: str) -> str:
 def quote_text(text: str) -> str:
     """Write a text in SQL."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

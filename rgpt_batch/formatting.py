@@ -1,4 +1,4 @@
-"""Numbers and durations as people read them."""
+"""Numbers, durations and errors as people read them."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def format_count(number: float, noun: str) -> str:
     """Format a number and what it counts: `1 worker`, `1,024 workers`."""
     digits = f"{number:,}" if isinstance(number, int) else f"{number:g}"
     return f"{digits} {noun}{'' if number == 1 else 's'}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its type where it says nothing."""
+    return str(error).partition("\n")[0].strip() or type(error).__name__

@@ -47,6 +47,10 @@ CONFINED = {
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
+# Everybody else asks storage.files, and finds and opens the same way wherever a file is. Here an
+# output folder is opened as the store that it is in, and an option says whether it takes URIs.
+MAY_TELL_URIS = ("storage/", "output/__init__.py", "commands/text.py")
+
 PARTS = [path for path in MODULES if path != PACKAGE / "__init__.py"]
 
 
@@ -117,6 +121,16 @@ def test_heavy_package_is_imported_where_it_belongs_alone(package: str) -> None:
     ]
     assert importers, f"nothing imports {package}; take it out of this test"
     assert [name for name in importers if not name.startswith(CONFINED[package])] == []
+
+
+def test_only_the_storage_tells_uris_from_paths() -> None:
+    tellers = [
+        str(path.relative_to(PACKAGE))
+        for path in MODULES
+        if "rgpt_batch.storage.uris.is_uri" in _imports(ast.walk(_tree(path)))
+    ]
+    assert [name for name in tellers if not name.startswith(MAY_TELL_URIS)] == []
+    assert tellers
 
 
 _LOADED = "print([m for m in ('torch', 'ray', 'vllm', 'transformers') if m in sys.modules])"

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rgpt_batch.commands.text import LocalPath, OutputFolder, price_option, print_facts
-from rgpt_batch.storage.uris import is_uri
+from rgpt_batch.storage.files import local_path
 
 
 @click.command(
@@ -67,7 +67,7 @@ def report(output: str, target: str | None, baseline: str | None, **options: Any
         raise click.UsageError("--baseline needs --qrels.")
     if target and Path(target).suffix == ".md":
         raise click.UsageError("--to names the HTML page; the summary takes its name with .md.")
-    if not target and is_uri(output):
+    if not target and not local_path(output):
         raise click.UsageError("--to is needed: the page is written to this machine.")
     store = open_store(output)
     page = Path(target) if target else Path(store.location, "_rgpt", "report.html")

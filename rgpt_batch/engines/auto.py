@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from rgpt_batch.engines.base import Engine
 from rgpt_batch.errors import EngineError, EngineStartError
+from rgpt_batch.formatting import first_line
 
 _logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def first_that_works(starts: Sequence[Callable[[], Engine]]) -> Engine:
             engine = start()
         except EngineError as error:
             # The first line of a message says what is wrong, the rest how to find out more.
-            passed_over.append(str(error).splitlines()[0])
+            passed_over.append(first_line(error))
         else:
             engine.passed_over = tuple(passed_over)
             for reason in passed_over:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rgpt_batch.errors import ShardError, StorageError
+from rgpt_batch.formatting import first_line
 from rgpt_batch.storage.range_file import RangeFile
 
 # What pyarrow raises for files that are no Parquet, or no longer.
@@ -34,7 +35,7 @@ def read_error(path: str, error: Exception) -> ShardError | StorageError:
     """
     if isinstance(error, StorageError):
         return error
-    reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+    reason = first_line(error).rstrip(".")
     if is_damage(error):
         return ShardError(f"{path}: not a readable Parquet file: {reason}.")
     return StorageError(

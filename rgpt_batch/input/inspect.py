@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from rgpt_batch.config.options import InputConfig
 from rgpt_batch.errors import ShardError
+from rgpt_batch.formatting import first_line
 from rgpt_batch.input.columns import Columns, check_same_columns, resolve_columns
 from rgpt_batch.input.footers import READ_ERRORS, check_column_chunks, check_footer
 from rgpt_batch.storage.files import open_version
@@ -94,7 +95,7 @@ def inspect_shard(path: str, config: InputConfig, pass_through: Sequence[str]) -
             schema, metadata = file.schema_arrow, file.metadata
     except READ_ERRORS as error:
         raise ShardError(
-            f"{path}: not a readable Parquet file ({_first_line(error)}). "
+            f"{path}: not a readable Parquet file ({first_line(error)}). "
             "Write it again, or leave it out of the input."
         ) from error
     columns = resolve_columns(schema, config.columns, pass_through, path)
@@ -133,7 +134,3 @@ def _check_same_types(first: Shard, other: Shard) -> None:
                 f"{other.path}: column '{name}' is {found}, but {wanted} in {first.path}. "
                 "Cast one of them, or do not pass the column through."
             )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -35,7 +35,7 @@ from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.planning.prefix_caching import decide_prefix_caching
 from rgpt_batch.records import WorkUnit
 from rgpt_batch.reuse.earlier import EarlierScores, build_index, drop_indexes, find_earlier_scores
-from rgpt_batch.storage.uris import is_uri
+from rgpt_batch.storage.files import local_path
 
 
 def run_job(
@@ -77,12 +77,12 @@ def run_job(
     inputs, output = as_locations(inputs, "inputs"), as_location(output, "output")
     if reuse is not None:
         reuse = as_location(reuse, "reuse")
-    if is_uri(output) and (reuse is not None or tables is not None):
+    if not local_path(output) and (reuse is not None or tables is not None):
         raise ConfigError(
             f"{output}: --reuse and tables of texts need an output folder on a file system, since "
             "sorted scores and joined pairs are kept there. Leave them out, or use a folder."
         )
-    if reuse is not None and is_uri(reuse):
+    if reuse is not None and not local_path(reuse):
         raise ConfigError(f"{reuse}: --reuse reads folders on a file system. Copy it to one.")
     job = identify(config, open_input(config, inputs, tables), output)
     store = open_store(output)

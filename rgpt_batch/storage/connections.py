@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.storage.object_errors import first_line
+from rgpt_batch.storage.object_errors import safe_text
 from rgpt_batch.storage.uris import OBJECT_SCHEMES, split_uri
 
 # The pauses between so many attempts come to some 25 s: a store that throttles recovers in seconds,
@@ -75,5 +75,5 @@ def _bucket(root: str) -> Any:
         # Retries are ours: they have to read a lost answer right, and hold for every failure.
         return from_url(root, client_options=client, retry_config={"max_retries": 0})
     except (BaseError, ValueError) as error:
-        failure = ConfigError(f"{root}: a setting {prefix}_… cannot be used: {first_line(error)}")
+        failure = ConfigError(f"{root}: a setting {prefix}_… cannot be used: {safe_text(error)}")
     raise failure

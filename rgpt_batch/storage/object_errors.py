@@ -88,7 +88,7 @@ def translated(uri: str, error: Exception) -> Exception:
     )
 
 
-def first_line(error: Exception) -> str:
+def safe_text(error: Exception) -> str:
     """Return what a library's error says, without secrets and without its own structures."""
     return _masked(str(error).partition("\n\nDebug source:")[0])
 
