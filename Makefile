@@ -2,8 +2,8 @@
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 bin := .venv/bin
-# More processes than cores: most tests wait for something to start. An engine takes up to 3 GB.
-jobs := 4
+# As many processes as cores: more make engines and clusters late for what waits for them.
+jobs := 2
 pytest := $(bin)/python -m pytest --numprocesses=$(jobs) --dist=loadscope --no-loadscope-reorder
 
 .PHONY: help setup model demo check test test-fast test-long bench chaos lock clean
@@ -26,7 +26,7 @@ check: setup  ## Lint, format check, types.
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 
-test: model  ## Run all tests, in four processes; jobs=2 takes half the memory.
+test: model  ## Run all tests, in two processes (jobs=2).
 	$(pytest)
 
 test-fast: setup  ## Run the tests that start neither vLLM nor Ray.
