@@ -26,8 +26,8 @@ check: setup  ## Lint, format check, types.
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 
-test: model  ## Run all tests, in two processes (jobs=2).
-	$(pytest)
+test: model  ## Run all tests but the long ones, in two processes (jobs=2).
+	$(pytest) -m "not long"
 
 test-fast: setup  ## Run the tests that start neither vLLM nor Ray.
 	$(pytest) -m "not vllm and not ray"
@@ -36,6 +36,7 @@ test-long: model  ## Run the random campaigns at length, by hand: about two hour
 	$(bin)/python benchmarks/chaos.py --kills 1000
 	$(bin)/python -m tests.output.campaign --runs 500
 	HYPOTHESIS_PROFILE=long $(pytest) tests/property
+	$(bin)/python -m pytest -m long
 
 bench: setup  ## Measure every way to the score on this machine's CPUs; benchmarks/README.md has the rest.
 	$(bin)/rgpt-batch bench --shape bloom-560m --shape smollm2-135m -o engine.kv_cache_bytes=1073741824 --to benchmarks/results

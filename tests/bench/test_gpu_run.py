@@ -175,6 +175,7 @@ def test_a_profile_tells_how_busy_the_gpu_was(tmp_path: Path) -> None:
     assert "| 86.7% | `gemm` |" in text
 
 
+@pytest.mark.long
 @pytest.mark.vllm
 @pytest.mark.timeout(1300)
 def test_the_whole_command_checks_and_measures_tiny_models(tmp_path: Path) -> None:
