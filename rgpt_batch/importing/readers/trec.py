@@ -99,6 +99,8 @@ def read_run(path: str) -> Iterator[pa.RecordBatch]:
             score = sign * parse_number(text)
         except ValueError as error:
             raise _malformed_run(path, number, " ".join(fields)) from error
+        if not query_id or not doc_id:
+            raise _malformed_run(path, number, " ".join(fields))
         if not is_score(score):
             raise ShardError(
                 f"{path}:{number}: the score is {text}, expected a finite number of at most "
@@ -126,7 +128,7 @@ def read_qrels(path: str) -> Qrels:
             num_fields = 3
             continue
         fields = _fields(text, num_fields)
-        if fields is None or not _is_grade(fields[-1]):
+        if fields is None or not (_is_grade(fields[-1]) and fields[0] and fields[-2]):
             raise ShardError(
                 f"{path}:{number}: expected `query_id 0 doc_id relevance`, or BEIR's three columns "
                 f"below their header, found `{text.strip()[:80]}`. Correct the line."
@@ -167,7 +169,7 @@ def _fields(text: str, num_fields: int) -> list[str] | None:
     if len(fields) != num_fields:
         # Only a run's tag, which comes last, is free text.
         fields = text.split(None, num_fields - 1) if num_fields == 6 else text.split()
-    return fields if len(fields) == num_fields and all(fields) else None
+    return fields if len(fields) == num_fields else None
 
 
 def _is_run_line(text: str) -> bool:
