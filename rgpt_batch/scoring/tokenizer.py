@@ -25,13 +25,13 @@ def load_tokenizer(model: ModelConfig) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.utils import cached_file
 
+    check_converted(model)
     name, revision = model.tokenizer_source
     try:
         settings = tokenizer_settings(name, revision)
         has_own_code = model.trust_remote_code and "auto_map" in settings
         if not has_own_code:
             check_tokenizer(name, revision)
-            check_converted(model)
         file = cached_file(
             name,
             "tokenizer.json",
