@@ -129,8 +129,11 @@ def run_job_in_child(
     os._exit(job.run_job(config, [pairs], output, quiet=True).exit_code)
 
 
-def _stream_to_the_final_name(store: Any, unit_id: str, attempt: str, table: pa.Table) -> bool:
+def _stream_to_the_final_name(
+    store: Any, unit_id: str, attempt: str, content: bytes | memoryview
+) -> bool:
     """Commit as one should not: what is written so far is there for all to see."""
+    table = pq.read_table(pa.BufferReader(content))
     path = Path(store.location) / f"part-{unit_id}.parquet"
     with pq.ParquetWriter(path, table.schema) as writer:
         for row in range(table.num_rows):
