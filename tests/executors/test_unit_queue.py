@@ -66,7 +66,7 @@ def run_with_poison(
     num_crashes = 0
     committed: dict[str, frozenset[int]] = {}
     failures: dict[str, UnitFailure] = {}
-    while todo := take(waiting):
+    while todo := waiting.take(alone=True):
         unit_id = todo.unit.unit_id
         rows = set(range(todo.unit.num_rows) if todo.probe is None else todo.probe)
         if poison.get(unit_id, set()) & (rows - todo.crashing_rows):
@@ -128,7 +128,7 @@ def test_a_unit_that_dies_as_a_whole_but_not_in_parts_is_given_up() -> None:
     (unit,) = make_units(1)
     waiting = UnitQueue([unit], max_attempts=2)
     failures = []
-    while todo := take(waiting):
+    while todo := waiting.take(alone=True):
         if todo.probe is None:
             failures += waiting.crashed([todo], DEAD)
         else:
@@ -230,7 +230,7 @@ def test_failures_with_successes_in_between_do_not_stop_the_job() -> None:
 def test_second_attempts_of_bad_units_at_the_end_do_not_stop_the_job() -> None:
     waiting = UnitQueue(make_units(19), max_attempts=3)
     failures = []
-    while todo := take(waiting):
+    while todo := waiting.take(alone=True):
         if failure := waiting.failed(todo, BOOM):
             failures.append(failure)
     assert len(failures) == 19
