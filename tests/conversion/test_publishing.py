@@ -133,6 +133,8 @@ def test_memory_is_that_of_a_shard_and_not_of_the_model(
 
     # A shard of the source that is mapped, one of the target, one tensor and its copy: 16 MiB each.
     assert num_bytes > 160 * 2**20
-    assert grown(16 * 2**20) < 64 * 2**20
-    # The control: with all in one shard, the model would be seen.
-    assert grown(2**30) > num_bytes
+    limit = 64 * 2**20
+    assert grown(16 * 2**20) < limit
+    # The control: with all in one shard, the model would be seen. Not all of it, since the process
+    # has some free memory of its own from before.
+    assert grown(2**30) > 2 * limit
