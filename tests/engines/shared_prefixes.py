@@ -11,7 +11,6 @@ from tests.models import VOCAB_SIZE
 
 BLOCK_SIZE = 32
 MAX_LENGTH = 320
-_NUM_DOCUMENTS = 100
 _NUM_ROUNDS = 5
 
 
@@ -25,15 +24,15 @@ def to_pair(context: np.ndarray, query: np.ndarray) -> TokenizedPair:
     )
 
 
-def adversarial_pairs() -> list[TokenizedPair]:
-    """Make 2,700 pairs, in random order.
+def adversarial_pairs(num_documents: int) -> list[TokenizedPair]:
+    """Make 27 pairs for each document, in random order.
 
     Contexts are as long as whole cache blocks, or one token more or less. Queries of a document
     are random, single tokens, or begin like each other, across the ends of blocks. Some pairs come
     twice; some have the tokens of another pair, but a query that begins earlier.
     """
     rng = np.random.default_rng(0)
-    pairs = [pair for _ in range(_NUM_DOCUMENTS) for pair in _pairs_of_one_document(rng)]
+    pairs = [pair for _ in range(num_documents) for pair in _pairs_of_one_document(rng)]
     return [pairs[index] for index in rng.permutation(len(pairs))]
 
 

@@ -34,7 +34,7 @@ MARGIN = 4
 @pytest.fixture(scope="module")
 def pairs() -> list[TokenizedPair]:
     """Pairs of a few documents, so that they share prefixes; in random order."""
-    found = adversarial_pairs()
+    found = adversarial_pairs(8)
     first = {pair.token_ids[:20].tobytes(): None for pair in found if len(pair.token_ids) > 20}
     wanted = set(list(first)[:6])
     return [pair for pair in found if pair.token_ids[:20].tobytes() in wanted][:NUM_PAIRS]
