@@ -256,6 +256,14 @@ class JobConfig(_Section):
             )
         return self
 
+    @property
+    def reads_weights(self) -> bool:
+        """Whether an engine loads the checkpoint's usual files, pickled ones only if allowed.
+
+        The fake engine loads none, and a load_format that the user chose may read what it likes.
+        """
+        return self.engine.method != "fake" and "load_format" not in self.engine.vllm_args
+
     def with_options(self, changes: Mapping[str, Any]) -> JobConfig:
         """Return a copy with other values; they pass the same checks as those of a file.
 

@@ -20,8 +20,7 @@ def create_engine(config: JobConfig) -> Engine:
         ConfigError: The weights are pickled, and that is not allowed.
         EngineStartError: It cannot be loaded, or fails its self-test.
     """
-    # A load format that the user chose may read what it likes.
-    if config.engine.method != "fake" and "load_format" not in config.engine.vllm_args:
+    if config.reads_weights:
         check_weights(config.model)
     with turn_to_start(config):
         if config.engine.method != "auto":

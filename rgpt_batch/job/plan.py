@@ -15,7 +15,7 @@ from rgpt_batch.planning.identity import Identity, InputFacts, PairFiles, differ
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.planning.pair_shards import JobInput, PairShards, Report
 from rgpt_batch.planning.units import plan_units
-from rgpt_batch.scoring.model_files import check_tokenizer, pinned
+from rgpt_batch.scoring.model_files import check_tokenizer, check_weights, pinned
 from rgpt_batch.storage.uris import is_inside, resolved
 
 OnChange = Literal["refuse", "overwrite"]
@@ -87,7 +87,7 @@ def identify(config: JobConfig, source: JobInput, output: str) -> Job:
     check_pass_through(config.output.pass_through)
     _check_apart(source, resolved(output))
     facts = source.facts()
-    config = config.with_options({"model": _checked(config.model)})
+    config = config.with_options({"model": _checked(config)})
     identity = job_identity(config, source.columns, facts)
     return Job(config=config, source=source, identity=identity)
 
@@ -139,9 +139,11 @@ def _find_plan(store: Store, job: Job, on_change: OnChange) -> Manifest | None:
     return found
 
 
-def _checked(model: ModelConfig) -> ModelConfig:
-    """Pin the model; say now, not on a worker, if its tokenizer cannot be used."""
-    model = pinned(model)
+def _checked(config: JobConfig) -> ModelConfig:
+    """Pin the model; say now, not on a worker, if its tokenizer or weights cannot be used."""
+    model = pinned(config.model)
+    if config.reads_weights:
+        check_weights(model)
     # Code of the repository's own may read any format; load_tokenizer finds out.
     if not model.trust_remote_code:
         check_tokenizer(*model.tokenizer_source)

@@ -151,6 +151,8 @@ def test_a_job_whose_weights_are_pickled_ends_with_the_option_that_allows_them(
     )
     assert code == 2
     assert "-o model.allow_pickled_weights=true" in said
+    # Said before anything was written.
+    assert not (tmp_path / "scored").exists()
 
 
 def test_code_in_a_model_folder_is_not_run_unless_it_is_trusted(
