@@ -17,6 +17,7 @@ from rgpt_batch.commands import (
     evaluation,
     importing,
     inspection,
+    machine,
     planning,
     ranking,
     report,
@@ -54,6 +55,7 @@ for _command in (
     evaluation.compare,
     report.report,
     bench.bench,
+    machine.doctor,
 ):
     cli.add_command(_command)
 

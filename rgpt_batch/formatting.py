@@ -19,6 +19,13 @@ def format_count(number: float, noun: str) -> str:
     return f"{digits} {noun}{'' if number == 1 else 's'}"
 
 
+def format_bytes(number: float) -> str:
+    """Format a number of bytes: `512 MiB`, `23.4 GiB`."""
+    if number < 2**30:
+        return f"{number / 2**20:.0f} MiB"
+    return f"{number / 2**30:.1f} GiB"
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, or its type where it says nothing."""
     return str(error).partition("\n")[0].strip() or type(error).__name__

@@ -48,6 +48,12 @@ def connect(uri: str) -> tuple[Any, str]:
     return _bucket(root), key
 
 
+def settings_present() -> list[str]:
+    """Name what the environment sets for object stores; values are not looked at."""
+    prefixes = tuple(f"{prefix}_" for prefix in sorted(set(OBJECT_SCHEMES.values())))
+    return sorted(name for name in os.environ if name.startswith(prefixes))
+
+
 def max_attempts(prefix: str) -> int:
     """Return how often a request is tried; errors as connect."""
     name = f"{prefix}_MAX_ATTEMPTS"

@@ -1,7 +1,8 @@
-"""Score pairs with an engine on vLLM's model runner V2; run as a process of its own.
+"""Score pairs with engines on vLLM's model runner V2; run as a process of its own.
 
 vLLM reads its environment once, and Triton has to interpret its kernels from the first import on.
-Prints JSON: the method that scored, how many pairs it retried, why others were passed over.
+Prints one line of JSON for each engine: the method that scored, how many pairs it retried, why
+others were passed over.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from rgpt_batch.records import TokenizedPair
 
 
 def main(folder: Path) -> None:
-    config = JobConfig.model_validate_json((folder / "config.json").read_text())
+    configs = json.loads((folder / "configs.json").read_text())
     with np.load(folder / "pairs.npz") as arrays:
         starts = arrays["starts"]
         tokens = np.split(arrays["tokens"], arrays["ends"][:-1])
@@ -31,16 +32,18 @@ def main(folder: Path) -> None:
         )
         for ids, start in zip(tokens, starts, strict=True)
     ]
-    engine = create_engine(config)
-    values = np.concatenate([answer.values for answer in engine.score(pairs)])
-    np.save(folder / "values.npy", values)
-    facts = {
-        "method": engine.method,
-        "passed_over": engine.passed_over,
-        "num_retries": getattr(engine, "num_retries", 0),
-    }
-    engine.close()
-    print(json.dumps(facts))
+    for name, config in configs.items():
+        engine = create_engine(JobConfig.model_validate(config))
+        values = np.concatenate([answer.values for answer in engine.score(pairs)])
+        np.save(folder / f"{name}.npy", values)
+        facts = {
+            "name": name,
+            "method": engine.method,
+            "passed_over": engine.passed_over,
+            "num_retries": getattr(engine, "num_retries", 0),
+        }
+        engine.close()
+        print(json.dumps(facts), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ def test_no_process_is_started_to_look_at_a_model(tiny_bloom: Path, tmp_path: Pa
 from pathlib import Path
 from tests.engines.configs import float32_config, open_engine
 from tests.engines.pairs import PAIRS
+model, cache = Path({str(tiny_bloom)!r}), Path({str(tmp_path)!r})
 for method in ("query-rows", "prompt-logprobs"):
-    with open_engine(float32_config(Path({str(tiny_bloom)!r}), method)) as engine:
-        print(method, len(engine.score(PAIRS[:2])), list(Path({str(tmp_path)!r}).glob("modelinfos/*")))
+    with open_engine(float32_config(model, method)) as engine:
+        print(method, len(engine.score(PAIRS[:2])), list(cache.glob("modelinfos/*")))
 """
     done = subprocess.run(
         [sys.executable, "-c", code],

