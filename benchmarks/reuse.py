@@ -89,7 +89,7 @@ def write_output(config: JobConfig, inputs: Path, output: Path) -> None:
             columns.append(batch.columns)
             for value in pair_hashes(batch.pairs):
                 score = Score(
-                    mean_logprob=-(len(results) + 1) / 2**16,
+                    value=-(len(results) + 1) / 2**16,
                     sum_logprob=-(len(results) + 1) / 2**13,
                     num_query_tokens=8,
                     num_document_tokens=90,

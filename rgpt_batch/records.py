@@ -1,6 +1,7 @@
 """The nouns of the program, in the order in which a row meets them.
 
     ScorePair → TokenizedPair → QueryLogprobs → Score
+    ScorePair → LabelPrompt   → LabelLogits   → Score
                      └ or Rejection ┘
 
 A shard is one input file, a unit is the range of rows that is retried and committed as a whole.
@@ -70,6 +71,34 @@ class TokenizedPair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelPrompt:
+    """A prompt that the model judges as a whole.
+
+        token_ids   [ [CLS] when should a baby walk [SEP] Most babies start … [SEP] ]
+                                                          ^ second_segment
+
+    Attributes:
+        token_ids: Shape (num_tokens,), int32; at least one token.
+        second_segment: Index of the first token of type 1; None where all are of type 0.
+        num_query_tokens: Tokens of the query that stand in the prompt.
+        num_dropped_query_tokens: Tokens of the query that its own limit left out.
+        num_document_tokens: Tokens of the document that stand in the prompt.
+        num_dropped_document_tokens: Tokens of the document that truncation left out.
+    """
+
+    token_ids: npt.NDArray[np.int32]
+    second_segment: int | None
+    num_query_tokens: int
+    num_dropped_query_tokens: int
+    num_document_tokens: int
+    num_dropped_document_tokens: int
+
+
+# What an engine is given.
+Prompt = TokenizedPair | LabelPrompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class QueryLogprobs:
     """What an engine says of one pair.
 
@@ -80,13 +109,37 @@ class QueryLogprobs:
     values: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelLogits:
+    """What an engine says of one pair that it judges.
+
+    Attributes:
+        values: Float32, the logits of (relevant,) or of (not relevant, relevant).
+    """
+
+    values: npt.NDArray[np.float32]
+
+
+# What an engine answers.
+Answer = QueryLogprobs | LabelLogits
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """The score of one pair; logprobs in nats."""
+    """The score of one pair.
 
-    mean_logprob: float
-    sum_logprob: float
+    Attributes:
+        value: Query likelihood: the mean logprob of the query's tokens, nats. Two labels: log
+            p(relevant), nats. One label: its logit. Higher is more relevant.
+        sum_logprob: Of the query's tokens, nats; None for labels.
+        logit: How far relevant is above not relevant, or the one logit; None for query likelihood.
+    """
+
+    value: float
+    sum_logprob: float | None
+    logit: float | None = None
     num_query_tokens: int
+    num_dropped_query_tokens: int = 0
     num_document_tokens: int
     num_dropped_document_tokens: int
 
@@ -104,7 +157,7 @@ class ReusedScore:
 
 
 # What reading and tokenising make of a row.
-PreparedPair = TokenizedPair | Rejection | ReusedScore
+PreparedPair = Prompt | Rejection | ReusedScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -121,9 +121,9 @@ def test_changed_configuration_is_what_a_file_with_these_values_states() -> None
     ("name", "value", "message"),
     [
         ("units.max_row", 5, "units.max_row: unknown option. Known: max_rows, max_bytes."),
-        ("unit.max_rows", 5, "unit: unknown option. Known: model, protocol, input, "),
-        ("unit.of.rows", 5, "unit: unknown option. Known: model, protocol, input, "),
-        ("unit", 5, "unit: unknown option. Known: model, protocol, input, "),
+        ("unit.max_rows", 5, "unit: unknown option. Known: model, protocol, score, input, "),
+        ("unit.of.rows", 5, "unit: unknown option. Known: model, protocol, score, input, "),
+        ("unit", 5, "unit: unknown option. Known: model, protocol, score, input, "),
         ("input.column.query", "q", "input.column: unknown option. Known: columns, missing, "),
         ("units.max_rows.first", 5, "units.max_rows.first: 'max_rows' is a value, not a section."),
         ("units.max_rows", 0, "units.max_rows: Input should be greater than 0"),
@@ -158,7 +158,7 @@ def test_unknown_option_is_named_with_the_options_that_exist() -> None:
 def test_unknown_section_is_named_with_the_sections_that_exist(tmp_path: Path) -> None:
     path = _write(tmp_path, "model: {name: m}\nmodle: {name: n}\n")
     assert _error(path=path).startswith(
-        f"{path} is not valid:\n  modle: unknown option. Known: model, protocol, input, output, "
+        f"{path} is not valid:\n  modle: unknown option. Known: model, protocol, score, input, output, "
     )
 
 

@@ -161,7 +161,7 @@ def _load(method: str, config: JobConfig) -> _Scorer:
 
     def score(pairs: Sequence[TokenizedPair]) -> list[float]:
         answers = engine.score(pairs)
-        return [to_score(*each).mean_logprob for each in zip(pairs, answers, strict=True)]
+        return [to_score(*each).value for each in zip(pairs, answers, strict=True)]
 
     return score
 

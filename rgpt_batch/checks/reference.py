@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines import create_engine
-from rgpt_batch.records import Rejection, ScorePair, TokenizedPair
+from rgpt_batch.records import Prompt, Rejection, ScorePair
 from rgpt_batch.scoring.protocol import load_protocol
 from rgpt_batch.scoring.score import to_score
 
@@ -49,10 +49,10 @@ class Reference:
     def scores(self, pairs: Sequence[ScorePair | Rejection]) -> list[float | None]:
         """Score pairs; None where the pair is rejected."""
         prepared = self._protocol.tokenize(pairs)
-        prompts = {row: p for row, p in enumerate(prepared) if isinstance(p, TokenizedPair)}
+        prompts = {row: p for row, p in enumerate(prepared) if isinstance(p, Prompt)}
         answers = dict(zip(prompts, self._engine.score(list(prompts.values())), strict=True))
         return [
-            to_score(prompts[row], answers[row]).mean_logprob if row in prompts else None
+            to_score(prompts[row], answers[row]).value if row in prompts else None
             for row in range(len(prepared))
         ]
 

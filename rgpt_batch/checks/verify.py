@@ -145,8 +145,10 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
     if pc.any(pc.equal(pc.is_null(scores), pc.is_null(rejections))).as_py():
         yield f"{file.path}: a row has both a score and a rejection, or neither. {fix}"
     values = scores.drop_null().to_numpy()
-    if not np.isfinite(values).all() or (values > MAX_LOGPROB).any():
-        yield f"{file.path}: a score is not finite, or above 0. {fix}"
+    highest = MAX_LOGPROB if manifest.identity.has_logprobs else np.inf
+    if not np.isfinite(values).all() or (values > highest).any():
+        above = ", or above 0" if manifest.identity.has_logprobs else ""
+        yield f"{file.path}: a score is not finite{above}. {fix}"
     try:
         ids, hashes = _input_ids_and_hashes(unit, manifest.columns)
     except ShardError as error:

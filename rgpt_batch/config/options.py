@@ -6,35 +6,39 @@ Every option stands here with its unit and its default. Unknown keys are errors.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
+from rgpt_batch.config.prompts import PositiveInt, ProtocolConfig, ScoreConfig, ScoreKind
+from rgpt_batch.config.section import Section
 from rgpt_batch.config.settings import set_option
 from rgpt_batch.config.validation import validated
 
-PositiveInt = Annotated[int, Field(gt=0)]
+EngineMethod = Literal[
+    "auto",
+    "query-rows",
+    "token-ids",
+    "prompt-logprobs",
+    "pooling",
+    "encoder-decoder",
+    "transformers",
+    "fake",
+]
+
+# What computes each kind of score, fastest first; transformers and fake compute all.
+ENGINES: dict[ScoreKind, tuple[EngineMethod, ...]] = {
+    "query-likelihood": ("query-rows", "token-ids", "prompt-logprobs"),
+    "classification": ("pooling",),
+    "label-tokens": ("pooling",),
+    "seq2seq": ("encoder-decoder",),
+}
 
 
-ProtocolName = Literal["card", "eval", "eval-arguana"]
-
-
-EngineMethod = Literal["auto", "query-rows", "token-ids", "prompt-logprobs", "transformers", "fake"]
-
-
-# Tokens per prompt where `protocol.max_length` is not set. 512 is eval.py's limit; arguana's
-# variant allows 256 tokens each for document and query, and the template comes on top.
-DEFAULT_MAX_LENGTH: dict[ProtocolName, int] = {"card": 2048, "eval": 512, "eval-arguana": 544}
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which weights and which tokenizer."""
 
-    name: str = Field(description="Folder or hub id of a causal language model.")
+    name: str = Field(description="Folder or hub id of a model.")
     revision: str | None = Field(None, description="Hub commit, tag or branch.")
     tokenizer: str | None = Field(None, description="Folder or hub id; default: the model's.")
     tokenizer_revision: str | None = Field(None, description="Default: the model's revision.")
@@ -52,41 +56,7 @@ class ModelConfig(_Section):
         return self.tokenizer, self.tokenizer_revision
 
 
-class ProtocolConfig(_Section):
-    """How a pair becomes a prompt."""
-
-    name: ProtocolName = Field("card", description="card: the model card's; eval: eval.py's.")
-    template: str = Field(
-        "Document: {document} Query:{query}",
-        description="{document} once, then {query} once at the very end.",
-    )
-    max_length: PositiveInt | None = Field(
-        None,
-        description="Tokens per prompt; longer documents are cut. "
-        "Default: card 2048, eval 512, eval-arguana 544.",
-    )
-
-    @field_validator("template")
-    @classmethod
-    def _query_last(cls, template: str) -> str:
-        if (
-            template.count("{document}") != 1
-            or template.count("{query}") != 1
-            or not template.endswith("{query}")
-        ):
-            raise ValueError(
-                "must hold {document} once and end with {query}, "
-                "for example 'Document: {document} Query:{query}'"
-            )
-        return template
-
-    @property
-    def max_tokens(self) -> int:
-        """The limit on tokens per prompt that is in force."""
-        return self.max_length or DEFAULT_MAX_LENGTH[self.name]
-
-
-class ColumnNames(_Section):
+class ColumnNames(Section):
     """Names of input columns; unset ones are found by their usual aliases."""
 
     query_id: str | None = Field(None, description="Aliases: query_id, qid, query-id.")
@@ -95,7 +65,7 @@ class ColumnNames(_Section):
     document: str | None = Field(None, description="Aliases: document, text, passage, doc.")
 
 
-class InputConfig(_Section):
+class InputConfig(Section):
     """How shards are read."""
 
     columns: ColumnNames = ColumnNames()
@@ -109,7 +79,7 @@ class InputConfig(_Section):
     )
 
 
-class OutputConfig(_Section):
+class OutputConfig(Section):
     """What the scored files hold beside ids and scores."""
 
     pass_through: tuple[str, ...] = Field((), description="Input columns to copy.")
@@ -123,11 +93,13 @@ class OutputConfig(_Section):
     )
 
 
-class EngineConfig(_Section):
-    """What computes the logprobs."""
+class EngineConfig(Section):
+    """What computes logprobs and logits."""
 
     method: EngineMethod = Field(
-        "auto", description="auto: the first of query-rows, token-ids, prompt-logprobs that works."
+        "auto",
+        description="auto: the first that works of query-rows, token-ids, prompt-logprobs; for "
+        "other kinds of score pooling or encoder-decoder.",
     )
     tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share one engine.")
     gpu_memory_utilization: float = Field(
@@ -159,7 +131,7 @@ class EngineConfig(_Section):
         return vllm_args
 
 
-class UnitsConfig(_Section):
+class UnitsConfig(Section):
     """How rows are cut into units, the grain of retry and commit. Aim at 30 to 120 s of work."""
 
     max_rows: PositiveInt = Field(20_000, description="Rows per unit.")
@@ -168,7 +140,7 @@ class UnitsConfig(_Section):
     )
 
 
-class ExecutorConfig(_Section):
+class ExecutorConfig(Section):
     """Where units run."""
 
     kind: Literal["ray", "local"] = "ray"
@@ -213,7 +185,7 @@ class ExecutorConfig(_Section):
     )
 
 
-class ParityConfig(_Section):
+class ParityConfig(Section):
     """A check of the engine against the float32 reference before the job, on a sample of pairs."""
 
     num_pairs: int = Field(0, ge=0, le=2000, description="Pairs to compare; 0 leaves it out.")
@@ -225,7 +197,7 @@ class ParityConfig(_Section):
     )
 
 
-class JobConfig(_Section):
+class JobConfig(Section):
     """Everything that `rgpt-batch score` needs beside input and output.
 
     A section without options, such as one whose lines are all commented out, means its defaults.
@@ -233,6 +205,7 @@ class JobConfig(_Section):
 
     model: ModelConfig
     protocol: ProtocolConfig = ProtocolConfig()
+    score: ScoreConfig = ScoreConfig()
     input: InputConfig = InputConfig()
     output: OutputConfig = OutputConfig()
     engine: EngineConfig = EngineConfig()
@@ -254,6 +227,21 @@ class JobConfig(_Section):
                 f"engine.method transformers is the float32 reference, but model.dtype is "
                 f"{self.model.dtype}: set model.dtype=float32"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> JobConfig:
+        kind, method = self.score.kind, self.engine.method
+        if self.score.is_likelihood == (self.protocol.name == "prompt"):
+            wanted = "card, eval or eval-arguana" if self.score.is_likelihood else "prompt"
+            raise ValueError(f"score.kind {kind} needs protocol.name {wanted}")
+        if method not in ("auto", *ENGINES[kind], "transformers", "fake"):
+            raise ValueError(
+                f"engine.method {method} does not compute score.kind {kind}; "
+                f"{', '.join(ENGINES[kind])} does, which auto chooses"
+            )
+        if self.output.query_token_logprobs and not self.score.is_likelihood:
+            raise ValueError(f"score.kind {kind} has no logprobs: leave out query_token_logprobs")
         return self
 
     @property

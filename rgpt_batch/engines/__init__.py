@@ -2,18 +2,15 @@
 
 import functools
 
-from rgpt_batch.config.options import EngineMethod, JobConfig
-from rgpt_batch.engines.base import Engine
+from rgpt_batch.config.options import ENGINES, EngineMethod, JobConfig
+from rgpt_batch.engines.base import AnyEngine, Engine
 from rgpt_batch.engines.starts import turn_to_start
 from rgpt_batch.scoring.model_files import check_weights
 
-__all__ = ["Engine", "create_engine"]
-
-# Fastest first.
-_AUTO: tuple[EngineMethod, ...] = ("query-rows", "token-ids", "prompt-logprobs")
+__all__ = ["AnyEngine", "Engine", "create_engine"]
 
 
-def create_engine(config: JobConfig) -> Engine:
+def create_engine(config: JobConfig) -> AnyEngine:
     """Load the configured engine.
 
     Raises:
@@ -27,10 +24,11 @@ def create_engine(config: JobConfig) -> Engine:
             return _start(config, config.engine.method)
         from rgpt_batch.engines.auto import first_that_works
 
-        return first_that_works([functools.partial(_start, config, method) for method in _AUTO])
+        methods = ENGINES[config.score.kind]
+        return first_that_works([functools.partial(_start, config, each) for each in methods])
 
 
-def _start(config: JobConfig, method: EngineMethod) -> Engine:
+def _start(config: JobConfig, method: EngineMethod) -> AnyEngine:
     match method:
         case "query-rows":
             from rgpt_batch.engines.vllm.query_rows.engine import QueryRowsEngine
@@ -44,19 +42,27 @@ def _start(config: JobConfig, method: EngineMethod) -> Engine:
             from rgpt_batch.engines.vllm.prompt_logprobs import PromptLogprobsEngine
 
             return PromptLogprobsEngine(config)
-        case "transformers":
-            from rgpt_batch.engines.transformers_ref import TransformersEngine
+        case "pooling":
+            from rgpt_batch.engines.vllm.pooling import PoolingEngine
 
-            return TransformersEngine(config.model)
+            return PoolingEngine(config)
+        case "encoder-decoder":
+            from rgpt_batch.engines.encoder_decoder import EncoderDecoderEngine
+
+            return EncoderDecoderEngine(config)
+        case "transformers":
+            from rgpt_batch.engines.references import create_reference
+
+            return create_reference(config)
         case "fake":
             from rgpt_batch.engines.fake import FakeEngine
 
-            return FakeEngine(config.engine.fake_seconds_per_pair)
+            return FakeEngine(config.engine.fake_seconds_per_pair, len(config.score.labels))
         case "auto":
             raise AssertionError("auto is no engine")
 
 
-def _tested(engine: Engine, config: JobConfig) -> Engine:
+def _tested(engine: AnyEngine, config: JobConfig) -> AnyEngine:
     """Return the engine if it passes its self-test, else close it and raise."""
     from rgpt_batch.engines.self_test import self_test
     from rgpt_batch.engines.vllm.arguments import max_num_batched_tokens

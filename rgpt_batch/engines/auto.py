@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from rgpt_batch.engines.base import Engine
+from rgpt_batch.engines.base import AnyEngine
 from rgpt_batch.errors import EngineError, EngineStartError
 from rgpt_batch.formatting import first_line
 
 _logger = logging.getLogger(__name__)
 
 
-def first_that_works(starts: Sequence[Callable[[], Engine]]) -> Engine:
+def first_that_works(starts: Sequence[Callable[[], AnyEngine]]) -> AnyEngine:
     """Start engines in order until one starts and passes its self-test.
 
     Args:

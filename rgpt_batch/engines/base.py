@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from rgpt_batch.records import QueryLogprobs, TokenizedPair
+from rgpt_batch.records import Answer, Prompt, QueryLogprobs, TokenizedPair
+
+# A kind of prompt, and what answers it: TokenizedPair and QueryLogprobs, or LabelPrompt and
+# LabelLogits.
+PromptT = TypeVar("PromptT", bound=Prompt, contravariant=True)
+AnswerT = TypeVar("AnswerT", bound=Answer, covariant=True)
 
 
-class Engine(Protocol):
-    """A loaded language model that tells the log-likelihood of query tokens.
+class Engine(Protocol[PromptT, AnswerT]):
+    """A loaded model that tells the log-likelihood of query tokens, or the logits of labels.
 
     Attributes:
         method: Its name in `engine.method`; never auto.
@@ -19,8 +24,11 @@ class Engine(Protocol):
     method: str
     passed_over: tuple[str, ...] = ()
 
-    def score(self, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
-        """Compute log p(token | all tokens before it) for every query token.
+    def score(self, pairs: Sequence[PromptT]) -> Sequence[AnswerT]:
+        """Compute log p(token | all tokens before it) for every query token, or label logits.
+
+        Args:
+            pairs: As prompts of the kind that `score.kind` makes.
 
         Returns:
             One entry per pair, in order.
@@ -33,3 +41,8 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the model; once more does nothing."""
         ...
+
+
+LikelihoodEngine = Engine[TokenizedPair, QueryLogprobs]
+# Whichever the configuration asks for.
+AnyEngine = Engine[Any, Any]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.engines.base import Engine
+from rgpt_batch.engines.base import LikelihoodEngine
 from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 from rgpt_batch.scoring.score import MAX_LOGPROB
@@ -27,7 +27,7 @@ _MAX_MEAN_DIFFERENCE_16_BIT = 0.5
 _TOKEN_IDS = (10, 200)
 
 
-def self_test(engine: Engine, config: JobConfig, step_tokens: int) -> None:
+def self_test(engine: LikelihoodEngine, config: JobConfig, step_tokens: int) -> None:
     """Score prompts whole and in two parts, and compare.
 
     Args:
@@ -95,7 +95,7 @@ def _part(pair: TokenizedPair, start: int, end: int) -> TokenizedPair:
 
 
 def _check_values(
-    engine: Engine, pairs: Sequence[TokenizedPair], logprobs: Sequence[QueryLogprobs]
+    engine: LikelihoodEngine, pairs: Sequence[TokenizedPair], logprobs: Sequence[QueryLogprobs]
 ) -> None:
     if [len(each.values) for each in logprobs] != [pair.num_query_tokens for pair in pairs]:
         raise EngineStartError(f"{engine.method} lost query tokens in its self-test.")

@@ -24,13 +24,14 @@ from rgpt_batch.output import open_store
 from rgpt_batch.output.score_file import Footer, serialize, to_table
 from rgpt_batch.planning.versions import installed_versions
 from rgpt_batch.records import (
+    Answer,
     PreparedPair,
+    Prompt,
     QueryLogprobs,
     Rejection,
     RejectionReason,
     ReusedScore,
     RowResult,
-    TokenizedPair,
     UnitReport,
     WorkUnit,
 )
@@ -55,9 +56,9 @@ class _UnitRows:
     hashes: list[bytes | None] = field(default_factory=list)
 
     @property
-    def prompts(self) -> dict[int, TokenizedPair]:
+    def prompts(self) -> dict[int, Prompt]:
         """What the engine has to score, by row number."""
-        return {row: p for row, p in enumerate(self.pairs) if isinstance(p, TokenizedPair)}
+        return {row: pair for row, pair in enumerate(self.pairs) if isinstance(pair, Prompt)}
 
 
 class UnitRunner:
@@ -112,9 +113,9 @@ class UnitRunner:
         read = time.perf_counter()
         with self._engine_lock:
             engine_started = time.perf_counter()
-            logprobs = self._engine.score(list(prompts.values()))
+            answers = self._engine.score(list(prompts.values()))
             engine_finished = time.perf_counter()
-        results = _merge(unit, rows, prompts, logprobs)
+        results = _merge(unit, rows, prompts, answers)
         rejected = Counter(
             str(r.outcome.reason) for r in results if isinstance(r.outcome, Rejection)
         )
@@ -126,6 +127,7 @@ class UnitRunner:
                 results,
                 logprobs=self._config.output.query_token_logprobs,
                 hashes=self._config.output.pair_hash,
+                labels=not self._config.score.is_likelihood,
             ),
             Footer(
                 fingerprint=self._fingerprint,
@@ -137,6 +139,7 @@ class UnitRunner:
                 model=self._config.model.name,
                 protocol=self._config.protocol.name,
                 engine=self._engine.method,
+                score_kind=self._config.score.kind,
                 versions=self._versions,
             ),
         )
@@ -198,21 +201,22 @@ class UnitRunner:
 def _merge(
     unit: WorkUnit,
     rows: _UnitRows,
-    prompts: dict[int, TokenizedPair],
-    logprobs: Sequence[QueryLogprobs],
+    prompts: dict[int, Prompt],
+    answers: Sequence[Answer],
 ) -> list[RowResult]:
     """Give every row its score or its rejection."""
-    if len(logprobs) != len(prompts):
+    if len(answers) != len(prompts):
         raise EngineOutputError(
-            f"unit {unit.unit_id}: the engine answered {len(logprobs)} of {len(prompts)} pairs."
+            f"unit {unit.unit_id}: the engine answered {len(answers)} of {len(prompts)} pairs."
         )
-    answers = dict(zip(prompts, logprobs, strict=True))
+    answer_of = dict(zip(prompts, answers, strict=True))
     results = []
     for row, (pair, pair_hash) in enumerate(zip(rows.pairs, rows.hashes, strict=True)):
-        if isinstance(pair, TokenizedPair):
-            answer = answers[row]
+        if isinstance(pair, Prompt):
+            answer = answer_of[row]
+            logprobs = answer if isinstance(answer, QueryLogprobs) else None
             results.append(
-                RowResult(outcome=to_score(pair, answer), logprobs=answer, pair_hash=pair_hash)
+                RowResult(outcome=to_score(pair, answer), logprobs=logprobs, pair_hash=pair_hash)
             )
         elif isinstance(pair, ReusedScore):
             results.append(

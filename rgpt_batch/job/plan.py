@@ -84,7 +84,7 @@ def identify(config: JobConfig, source: JobInput, output: str) -> Job:
         ConfigError: Input, output or configuration is wrong.
         ShardError: An input file cannot be used.
     """
-    check_pass_through(config.output.pass_through)
+    check_pass_through(config.output.pass_through, labels=not config.score.is_likelihood)
     _check_apart(source, resolved(output))
     facts = source.facts()
     config = config.with_options({"model": _checked(config)})

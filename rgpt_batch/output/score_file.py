@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rgpt_batch.config.prompts import ScoreKind
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
 from rgpt_batch.input.footers import read_error
 from rgpt_batch.input.pairs import SOURCE_FILE, SOURCE_ROW
@@ -23,7 +24,7 @@ SCORE_SCHEMA = pa.schema(
     [
         pa.field("query_id", pa.string()),
         pa.field("doc_id", pa.string()),
-        # Mean log-probability of the query's tokens, nats, at most 0.
+        # Query likelihood: mean log-probability of the query's tokens, nats, at most 0.
         pa.field("score", pa.float32()),
         pa.field("sum_logprob", pa.float32()),
         pa.field("num_query_tokens", pa.int32()),
@@ -31,6 +32,15 @@ SCORE_SCHEMA = pa.schema(
         pa.field("num_dropped_document_tokens", pa.int32()),
         # Null where the row has a score.
         pa.field("rejection", pa.string()),
+    ]
+)
+
+# Beside the others where the model judges pairs; sum_logprob is null there.
+LABEL_SCHEMA = pa.schema(
+    [
+        # The logit of relevant, less that of not relevant where the model has such a label.
+        pa.field("logit", pa.float32()),
+        pa.field("num_dropped_query_tokens", pa.int32()),
     ]
 )
 
@@ -59,12 +69,20 @@ class Footer(BaseModel):
     model: str
     protocol: str
     engine: str
+    score_kind: ScoreKind = "query-likelihood"
     versions: dict[str, str]
 
 
-def check_pass_through(names: Sequence[str]) -> None:
-    """Raise ConfigError where a passed-through column would hide one of ours."""
+def check_pass_through(names: Sequence[str], *, labels: bool) -> None:
+    """Raise ConfigError where a passed-through column would hide one of ours.
+
+    Args:
+        names: Of the columns.
+        labels: Whether the output has the columns of a model that judges pairs.
+    """
     taken = {*SCORE_SCHEMA.names, TOKEN_LOGPROBS, PAIR_HASH, SOURCE_FILE, SOURCE_ROW}
+    if labels:
+        taken.update(LABEL_SCHEMA.names)
     if clash := sorted(taken.intersection(names)):
         raise ConfigError(
             f"output.pass_through: {', '.join(clash)} would collide with an output column. "
@@ -80,6 +98,7 @@ def to_table(
     *,
     logprobs: bool = False,
     hashes: bool = False,
+    labels: bool = False,
 ) -> pa.Table:
     """Build the output rows of a unit: one for every input row, in input order.
 
@@ -88,6 +107,7 @@ def to_table(
         results: One per row.
         logprobs: Add the column query_token_logprobs.
         hashes: Add the column pair_hash, null where the row has no score.
+        labels: Add the columns of LABEL_SCHEMA.
     """
     kept = pa.Table.from_batches(columns)
     if kept.num_rows != len(results):
@@ -100,7 +120,7 @@ def to_table(
     values: dict[str, Any] = {
         "query_id": kept["query_id"],
         "doc_id": kept["doc_id"],
-        "score": scored("mean_logprob"),
+        "score": scored("value"),
         "rejection": [
             str(r.outcome.reason) if isinstance(r.outcome, Rejection) else None for r in results
         ],
@@ -115,6 +135,8 @@ def to_table(
         ],
         schema=SCORE_SCHEMA,
     )
+    for field in LABEL_SCHEMA if labels else ():
+        table = table.append_column(field, pa.array(scored(field.name), field.type))
     if logprobs:
         lists = [None if r.logprobs is None else r.logprobs.values for r in results]
         table = table.append_column(TOKEN_LOGPROBS, pa.array(lists, pa.list_(pa.float32())))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.planning.manifest import Manifest
-from rgpt_batch.records import PreparedPair, TokenizedPair
+from rgpt_batch.records import PreparedPair, Prompt
 from rgpt_batch.scoring.protocol import load_protocol
 
 _MAX_SAMPLED_UNITS = 16
@@ -44,7 +44,7 @@ def sample_tokens(config: JobConfig, manifest: Manifest, num_rows: int) -> Token
             if len(taken) >= rows_per_unit:
                 break
         sampled += taken
-    prompts = [pair for pair in sampled if isinstance(pair, TokenizedPair)]
+    prompts = [pair for pair in sampled if isinstance(pair, Prompt)]
     return TokenSample(
         num_rows=len(sampled),
         mean_prompt_tokens=sum(len(p.token_ids) for p in prompts) / max(1, len(prompts)),

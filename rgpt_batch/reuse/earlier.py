@@ -24,7 +24,13 @@ from rgpt_batch.database import open_database
 from rgpt_batch.errors import ConfigError, ManifestMismatch, RgptBatchError, ShardError
 from rgpt_batch.input.footers import read_error
 from rgpt_batch.output import Store, open_store
-from rgpt_batch.output.score_file import PAIR_HASH, SCORE_SCHEMA, TOKEN_LOGPROBS, read_footer
+from rgpt_batch.output.score_file import (
+    LABEL_SCHEMA,
+    PAIR_HASH,
+    SCORE_SCHEMA,
+    TOKEN_LOGPROBS,
+    read_footer,
+)
 from rgpt_batch.planning.identity import Identity, differences
 from rgpt_batch.reuse.index import HIGH, LOW, SCORE_COLUMNS, split_hashes
 
@@ -42,6 +48,7 @@ class EarlierScores:
         files: Its committed files, in order.
         num_rows: Their rows, rejected ones included.
         has_logprobs: Whether the new job needs the logprobs per token, too.
+        judges: Whether they were made of labels' logits, which are kept, too.
         problem: Why its files are not all that the earlier job was to score; None where they are.
     """
 
@@ -50,6 +57,7 @@ class EarlierScores:
     files: tuple[str, ...]
     num_rows: int
     has_logprobs: bool
+    judges: bool
     problem: str | None
 
     def record(self) -> dict[str, Any]:
@@ -111,6 +119,7 @@ def find_earlier_scores(earlier: str, output: Store, identity: Identity) -> Earl
         files=tuple(file.path for file in files.values()),
         num_rows=num_rows,
         has_logprobs=identity.written.query_token_logprobs,
+        judges=identity.judges,
         problem=listing.problem,
     )
 
@@ -181,7 +190,7 @@ def _digest(earlier: EarlierScores) -> str:
 
 
 def _write_sorted(earlier: EarlierScores, path: Path) -> None:
-    schema = _index_schema(earlier.has_logprobs)
+    schema = _index_schema(earlier)
     errors: list[RgptBatchError] = []
     rows = pa.RecordBatchReader.from_batches(schema, _read(earlier, schema, errors))
     remedy = "Make room where the output folder is, or leave --reuse out."
@@ -230,7 +239,9 @@ def _to_index_rows(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     )
 
 
-def _index_schema(has_logprobs: bool) -> pa.Schema:
+def _index_schema(earlier: EarlierScores) -> pa.Schema:
     halves = [(HIGH, pa.uint64()), (LOW, pa.uint64())]
-    logprobs = [(TOKEN_LOGPROBS, pa.list_(pa.float32()))] if has_logprobs else []
-    return pa.schema([*halves, *(SCORE_SCHEMA.field(name) for name in SCORE_COLUMNS), *logprobs])
+    scores = [SCORE_SCHEMA.field(name) for name in SCORE_COLUMNS]
+    labels = LABEL_SCHEMA if earlier.judges else []
+    logprobs = [(TOKEN_LOGPROBS, pa.list_(pa.float32()))] if earlier.has_logprobs else []
+    return pa.schema([*halves, *scores, *labels, *logprobs])

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rgpt_batch.output.score_file import TOKEN_LOGPROBS
+from rgpt_batch.output.score_file import LABEL_SCHEMA, TOKEN_LOGPROBS
 from rgpt_batch.records import QueryLogprobs, ReusedScore, Score
 
 # The two halves of a hash, big-endian, so that they sort as its bytes do.
@@ -76,17 +76,10 @@ class ScoreIndex:
 
 def _read_scores(batch: pa.RecordBatch, places: npt.NDArray[np.intp]) -> list[ReusedScore]:
     taken = batch.take(pa.array(places))
-    columns = (taken[name].to_pylist() for name in SCORE_COLUMNS)
-    scores = [
-        Score(
-            mean_logprob=mean,
-            sum_logprob=total,
-            num_query_tokens=num_query,
-            num_document_tokens=num_document,
-            num_dropped_document_tokens=num_dropped,
-        )
-        for mean, total, num_query, num_document, num_dropped in zip(*columns, strict=True)
-    ]
+    names = [n for n in (*SCORE_COLUMNS, *LABEL_SCHEMA.names) if n in batch.schema.names]
+    rows = zip(*(taken[name].to_pylist() for name in names), strict=True)
+    fields = ["value" if name == "score" else name for name in names]
+    scores = [Score(**dict(zip(fields, row, strict=True))) for row in rows]
     if TOKEN_LOGPROBS not in batch.schema.names:
         return [ReusedScore(score=score, logprobs=None) for score in scores]
     lists = taken[TOKEN_LOGPROBS]

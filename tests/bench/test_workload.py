@@ -8,7 +8,8 @@ import pytest
 
 from rgpt_batch.bench.shapes import TOKENIZER, find_shape, save_random_model
 from rgpt_batch.bench.workload import Workload, make_pairs, single_token_words
-from rgpt_batch.config.options import ModelConfig, ProtocolConfig
+from rgpt_batch.config.options import ModelConfig
+from rgpt_batch.config.prompts import ProtocolConfig
 from rgpt_batch.records import TokenizedPair
 from rgpt_batch.scoring.protocol import load_protocol
 from rgpt_batch.scoring.tokenizer import load_tokenizer

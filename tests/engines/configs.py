@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.engines import Engine, create_engine
+from rgpt_batch.engines import AnyEngine, create_engine
 
 # On a busy machine OpenMP's threads mostly wait for each other: 40 prompts of SmolLM2 took one
 # thread 7 s, two threads 6 s on two idle cores and 35 s at load 5 (2026-11-23).
@@ -59,7 +59,7 @@ def float32_config(
 
 
 @contextmanager
-def open_engine(config: JobConfig) -> Iterator[Engine]:
+def open_engine(config: JobConfig) -> Iterator[AnyEngine]:
     """Load an engine and close it; vLLM allows one at a time in a process."""
     engine = create_engine(config)
     try:

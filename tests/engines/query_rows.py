@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.engines.transformers_ref import TransformersEngine
+from rgpt_batch.engines.references import LikelihoodReference
 from rgpt_batch.engines.vllm.query_rows.engine import QueryRowsEngine
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 from tests.engines.configs import float32_config
@@ -38,7 +38,7 @@ def query_rows(config: JobConfig) -> Iterator[QueryRowsEngine]:
 
 
 def reference(model: Path, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
-    return TransformersEngine(float32_config(model).model).score(pairs)
+    return LikelihoodReference(float32_config(model).model).score(pairs)
 
 
 def largest_difference(got: Sequence[QueryLogprobs], expected: Sequence[QueryLogprobs]) -> float:

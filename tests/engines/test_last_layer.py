@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rgpt_batch.engines.transformers_ref import TransformersEngine
+from rgpt_batch.engines.references import LikelihoodReference
 from rgpt_batch.records import TokenizedPair
 from tests.engines.configs import float32_config
 from tests.engines.query_rows import MARGIN, MEASURED, largest_difference, query_rows
@@ -40,7 +40,7 @@ def save_tiny(folder: Path, kind: str) -> Path:
 def difference(folder: Path, pairs: list[TokenizedPair], **engine: Any) -> float:
     """Largest |logprob - the reference's|, nats."""
     config = float32_config(folder, **engine)
-    expected = TransformersEngine(config.model).score(pairs)
+    expected = LikelihoodReference(config.model).score(pairs)
     with query_rows(config) as opened:
         return largest_difference(opened.score(pairs), expected)
 
@@ -94,8 +94,8 @@ def test_bloom_whose_residual_is_normalised_equals_the_reference(
     set_config(folder, apply_residual_connection_post_layernorm=True)
     pairs = mixed_pairs(4, 100)
     assert difference(folder, pairs) <= TOLERANCE
-    plain = TransformersEngine(float32_config(tiny_bloom).model).score(pairs)
-    other = TransformersEngine(float32_config(folder).model).score(pairs)
+    plain = LikelihoodReference(float32_config(tiny_bloom).model).score(pairs)
+    other = LikelihoodReference(float32_config(folder).model).score(pairs)
     assert largest_difference(plain, other) > 0.01
 
 

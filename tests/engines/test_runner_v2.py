@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rgpt_batch.engines.transformers_ref import TransformersEngine
+from rgpt_batch.engines.references import LikelihoodReference
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 from tests.conftest import ROOT
 from tests.engines.configs import float32_config
@@ -51,7 +51,7 @@ def pairs() -> list[TokenizedPair]:
 
 @pytest.fixture(scope="module")
 def expected(tiny_llama: Path, pairs: list[TokenizedPair]) -> list[QueryLogprobs]:
-    return TransformersEngine(float32_config(tiny_llama).model).score(pairs)
+    return LikelihoodReference(float32_config(tiny_llama).model).score(pairs)
 
 
 @pytest.fixture(scope="module")

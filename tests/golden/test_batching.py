@@ -39,7 +39,7 @@ def prompts(tiny_llama: Path) -> list[TokenizedPair]:
 def together(method: str, tiny_llama: Path, prompts: list[TokenizedPair]) -> list[QueryLogprobs]:
     """All pairs in one call, in the order of varied_pairs()."""
     with open_engine(float32_config(tiny_llama, method)) as engine:
-        return engine.score(prompts)
+        return list(engine.score(prompts))
 
 
 def assert_same(found: Sequence[QueryLogprobs], expected: Sequence[QueryLogprobs]) -> None:

@@ -50,15 +50,13 @@ def test_scores_equal_the_model_cards_computation(
 
     reference = load_reference(folder)
     answers = [reference.card(*text) for text in texts]
-    found = difference(logprobs, [score.mean_logprob for score in scores], answers)
+    found = difference(logprobs, [score.value for score in scores], answers)
     limit = allowed(method, model)
     assert found.token <= limit.token
     assert found.mean <= limit.mean
     assert [s.num_query_tokens for s in scores] == [len(answer.values) for answer in answers]
     for score, answer in zip(scores, answers, strict=True):
-        assert score.sum_logprob == pytest.approx(
-            score.mean_logprob * len(answer.values), rel=1e-12
-        )
+        assert score.sum_logprob == pytest.approx(score.value * len(answer.values), rel=1e-12)
 
 
 def test_the_model_card_example_is_among_the_pairs() -> None:

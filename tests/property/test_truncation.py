@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rgpt_batch.records import PreparedPair, Rejection, RejectionReason, ScorePair, TokenizedPair
-from rgpt_batch.scoring.protocol import CardProtocol, EvalProtocol
+from rgpt_batch.scoring.likelihood import CardProtocol, EvalProtocol
 from tests.property.texts import texts
 from tests.property.tokenizers import KINDS, small_tokenizer
 

@@ -48,7 +48,7 @@ def test_what_is_there_is_found_and_nothing_else(tmp_path: Path, rows_per_batch:
     asked = [*known, *absent, None]
     chooser.shuffle(asked)
     found = index.find(asked)
-    assert [None if f is None else f.score.mean_logprob for f in found] == [
+    assert [None if f is None else f.score.value for f in found] == [
         None if value is None else known.get(value) for value in asked
     ]
 
@@ -58,7 +58,7 @@ def test_a_hash_that_is_there_many_times_is_found_across_batches(tmp_path: Path)
     rows = [(bytes(16), -1.0), *[(twice, -2.0)] * 9, (b"\xff" * 16, -3.0)]
     index = _write(tmp_path / "index.arrow", rows, rows_per_batch=2)
     found = index.find([twice, b"\xff" * 16, bytes(16), twice])
-    assert [f and f.score.mean_logprob for f in found] == [-2.0, -3.0, -1.0, -2.0]
+    assert [f and f.score.value for f in found] == [-2.0, -3.0, -1.0, -2.0]
 
 
 def test_an_empty_index_and_an_empty_question_give_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from rgpt_batch import run_job
-from rgpt_batch.config.options import ModelConfig, ProtocolConfig
+from rgpt_batch.config.options import ModelConfig
+from rgpt_batch.config.prompts import ProtocolConfig
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.records import PreparedPair, Rejection, RejectionReason, ScorePair, TokenizedPair
 from rgpt_batch.scoring.protocol import load_protocol

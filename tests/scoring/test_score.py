@@ -23,7 +23,7 @@ def _logprobs(*values: float) -> QueryLogprobs:
 
 def test_score_is_the_mean_over_query_tokens_and_the_sum_stands_beside_it() -> None:
     score = to_score(PAIR, _logprobs(-1.0, -2.0, -0.5, 0.0))
-    assert score.mean_logprob == -0.875
+    assert score.value == -0.875
     assert score.sum_logprob == -3.5
     assert score.num_query_tokens == 4
     assert score.num_document_tokens == 3
@@ -38,7 +38,7 @@ def test_long_queries_are_summed_without_float32_error() -> None:
         num_dropped_document_tokens=0,
     )
     values = np.full(1_000_000, -0.1, dtype=np.float32)
-    assert to_score(pair, QueryLogprobs(values=values)).mean_logprob == pytest.approx(
+    assert to_score(pair, QueryLogprobs(values=values)).value == pytest.approx(
         float(np.float32(-0.1)), rel=1e-12
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rgpt_batch.config.options import JobConfig, ModelConfig
-from rgpt_batch.engines.transformers_ref import TransformersEngine
+from rgpt_batch.engines.references import LikelihoodReference
 from rgpt_batch.engines.vllm.engine import start_error
 from rgpt_batch.errors import ConfigError, EngineStartError
 from rgpt_batch.scoring.tokenizer import load_tokenizer
@@ -67,7 +67,7 @@ def test_a_tokenizer_that_does_not_load_names_them(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("torchvision_for_cuda")
 def test_a_model_that_does_not_load_names_them(tmp_path: Path) -> None:
     with pytest.raises(EngineStartError, match="pip uninstall torchvision"):
-        TransformersEngine(ModelConfig(name=str(tmp_path / "none")))
+        LikelihoodReference(ModelConfig(name=str(tmp_path / "none")))
 
 
 @pytest.mark.usefixtures("torchvision_for_cuda")

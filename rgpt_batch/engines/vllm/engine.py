@@ -12,7 +12,7 @@ import os
 import sys
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,14 @@ from rgpt_batch.engines.distinct import score_distinct
 from rgpt_batch.engines.vllm.arguments import with_attention_for_alibi
 from rgpt_batch.engines.vllm.hooks import Hook, missing
 from rgpt_batch.errors import EngineDead, EngineStartError
-from rgpt_batch.records import QueryLogprobs, TokenizedPair
+from rgpt_batch.records import Answer, Prompt
 from rgpt_batch.scoring.torch_builds import wrong_builds
 
+_PromptT = TypeVar("_PromptT", bound=Prompt)
+_AnswerT = TypeVar("_AnswerT", bound=Answer)
 
-class VllmEngine(Engine):
+
+class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
     """An engine on vLLM. A start runs from top to bottom through the methods below.
 
     Attributes:
@@ -88,9 +91,7 @@ class VllmEngine(Engine):
         """The EngineCoreClient of the vLLM that was started."""
 
     @abstractmethod
-    def _score(
-        self, pairs: Sequence[TokenizedPair], read_cache: bool
-    ) -> list[npt.NDArray[np.float32]]:
+    def _score(self, pairs: Sequence[_PromptT], read_cache: bool) -> list[npt.NDArray[np.float32]]:
         """Bring pairs through vLLM.
 
         Args:
@@ -98,18 +99,21 @@ class VllmEngine(Engine):
             read_cache: Whether they may use what is in the prefix cache.
 
         Returns:
-            The logprobs of each pair's query tokens; fewer where the cache hid a row.
+            The logprobs of each pair's query tokens, fewer where the cache hid a row; or the logits
+            of its labels.
         """
 
-    @override
-    def score(self, pairs: Sequence[TokenizedPair]) -> list[QueryLogprobs]:
-        logprobs, num_retries = score_distinct(pairs, self._run)
-        self.num_retries += num_retries
-        return logprobs
+    @abstractmethod
+    def _answer(self, values: npt.NDArray[np.float32]) -> _AnswerT:
+        """Say what the values of a pair are."""
 
-    def _run(
-        self, pairs: Sequence[TokenizedPair], read_cache: bool
-    ) -> list[npt.NDArray[np.float32]]:
+    @override
+    def score(self, pairs: Sequence[_PromptT]) -> list[_AnswerT]:
+        found, num_retries = score_distinct(pairs, self._run)
+        self.num_retries += num_retries
+        return [self._answer(values) for values in found]
+
+    def _run(self, pairs: Sequence[_PromptT], read_cache: bool) -> list[npt.NDArray[np.float32]]:
         _settle_threads()
         try:
             return self._score(pairs, read_cache)

@@ -17,14 +17,14 @@ from typing_extensions import override
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.vllm import models
 from rgpt_batch.engines.vllm.engine import VllmEngine
-from rgpt_batch.records import TokenizedPair
+from rgpt_batch.records import QueryLogprobs, TokenizedPair
 
 # vLLM keeps the requests of a call and their results as Python objects: about 10 KB per pair where
 # these are the logprobs of all prompt tokens.
 _MAX_PAIRS_PER_CALL = 4096
 
 
-class GenerateEngine(VllmEngine):
+class GenerateEngine(VllmEngine[TokenizedPair, QueryLogprobs]):
     """Calls LLM.generate. A method adds what to ask for, and how to read the answer."""
 
     @abstractmethod
@@ -64,3 +64,7 @@ class GenerateEngine(VllmEngine):
             outputs = self._vllm.generate(prompts, params, use_tqdm=False)
             answers += [self._values(*each) for each in zip(window, outputs, strict=True)]
         return answers
+
+    @override
+    def _answer(self, values: npt.NDArray[np.float32]) -> QueryLogprobs:
+        return QueryLogprobs(values=values)

@@ -22,7 +22,7 @@ from rgpt_batch.engines.vllm.arguments import engine_args, prefix_cache_args
 from rgpt_batch.engines.vllm.engine import VllmEngine
 from rgpt_batch.engines.vllm.hooks import Hook, Method, missing
 from rgpt_batch.errors import EngineStartError
-from rgpt_batch.records import TokenizedPair
+from rgpt_batch.records import QueryLogprobs, TokenizedPair
 
 _logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ _MODELS = "rgpt_batch.engines.vllm.query_rows.models"
 _SCHEDULERS = "rgpt_batch.engines.vllm.query_rows.scheduler"
 
 
-class QueryRowsEngine(VllmEngine):
+class QueryRowsEngine(VllmEngine[TokenizedPair, QueryLogprobs]):
     """Hands requests to vLLM's engine core, whose model answers with logprobs."""
 
     method = "query-rows"
@@ -150,6 +150,10 @@ class QueryRowsEngine(VllmEngine):
                 # A copy: the tensor is a view of the whole step's.
                 values = output.pooling_output.numpy().copy()
                 answers[running.pop(output.request_id)] = values
+
+    @override
+    def _answer(self, values: npt.NDArray[np.float32]) -> QueryLogprobs:
+        return QueryLogprobs(values=values)
 
 
 def _scheduler_args(*, is_async: bool) -> dict[str, Any]:
