@@ -18,6 +18,7 @@ from tests.importing.files import (
     beir_source,
     import_rows,
     pair_source,
+    run_import,
     trec_source,
     write_beir,
     write_json_lines,
@@ -277,7 +278,6 @@ def test_data_set_of_several_splits_names_them(tmp_path: Path) -> None:
         ("c.parquet", {"docno": ["d1"], "text": [b"x"]}, "'text' is binary, expected string"),
         ("c.parquet", {"docno": ["d"], "text": ["x"], "doc": ["y"]}, "text and doc could both"),
         ("c.parquet", {"docno": ["d"], "text": ["x"], "Text": ["y"]}, "upper and lower case"),
-        ("c.xlsx", {"docno": ["d1"], "text": ["x"]}, "must end in one of"),
     ],
 )
 def test_table_that_cannot_be_used_says_why(
@@ -287,6 +287,28 @@ def test_table_that_cannot_be_used_says_why(
     with pytest.raises((ConfigError, ShardError), match=message):
         import_rows(trec_source(tmp_path, corpus=corpus), tmp_path / "pairs")
     assert not (tmp_path / "pairs").exists()
+
+
+@pytest.mark.parametrize("name", ["c.PARQUET", "c.parq", "c.pq", "part-00000", "c.xlsx"])
+def test_parquet_is_read_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    columns = {"docno": list(DOCUMENTS), "text": list(DOCUMENTS.values())}
+    corpus = write_parquet(tmp_path / name, columns)
+    assert len(import_rows(trec_source(tmp_path, corpus=corpus), tmp_path / "pairs")) == len(RUN)
+
+
+def test_file_of_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.xlsx").write_bytes(b"PK")
+    with pytest.raises(ConfigError, match=r"c\.xlsx: the name of a corpus must end in one of"):
+        run_import(trec_source(tmp_path, corpus=tmp_path / "c.xlsx"), tmp_path / "pairs")
+
+
+def test_folder_of_arrow_and_parquet_is_refused(tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "c/a.parquet", {"docno": ["d1"], "text": ["x"]}).parent
+    table = pa.table({"docno": ["d2"], "text": ["y"]})
+    with pa.ipc.new_stream(str(folder / "b.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    with pytest.raises(ConfigError, match=r"c: holds b\.arrow and a\.parquet, Arrow and Parquet"):
+        run_import(trec_source(tmp_path, corpus=folder), tmp_path / "pairs")
 
 
 def test_path_with_the_signs_of_a_pattern_is_read_as_it_stands(tmp_path: Path) -> None:
