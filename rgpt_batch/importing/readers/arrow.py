@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from rgpt_batch.config.arguments import check_text
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.importing.readers.relations import Kind, Table, find_common_columns
 from rgpt_batch.importing.readers.spool import Spool
@@ -95,6 +96,7 @@ def _read_schema(file: str) -> pa.Schema:
 
 @contextmanager
 def _opened(file: str) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
+    check_text(file)
     try:
         with pa.OSFile(file) as source:
             is_stream = source.read(len(_FILE_MAGIC)) != _FILE_MAGIC
