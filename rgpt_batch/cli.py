@@ -23,6 +23,7 @@ from rgpt_batch.commands import (
     report,
     scoring,
 )
+from rgpt_batch.config.arguments import check_text
 from rgpt_batch.errors import ConfigError, Interrupted, ManifestMismatch, RgptBatchError, ShardError
 from rgpt_batch.storage.uris import redacted
 
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Default: those of this process.
     """
     try:
+        for argument in sys.argv[1:] if arguments is None else arguments:
+            check_text(argument)
         code = cli.main(arguments, prog_name="rgpt-batch", standalone_mode=False)
     except click.ClickException as error:
         shown = io.StringIO()

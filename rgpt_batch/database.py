@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from rgpt_batch.config.arguments import check_text
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.formatting import first_line
 
@@ -43,6 +44,7 @@ def open_database(
     """
     num_threads = max(1, min(len(os.sched_getaffinity(0)), int(memory_gib / _GIB_PER_THREAD)))
     try:
+        check_text(os.path.abspath(temp_folder or tempfile.gettempdir()))
         spill = tempfile.TemporaryDirectory(prefix="rgpt-batch-", dir=temp_folder)
     except OSError as error:
         raise ConfigError(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,29 @@ def write_pairs(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def unlistable() -> Iterator[Path]:
+    """A folder with a file, one that this user may not read, and a folder it may not list."""
+    root = Path(tempfile.mkdtemp())
+    root.chmod(0o755)
+    pairs = {"query_id": ["q"], "doc_id": ["d"], "query": ["a b"], "document": ["c d"]}
+    (root / "closed").mkdir()
+    for name in ("pairs.parquet", "secret.parquet", "closed/pairs.parquet"):
+        pq.write_table(pa.table(pairs), root / name)
+    (root / "secret.parquet").chmod(0o000)
+    (root / "closed").chmod(0o000)
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)
+    try:
+        yield root
+    finally:
+        if was_root:
+            os.seteuid(0)
+        (root / "closed").chmod(0o755)
+        shutil.rmtree(root)
 
 
 @pytest.fixture

@@ -32,7 +32,22 @@ def as_location(given: Any, name: str) -> str:
     if not isinstance(location, str) or not location:
         found = repr(location) if location in ("", None) else type(given).__name__
         raise ConfigError(f"{name}: expected a path, found {found}.")
+    check_text(location)
     return location
+
+
+def check_text(location: str) -> None:
+    """Raise ConfigError where a path is not UTF-8: records, footers and messages hold it as text.
+
+    Python spells such bytes as halves of surrogate pairs.
+    """
+    try:
+        location.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{os.fsencode(location)!r}: the name is not UTF-8. Rename the file, or the folder "
+            "that it is in."
+        ) from None
 
 
 def as_locations(given: Any, name: str) -> list[str]:

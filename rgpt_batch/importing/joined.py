@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +37,19 @@ from rgpt_batch.importing.readers.relations import (
     Table,
 )
 from rgpt_batch.importing.readers.tables import open_parquet
+from rgpt_batch.importing.sources.pairs import OpenTexts, with_texts
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.find import resolve_inputs
-from rgpt_batch.input.footers import READ_ERRORS
+from rgpt_batch.input.footers import READ_ERRORS, input_error
 from rgpt_batch.input.inspect import Shard, inspect_shards
+from rgpt_batch.output.scored_files import is_parquet
 from rgpt_batch.planning.identity import InputFile, InputTable, TableFiles
 from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.storage.files import open_version
+from rgpt_batch.storage.selection import is_parquet_name
 
 _ROWS_PER_SHARD = 100_000
+_Given = Location | Sequence[Location]
 _COLUMNS = ("query_id", "doc_id", "query", "document")
 
 
@@ -74,9 +79,7 @@ class JoinedTables:
         ShardError: A file is unreadable, or lacks a column.
     """
 
-    def __init__(
-        self, config: JobConfig, candidates: Location | Sequence[Location], texts: TextTables
-    ) -> None:
+    def __init__(self, config: JobConfig, candidates: _Given, texts: TextTables) -> None:
         self._config = config
         self._relations = _open_relations(config, candidates, texts)
         tables = list(self._relations.tables.values())
@@ -93,7 +96,8 @@ class JoinedTables:
         """Say which files the tables have, in which versions, and which columns are used.
 
         Raises:
-            ShardError: A file is gone.
+            ShardError: A file is damaged.
+            StorageError: A file cannot be reached.
         """
         tables = {name: _facts(table) for name, table in self._relations.tables.items()}
         return TableFiles(
@@ -147,43 +151,35 @@ class JoinedTables:
             raise ConfigError(f"{final}: cannot be written. Check the permissions.")
 
 
-def _open_relations(
-    config: JobConfig, candidates: Location | Sequence[Location], texts: TextTables
-) -> Relations:
+def _open_relations(config: JobConfig, candidates: _Given, texts: TextTables) -> Relations:
     if any(config.input.columns.model_dump().values()):
         raise ConfigError(
             "input.columns does not go with --queries or --documents, whose columns are found by "
             "their usual names. Rename columns that have others."
         )
-    table = _open(candidates, PAIRS)
-    for role, given, option in (
-        ("query", texts.queries, "--queries"),
-        ("document", texts.documents, "--documents"),
-    ):
-        if given is not None:
-            table = table.without(role)
-        elif role not in table.columns:
-            raise ConfigError(
-                f"{table.origin}: the candidates have no {role} column. Give the table of texts "
-                f"with {option}, or rename the column."
-            )
-    kept = [role for role in (SCORE, RANK) if role in table.columns]
+
+    def later(given: _Given | None, kind: Kind) -> OpenTexts | None:
+        return None if given is None else lambda: _open(given, kind)
+
+    relations = with_texts(
+        _open(candidates, PAIRS),
+        later(texts.queries, QUERIES),
+        later(texts.documents, DOCUMENTS),
+        corpus_option="--documents",
+    )
+    kept = [role for role in (SCORE, RANK) if role in relations.candidates.columns]
     if unknown := sorted(set(config.output.pass_through) - set(kept)):
         raise ConfigError(
             f"output.pass_through: {', '.join(unknown)} cannot be copied. Of candidates that are "
             f"joined with their texts, {' and '.join(kept) or 'no further columns'} can be."
         )
-    return Relations(
-        candidates=table,
-        queries=None if texts.queries is None else _open(texts.queries, QUERIES),
-        documents=None if texts.documents is None else _open(texts.documents, DOCUMENTS),
-    )
+    return relations
 
 
-def _open(given: Location | Sequence[Location], kind: Kind) -> Table:
+def _open(given: _Given, kind: Kind) -> Table:
     paths = as_locations(given, kind.noun)
     for path in paths:
-        if Path(path).is_file() and Path(path).suffix != ".parquet":
+        if Path(path).is_file() and not (is_parquet_name(path) or is_parquet(path)):
             raise ConfigError(
                 f"{path}: `score` joins Parquet alone, and this {kind.noun} is none. Convert it, "
                 "or join with `import`, which reads other formats, too."
@@ -192,15 +188,18 @@ def _open(given: Location | Sequence[Location], kind: Kind) -> Table:
 
 
 def _facts(table: Table) -> InputTable:
-    files = []
-    for path in table.paths:
-        try:
-            version, source = open_version(path)
-            num_groups = pq.read_metadata(source).num_row_groups
-        except READ_ERRORS as error:
-            raise ShardError(f"{path}: cannot be read: {error}. Bring it back.") from error
-        files.append(InputFile(path=path, version=version, num_row_groups=num_groups))
-    return InputTable(columns=dict(table.columns), files=tuple(files))
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        files = tuple(pool.map(_input_file, table.paths))
+    return InputTable(columns=dict(table.columns), files=files)
+
+
+def _input_file(path: str) -> InputFile:
+    try:
+        version, source = open_version(path)
+        num_groups = pq.read_metadata(source).num_row_groups
+    except READ_ERRORS as error:
+        raise input_error(path, error) from error
+    return InputFile(path=path, version=version, num_row_groups=num_groups)
 
 
 def _check_missing(relations: Relations, queries: MissingIds, documents: MissingIds) -> None:

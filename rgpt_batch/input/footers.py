@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,6 +45,14 @@ def read_error(path: str, error: Exception) -> ShardError | StorageError:
     )
 
 
+def input_error(path: str, error: Exception) -> ShardError | StorageError:
+    """Say why a Parquet file of the input cannot be read, and in the case of damage what to do."""
+    failure = read_error(path, error)
+    if isinstance(failure, StorageError):
+        return failure
+    return ShardError(f"{failure} Write it again, or leave it out of the input.")
+
+
 def check_column_chunks(path: str, metadata: pq.FileMetaData, columns: Sequence[str]) -> None:
     """Raise ShardError where a column chunk's metadata cannot be understood.
 
@@ -81,15 +90,22 @@ def _ask_for_page(start: int, end: int) -> bytes:
 def check_footer(
     path: str, metadata: pq.FileMetaData, chunks: Sequence[Sequence[pq.ColumnChunkMetaData]]
 ) -> None:
-    """Raise ShardError where a footer contradicts itself: it has no checksum that would tell.
+    """Raise ShardError where a footer contradicts itself, or is about the rows of other files.
 
-    Believed, a damaged footer could cost rows, or give them another column's values.
+    Footers have no checksum. Believed, a damaged one could cost rows, or give them another
+    column's values.
 
     Args:
         path: The file.
         metadata: Its footer.
         chunks: The column chunks that the job reads, for every row group.
     """
+    for chunk in (chunk for row in chunks for chunk in row):
+        if chunk.file_path and Path(chunk.file_path).name != path.rpartition("/")[2]:
+            raise ShardError(
+                f"{path}: a summary of a data set, whose rows are in other files, such as "
+                f"{chunk.file_path}. Name these, or their folder."
+            )
     try:
         problem = _contradiction(metadata, chunks)
     except UnicodeDecodeError as error:

@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 
 from rgpt_batch.config.options import InputConfig
 from rgpt_batch.errors import ShardError
-from rgpt_batch.formatting import first_line
 from rgpt_batch.input.columns import Columns, check_same_columns, resolve_columns
-from rgpt_batch.input.footers import READ_ERRORS, check_column_chunks, check_footer
+from rgpt_batch.input.footers import READ_ERRORS, check_column_chunks, check_footer, input_error
 from rgpt_batch.storage.files import open_version
 
 _NUM_SHARD_ERRORS_SHOWN = 10
@@ -57,6 +56,7 @@ def inspect_shards(
 
     Raises:
         ShardError: At least one shard cannot be used; the message names up to ten of them.
+        StorageError: The storage fails.
     """
 
     def inspect(path: str) -> Shard | ShardError:
@@ -88,16 +88,14 @@ def inspect_shard(path: str, config: InputConfig, pass_through: Sequence[str]) -
 
     Raises:
         ShardError: The file is not readable Parquet or lacks usable columns.
+        StorageError: It cannot be reached; nothing says that it is damaged.
     """
     try:
         version, source = open_version(path)
         with pq.ParquetFile(source) as file:
             schema, metadata = file.schema_arrow, file.metadata
     except READ_ERRORS as error:
-        raise ShardError(
-            f"{path}: not a readable Parquet file ({first_line(error)}). "
-            "Write it again, or leave it out of the input."
-        ) from error
+        raise input_error(path, error) from error
     columns = resolve_columns(schema, config.columns, pass_through, path)
     check_column_chunks(path, metadata, columns.read)
     # The leaves of a nested column `a` are named `a.…`; a plain column's name may hold dots too.

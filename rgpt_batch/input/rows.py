@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from rgpt_batch.storage.files import local_path, open_source
 # A batch ends where one of the two is reached: so many long texts may be more than memory holds.
 _BATCH_ROWS = 65_536
 _BATCH_BYTES = 16 * 2**20
+# What DuckDB 1.5 decompresses; Hadoop's LZ4, an older one, is no part of it.
+_DUCKDB_CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD", "BROTLI", "LZ4_RAW")
 
 
 def read_schema(file: str) -> pa.Schema:
@@ -32,6 +35,12 @@ def read_schema(file: str) -> pa.Schema:
         return pq.read_schema(open_source(file))
     except (OSError, MemoryError, pa.ArrowException) as error:
         raise read_error(file, error) from error
+
+
+def read_schemas(files: Sequence[str]) -> dict[str, pa.Schema]:
+    """Read the columns of Parquet files, several at a time; errors as read_schema."""
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        return dict(zip(files, pool.map(read_schema, files), strict=True))
 
 
 def read_rows(
@@ -70,8 +79,9 @@ def database_source(
     """Return the SQL that stands for the rows of Parquet files in a FROM clause.
 
     DuckDB reads local files where they are. Others it could read with an extension alone, which it
-    would have to download, with its own settings and without our retries: their columns are copied
-    to a Parquet file in the folder that the database spills to, and that goes away with it.
+    would have to download, with its own settings and without our retries; and there are local ones
+    that it cannot read. Their columns are copied to a Parquet file in the folder that the database
+    spills to, and that goes away with it.
 
     Args:
         connection: Of database.open_database.
@@ -84,11 +94,42 @@ def database_source(
         ShardError, StorageError: See read_rows.
         ConfigError: There is no room for the copy.
     """
-    if all(local_path(file) for file in files):
-        # Neither a * in a path nor a folder named text=1 may mean anything to DuckDB.
-        listed = ", ".join(quote_text(glob.escape(file)) for file in files)
-        by_name = "true" if may_lack else "false"
-        return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = {by_name})"
+    local = [file for file in files if local_path(file)]
+    direct = _readable(connection, local, schema) if local else []
+    readable = set(direct)
+    if others := [file for file in files if file not in readable]:
+        direct.append(_copy(connection, name, others, schema, may_lack))
+    by_name = "true" if may_lack else "false"
+    return f"read_parquet({_listed(direct)}, hive_partitioning = false, union_by_name = {by_name})"
+
+
+def _readable(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[str], schema: pa.Schema
+) -> list[str]:
+    """Return the local files whose columns DuckDB can read, by what their footers say."""
+    columns = ", ".join(map(quote_text, schema.names))
+    found = connection.execute(
+        f"SELECT DISTINCT file_name FROM parquet_metadata({_listed(files)}) "
+        f"WHERE path_in_schema IN ({columns}) AND (compression NOT IN {_DUCKDB_CODECS} OR "
+        "encodings LIKE '%BYTE_STREAM_SPLIT%' AND type NOT IN ('FLOAT', 'DOUBLE'))"
+    )
+    unreadable = {name for (name,) in found.fetchall()}
+    return [file for file in files if file not in unreadable]
+
+
+def _listed(files: Sequence[str]) -> str:
+    # Neither a * in a path nor a folder named text=1 may mean anything to DuckDB.
+    return f"[{', '.join(quote_text(glob.escape(file)) for file in files)}]"
+
+
+def _copy(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    files: Sequence[str],
+    schema: pa.Schema,
+    may_lack: bool,
+) -> str:
+    """Write columns of files to one that DuckDB can read; returns its path."""
     folder: str = connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0]
     copy = Path(folder, f"{name}.parquet")
     with _writing(folder):
@@ -99,7 +140,7 @@ def database_source(
                 writer.write_table(rows)
         with _writing(folder):
             writer.close()
-    return database_source(connection, name, [str(copy)], schema)
+    return str(copy)
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from typing import Literal
 from rgpt_batch.config.options import JobConfig, ModelConfig
 from rgpt_batch.errors import ConfigError, ManifestMismatch
 from rgpt_batch.importing.joined import JoinedTables, TextTables
+from rgpt_batch.input.find import resolve_inputs
 from rgpt_batch.output import Store
 from rgpt_batch.output.score_file import check_pass_through
+from rgpt_batch.output.scored_files import find_files
 from rgpt_batch.planning.identity import Identity, InputFacts, PairFiles, differences, job_identity
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.planning.pair_shards import JobInput, PairShards, Report
@@ -54,7 +56,7 @@ def open_input(config: JobConfig, inputs: Sequence[str], texts: TextTables | Non
         ShardError: A table cannot be used.
     """
     if texts is None:
-        return PairShards(config, inputs)
+        return PairShards(config, inputs, find_files(inputs))
     if len(inputs) != 1:
         raise ConfigError(
             f"--input is given {len(inputs)} times; with --queries or --documents it names the one "
@@ -66,7 +68,7 @@ def open_input(config: JobConfig, inputs: Sequence[str], texts: TextTables | Non
 def reopen_input(config: JobConfig, facts: InputFacts) -> JobInput:
     """Find the input of a job that was planned before; errors as open_input."""
     if isinstance(facts, PairFiles):
-        return PairShards(config, facts.paths)
+        return PairShards(config, facts.paths, resolve_inputs(facts.paths))
     return JoinedTables(
         config,
         facts.candidates.paths,
@@ -101,7 +103,7 @@ def plan_job(config: JobConfig, inputs: Sequence[str], output: str) -> tuple[Job
     Raises:
         ConfigError, ShardError: See identify.
     """
-    job = identify(config, PairShards(config, inputs), output)
+    job = identify(config, open_input(config, inputs, None), output)
     return job.config, job.cut(output, lambda message: None)
 
 

@@ -1,8 +1,9 @@
 """Where a job's results live."""
 
+import os
 from pathlib import Path
 
-from rgpt_batch.config.arguments import Location, as_location
+from rgpt_batch.config.arguments import Location, as_location, check_text
 from rgpt_batch.output.local_store import LocalStore
 from rgpt_batch.output.object_store import ObjectStore
 from rgpt_batch.output.store import Store
@@ -15,10 +16,14 @@ def open_store(output: Location) -> Store:
     """Open the output folder, a path or a URI; it need not exist yet.
 
     Raises:
-        ConfigError: The URI cannot be used as an output folder, or it is no path at all.
+        ConfigError: The URI or path cannot be used as an output folder, or it is neither.
     """
     location = as_location(output, "output")
-    return ObjectStore(location) if is_uri(location) else LocalStore(location)
+    if is_uri(location):
+        return ObjectStore(location)
+    # Its full path goes to readers that take UTF-8 alone.
+    check_text(os.path.abspath(location))
+    return LocalStore(location)
 
 
 def holds_job(location: str) -> bool:

@@ -1,4 +1,4 @@
-"""Which Parquet files a command's arguments mean, and what they hold."""
+"""Which Parquet files a command's arguments mean where outputs of jobs are among them."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from rgpt_batch.input.find import resolve_inputs
 from rgpt_batch.input.rows import read_schema
 from rgpt_batch.output import holds_job, open_store
 from rgpt_batch.storage.files import local_path
+from rgpt_batch.storage.find import Found, find
 
 
 def find_files(inputs: Sequence[str]) -> list[str]:
-    """Expand scored folders, files and glob patterns to Parquet files.
+    """Expand arguments as resolve_inputs does; a folder of a job stands for its output files.
 
     Raises:
-        ConfigError: An argument names nothing, or a folder whose job is not complete.
+        ConfigError: See resolve_inputs; or an argument is a folder whose job is not complete.
     """
-    files: list[str] = []
-    for argument in inputs:
-        if not holds_job(argument):
-            files += resolve_inputs([argument])
-            continue
-        listing = open_store(argument).listing()
-        if listing.problem is not None:
-            raise ConfigError(
-                f"{argument}: {listing.problem}. Run its job again, or name the files that are "
-                f"there: '{argument.rstrip('/')}/part-*.parquet'."
-            )
-        # A ranking may have been written into the folder, too.
-        files += [file.path for file in listing.files.values()]
-    return list(dict.fromkeys(files))
+    return resolve_inputs(inputs, _find)
+
+
+def _find(argument: str) -> Found:
+    if not holds_job(argument):
+        return find(argument)
+    listing = open_store(argument).listing()
+    if listing.problem is not None:
+        raise ConfigError(
+            f"{argument}: {listing.problem}. Run its job again, or name the files that are "
+            f"there: '{argument.rstrip('/')}/part-*.parquet'."
+        )
+    # A ranking may have been written into the folder, too.
+    return Found([file.path for file in listing.files.values()])
 
 
 def is_parquet(path: str) -> bool:

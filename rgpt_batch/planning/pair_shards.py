@@ -8,7 +8,6 @@ from typing import Protocol
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.input.columns import Columns
-from rgpt_batch.input.find import resolve_inputs
 from rgpt_batch.input.inspect import Shard, inspect_shards
 from rgpt_batch.planning.identity import InputFacts, InputFile, PairFiles
 
@@ -58,15 +57,13 @@ class PairShards:
 
     Args:
         config: The job's.
-        arguments: Files, folders or glob patterns, local or URIs.
-
-    Raises:
-        ConfigError: An argument names nothing, or a folder cannot be listed.
+        arguments: What the user named.
+        paths: The files that it stands for.
     """
 
-    def __init__(self, config: JobConfig, arguments: Sequence[str]) -> None:
+    def __init__(self, config: JobConfig, arguments: Sequence[str], paths: Sequence[str]) -> None:
         self.arguments = arguments
-        self.paths: Sequence[str] = resolve_inputs(arguments)
+        self.paths = paths
         self._config = config
 
     @property

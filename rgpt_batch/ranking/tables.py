@@ -11,7 +11,6 @@ A table of pairs has one row for every (query_id, doc_id) and the columns
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import duckdb
@@ -22,7 +21,7 @@ from rgpt_batch.errors import ShardError
 from rgpt_batch.importing.readers.relations import check_case, check_types
 from rgpt_batch.importing.readers.trec import read_run
 from rgpt_batch.input.columns import ALIASES, hits
-from rgpt_batch.input.rows import database_source, read_schema
+from rgpt_batch.input.rows import database_source, read_schema, read_schemas
 
 Duplicates = Literal["error", "max"]
 
@@ -180,9 +179,7 @@ def _check_files(
 
     DuckDB reads all files with the types of the first: 1.4 would become 1, and "009" 9.
     """
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        schemas = dict(zip(files, pool.map(read_schema, files), strict=True))
-    for file, schema in schemas.items():
+    for file, schema in read_schemas(files).items():
         for name in used:
             if name not in schema.names:
                 raise ShardError(f"{file}: no column '{name}', but {files[0]} has one. Add it.")

@@ -13,8 +13,11 @@ from rgpt_batch.storage.range_file import RangeFile
 from rgpt_batch.storage.uris import HUB_SCHEME
 
 
-def list_repository(uri: str) -> tuple[str, list[str]]:
-    """Return the URI with a commit for its revision, and the URIs of all files of its repository.
+def list_repository(uri: str) -> tuple[str, str, list[str]]:
+    """Find out which commit a URI means, and which files its repository has there.
+
+    Returns:
+        The URI of the repository at that commit, the path in it, and the URIs of all its files.
 
     Raises:
         ConfigError: The URI names no repository.
@@ -33,7 +36,7 @@ def list_repository(uri: str) -> tuple[str, list[str]]:
     root = uri.removesuffix("/").removesuffix(found.path_in_repo).rstrip("/").partition("@")[0]
     root = f"{root}@{info.sha}"
     names = HfApi().list_repo_files(name, repo_type=kind, revision=info.sha)
-    return f"{root}/{found.path_in_repo}".rstrip("/"), sorted(f"{root}/{name}" for name in names)
+    return root, found.path_in_repo.rstrip("/"), [f"{root}/{name}" for name in names]
 
 
 def open_version(uri: str) -> tuple[str, RangeFile]:

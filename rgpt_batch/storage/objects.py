@@ -137,14 +137,21 @@ def list_folder(uri: str) -> dict[str, int]:
     return {path.removeprefix(key).lstrip("/"): size for path, size in sizes.items()}
 
 
-def list_tree(uri: str) -> list[str]:
-    """Return the URIs of all objects below a folder, by name."""
+def list_tree(uri: str) -> dict[str, int]:
+    """Return the URIs of all objects below a folder, with their sizes.
+
+    A listing does not tell `x/`, which is empty and marks a folder, from `x`.
+    """
     import obstore
 
     store, key = connect(uri)
     found = _patiently(uri, lambda: obstore.list(store, key or None).collect())
     root, _ = split_uri(uri)
-    return sorted(f"{root}/{meta['path']}" for meta in found if meta["path"] != key)
+    sizes: dict[str, int] = {}
+    for meta in found:
+        if (path := meta["path"]) != key:
+            sizes[f"{root}/{path}"] = max(meta["size"], sizes.get(f"{root}/{path}", 0))
+    return sizes
 
 
 def open_object(uri: str) -> tuple[ObjectInfo, RangeFile]:

@@ -5,9 +5,8 @@ s3://bucket/key    gs://bucket/key    az://container/key    abfs[s]://container[
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from rgpt_batch.errors import ConfigError
@@ -91,28 +90,28 @@ def redacted(text: str) -> str:
     return _QUERY.sub(r"\1?***", _USER_INFO.sub(r"\1***@", text))
 
 
+def identity(location: str) -> str:
+    """Return what is the same for all names of a file or folder: for links, s3:// and s3a://.
+
+    Raises:
+        ConfigError: The URI cannot be used.
+    """
+    if not is_uri(location):
+        return str(Path(location).resolve())
+    root, key = split_uri(location)
+    scheme, _, bucket = root.partition("://")
+    family = OBJECT_SCHEMES.get(scheme, scheme)
+    if family == "AZURE":
+        bucket, _, host = bucket.partition("@")
+        account = host.partition(".")[0] or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+        bucket = f"{bucket}@{account}"
+    return f"{family}://{bucket}/{key}".rstrip("/")
+
+
 def is_inside(location: str, folder: str) -> bool:
     """Whether a file or folder lies below a folder, both local or both URIs."""
     if is_uri(location) != is_uri(folder):
         return False
     if is_uri(folder):
-        return location.startswith(folder.rstrip("/") + "/")
+        return identity(location).startswith(identity(folder) + "/")
     return Path(folder).resolve() in Path(location).resolve().parents
-
-
-def matches(key: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Match the parts of a key against those of a glob pattern, as the shell does.
-
-    A wildcard stays inside one part, `**` stands for any number of parts, and neither matches a
-    leading dot.
-    """
-    if not pattern:
-        return not key
-    first, rest = pattern[0], pattern[1:]
-    if first == "**" and matches(key, rest):
-        return True
-    if not key or (key[0].startswith(".") and not first.startswith(".")):
-        return False
-    if first == "**":
-        return matches(key[1:], pattern)
-    return fnmatchcase(key[0], first) and matches(key[1:], rest)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rgpt_batch.config.arguments import Location
+from rgpt_batch.config.arguments import Location, check_text
 from rgpt_batch.errors import ConfigError
 
 _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/(\d+))|/proc/self/fd/(\d+)")
@@ -69,6 +69,7 @@ def check_output(output: Location) -> None:
         if is_kind():
             raise ConfigError(f"{output}: is {kind}, expected the name of a file to write.")
     if not is_stream(path):
+        check_text(str(path.resolve()))
         folder = next(found for found in path.resolve().parents if found.exists())
         if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
             raise ConfigError(

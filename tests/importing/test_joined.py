@@ -96,6 +96,16 @@ def test_output_has_every_candidate_once_ordered_by_document(run: Run) -> None:
     assert verify_output(joined.folder, num_rescored=20).problems == ()
 
 
+def test_tables_are_joined_whatever_their_files_are_called(run: Run, tables: Path) -> None:
+    expected = run(name="usual").table
+    (tables / "queries.parquet").rename(tables / "queries.PQ")
+    (tables / "candidates.parquet").rename(tables / "part-00000")
+    found = run(
+        inputs=[str(tables / "part-00000")], tables={"queries": str(tables / "queries.PQ")}
+    ).table
+    assert found.equals(expected)
+
+
 def test_texts_may_stand_partly_with_the_candidates(run: Run, tables: Path) -> None:
     whole = run()
     query_ids, doc_ids, _ = zip(*PAIRS, strict=True)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.importing.import_pairs import import_pairs
 from rgpt_batch.importing.sources.msmarco import Top1000Source
 from tests.importing.files import (
     DOCUMENTS,
@@ -18,6 +19,8 @@ from tests.importing.files import (
     beir_source,
     import_rows,
     pair_source,
+    read_rows,
+    run_import,
     trec_source,
     write_beir,
     write_json_lines,
@@ -131,6 +134,36 @@ def test_damaged_arrow_file_is_an_error(tmp_path: Path) -> None:
 
 def test_tables_of_two_columns_need_no_header(tmp_path: Path) -> None:
     assert import_rows(trec_source(tmp_path), tmp_path / "pairs") == RANKED
+
+
+# Is a first line a header?
+
+
+@pytest.mark.parametrize("text", ["id", "_id", "query", "text", "doc_id"])
+def test_row_whose_text_is_called_like_a_column_is_a_row(tmp_path: Path, text: str) -> None:
+    queries = write_tsv(tmp_path / "queries.tsv", [("q1", text), ("q2", "who built it")])
+    said: list[str] = []
+    source = trec_source(tmp_path, queries=queries)
+    import_pairs(source, str(tmp_path / "pairs"), report=said.append)
+    assert [row["query"] for row in read_rows(tmp_path / "pairs")] == [text, text, "who built it"]
+    assert f"{queries}: without header; `q1\t{text}` is its first row" in said
+
+
+@pytest.mark.parametrize("header", ["text\tid", "query\t_id", "query_id\ttext", "_id\tquery"])
+def test_header_is_no_row_in_whatever_order(tmp_path: Path, header: str) -> None:
+    is_first = header.split("\t")[0].endswith("id")
+    rows = [row if is_first else row[::-1] for row in QUERIES.items()]
+    queries = write_tsv(tmp_path / "queries.tsv", [header.split("\t"), *rows])
+    assert import_rows(trec_source(tmp_path, queries=queries), tmp_path / "pairs") == RANKED
+
+
+@pytest.mark.parametrize(
+    "line", ["qid\tquestion", "question\tqid", "id\tquestion", "Query_ID\tText", "ID\tid"]
+)
+def test_line_that_may_be_a_header_or_a_row_is_refused(tmp_path: Path, line: str) -> None:
+    queries = write_tsv(tmp_path / "queries.tsv", [line.split("\t"), *QUERIES.items()])
+    with pytest.raises(ShardError, match=r"If the first line is a row, put a header above it: `qu"):
+        run_import(trec_source(tmp_path, queries=queries), tmp_path / "pairs")
 
 
 def test_beir_joins_title_and_text_as_beir_does(tmp_path: Path) -> None:
@@ -277,7 +310,6 @@ def test_data_set_of_several_splits_names_them(tmp_path: Path) -> None:
         ("c.parquet", {"docno": ["d1"], "text": [b"x"]}, "'text' is binary, expected string"),
         ("c.parquet", {"docno": ["d"], "text": ["x"], "doc": ["y"]}, "text and doc could both"),
         ("c.parquet", {"docno": ["d"], "text": ["x"], "Text": ["y"]}, "upper and lower case"),
-        ("c.xlsx", {"docno": ["d1"], "text": ["x"]}, "must end in one of"),
     ],
 )
 def test_table_that_cannot_be_used_says_why(
@@ -287,6 +319,28 @@ def test_table_that_cannot_be_used_says_why(
     with pytest.raises((ConfigError, ShardError), match=message):
         import_rows(trec_source(tmp_path, corpus=corpus), tmp_path / "pairs")
     assert not (tmp_path / "pairs").exists()
+
+
+@pytest.mark.parametrize("name", ["c.PARQUET", "c.parq", "c.pq", "part-00000", "c.xlsx"])
+def test_parquet_is_read_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    columns = {"docno": list(DOCUMENTS), "text": list(DOCUMENTS.values())}
+    corpus = write_parquet(tmp_path / name, columns)
+    assert len(import_rows(trec_source(tmp_path, corpus=corpus), tmp_path / "pairs")) == len(RUN)
+
+
+def test_file_of_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.xlsx").write_bytes(b"PK")
+    with pytest.raises(ConfigError, match=r"c\.xlsx: the name of a corpus must end in one of"):
+        run_import(trec_source(tmp_path, corpus=tmp_path / "c.xlsx"), tmp_path / "pairs")
+
+
+def test_folder_of_arrow_and_parquet_is_refused(tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "c/a.parquet", {"docno": ["d1"], "text": ["x"]}).parent
+    table = pa.table({"docno": ["d2"], "text": ["y"]})
+    with pa.ipc.new_stream(str(folder / "b.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    with pytest.raises(ConfigError, match=r"c: holds b\.arrow and a\.parquet, Arrow and Parquet"):
+        run_import(trec_source(tmp_path, corpus=folder), tmp_path / "pairs")
 
 
 def test_path_with_the_signs_of_a_pattern_is_read_as_it_stands(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from rgpt_batch import run_job
 from rgpt_batch.commands.importing import import_group
 from rgpt_batch.errors import ConfigError, ShardError, StorageError
 from rgpt_batch.importing.joined import TextTables
+from rgpt_batch.importing.readers.relations import DOCUMENTS
+from rgpt_batch.importing.readers.tables import open_parquet
 from rgpt_batch.importing.sources.pairs import PairSource
 from tests.importing.files import pair_source, read_rows, run_import, write_parquet
 from tests.jobs import fake_config, read_output
-from tests.servers.faulty_proxy import Fault, FaultyProxy, always
+from tests.servers.faulty_proxy import Fault, FaultyProxy, Request, always
 
 CANDIDATES, QUERIES, CORPUS = "candidates.parquet", "queries.parquet", "corpus"
 
@@ -122,6 +125,26 @@ def test_store_that_fails_while_texts_are_read_is_not_taken_for_damage(
     proxy.choose = always("GET", "/in/corpus/15", Fault.ERROR_500)
     with pytest.raises(StorageError, match=r"corpus/15\.parquet: the store fails"):
         score_tables(remote, "scored")
+
+
+def test_files_of_a_table_are_asked_for_at_once(
+    proxy: FaultyProxy, remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_TIMEOUT", "60s")
+    asked = {name: threading.Event() for name in ("/0.parquet", "/15.parquet")}
+
+    def wait(request: Request) -> Fault | None:
+        """Answer for each of the two files only when the other one was asked for, too."""
+        for name, event in asked.items():
+            if request.path.endswith(name):
+                event.set()
+                were_asked = all(other.wait(30) for other in asked.values())
+                return None if were_asked else Fault.DENY
+        return None
+
+    proxy.choose = wait
+    table = open_parquet([f"{remote}/{CORPUS}/"], DOCUMENTS)
+    assert len(table.paths) == 2
 
 
 def test_texts_that_are_larger_than_the_memory_are_joined(

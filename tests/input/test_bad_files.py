@@ -60,7 +60,7 @@ def test_text_file_is_refused_by_path(score_with_fake: Score, tmp_path: Path) ->
     path.write_text("query_id,doc_id\n1,2\n")
     with pytest.raises(ShardError) as caught:
         score_with_fake(path)
-    assert str(caught.value).startswith(f"{path}: not a readable Parquet file (")
+    assert str(caught.value).startswith(f"{path}: not a readable Parquet file: ")
     assert "Write it again, or leave it out of the input." in str(caught.value)
 
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
@@ -67,37 +62,6 @@ def test_files_come_in_the_order_of_the_arguments(
     late, early = write_pairs(1, "z.parquet"), write_pairs(2, "a.parquet")
     scored = score_with_fake(late, early, overrides=("output.source=true",))
     assert scored.column("source_file") == [str(late), str(early), str(early)]
-
-
-def test_dangling_link_in_a_folder_is_an_error_not_a_gap(
-    score_with_fake: Score, write_pairs: WritePairs, tmp_path: Path
-) -> None:
-    write_pairs(2, "in/a.parquet")
-    (tmp_path / "in/b.parquet").symlink_to(tmp_path / "gone.parquet")
-    with pytest.raises(ShardError, match=r"in/b\.parquet: not a readable Parquet file"):
-        score_with_fake(tmp_path / "in")
-
-
-@pytest.fixture
-def unlistable() -> Iterator[Path]:
-    """A folder with one file, and in it a folder that this user may not list."""
-    root = Path(tempfile.mkdtemp())
-    root.chmod(0o755)
-    pairs = {"query_id": ["q"], "doc_id": ["d"], "query": ["a b"], "document": ["c d"]}
-    (root / "closed").mkdir()
-    for name in ("pairs.parquet", "closed/pairs.parquet"):
-        pq.write_table(pa.table(pairs), root / name)
-    (root / "closed").chmod(0o000)
-    was_root = os.geteuid() == 0
-    if was_root:
-        os.seteuid(65534)
-    try:
-        yield root
-    finally:
-        if was_root:
-            os.seteuid(0)
-        (root / "closed").chmod(0o755)
-        shutil.rmtree(root)
 
 
 def test_folder_that_may_not_be_listed_is_an_error_not_a_gap(

@@ -90,6 +90,7 @@ def test_trec_and_beir_judgements_are_the_same(tmp_path: Path) -> None:
         (["q1 0 a 1", "q1 0 a"], ":2: expected"),
         (["q1 0 a high"], ":1: expected"),
         (["q1\ta\t1"], ":1: expected"),
+        (["q1\ta\t1.0", "q1\tb\t2"], ":1: expected"),
         (["q1 0 a 1", "q1 0 a 1"], ":2: query 'q1' and document 'a' are judged twice"),
     ],
 )

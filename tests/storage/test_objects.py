@@ -19,7 +19,7 @@ from rgpt_batch.output import open_store
 from rgpt_batch.records import Segment, WorkUnit
 from rgpt_batch.storage import objects
 from rgpt_batch.storage.files import open_source, open_version, sha256
-from rgpt_batch.storage.find import find_remote
+from rgpt_batch.storage.find import find
 from rgpt_batch.storage.uris import check_location, is_inside, is_uri
 from tests.output.tables import FILE, OTHER_FILE, TABLE
 from tests.servers.faulty_proxy import PASSING, Fault, FaultyProxy, always, first
@@ -143,7 +143,7 @@ def test_bucket_that_does_not_exist_is_named(proxy: FaultyProxy) -> None:
         store.committed,
         store.load_manifest,
         lambda: store.commit("000000", "attempt", FILE),
-        lambda: find_remote("s3://no-such-bucket/in"),
+        lambda: find("s3://no-such-bucket/in"),
     ):
         with pytest.raises(ConfigError, match=r"no-such-bucket.*: there is no such bucket"):
             call()
@@ -258,25 +258,6 @@ def test_variable_of_another_tool_does_not_keep_a_store_from_being_asked(
 def _put(s3: Any, bucket: str, *keys: str) -> None:
     for key in keys:
         s3.put_object(Bucket=bucket, Key=key, Body=b"x")
-
-
-def test_inputs_are_files_folders_and_patterns(bucket: str, s3: Any) -> None:
-    shards = ["in/a.parquet", "in/b/c.parquet", "in/b/d e.parquet", "in/größe=1/f.parquet"]
-    hidden = ["in/_SUCCESS", "in/_x/g.parquet", "in/b/.h.parquet", "in/i.txt", "input/j.parquet"]
-    _put(s3, bucket, "in/", *shards, *hidden)
-
-    def found(argument: str) -> list[str]:
-        uris = find_remote(f"s3://{bucket}/{argument}")
-        return [uri.removeprefix(f"s3://{bucket}/") for uri in uris]
-
-    assert found("in") == found("in/") == shards
-    assert found("in/i.txt") == ["in/i.txt"]
-    assert found("in/*.parquet") == ["in/a.parquet"]
-    assert found("in/*/?.parquet") == ["in/_x/g.parquet", "in/b/c.parquet", "in/größe=1/f.parquet"]
-    assert found("in/**/[cd]*.parquet") == ["in/b/c.parquet", "in/b/d e.parquet"]
-    assert found("i*/a.parquet") == ["in/a.parquet"]
-    assert found("in/nope") == found("in/*.csv") == found("in/b/c") == []
-    assert found("") == [*shards, "input/j.parquet"]
 
 
 def test_listing_that_is_cut_in_the_middle_is_repeated_as_a_whole(

@@ -7,15 +7,19 @@ is read as well.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 
+from rgpt_batch.config.arguments import check_text
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.importing.readers.relations import Kind, Table, find_common_columns
 from rgpt_batch.importing.readers.spool import Spool
+from rgpt_batch.input.footers import is_damage, read_error
+from rgpt_batch.storage.selection import is_parquet_name
 
 _FILE_MAGIC = b"ARROW1"
 
@@ -24,7 +28,7 @@ def find_arrow_files(folder: Path) -> list[str]:
     """Return the Arrow files of a folder in order; none in a folder of something else.
 
     Raises:
-        ConfigError: The folder holds several splits.
+        ConfigError: The folder holds several splits, or Parquet as well.
         ShardError: Its state.json makes no sense.
     """
     if (folder / "dataset_dict.json").is_file():
@@ -34,7 +38,13 @@ def find_arrow_files(folder: Path) -> list[str]:
             f"as {folder / splits[0] if splits else folder / 'test'}."
         )
     if not (folder / "state.json").is_file():
-        return sorted(str(file) for file in folder.glob("*.arrow"))
+        files = sorted(str(file) for file in folder.glob("*.arrow"))
+        if files and (others := sorted(filter(is_parquet_name, os.listdir(folder)))):
+            raise ConfigError(
+                f"{folder}: holds {Path(files[0]).name} and {others[0]}, Arrow and Parquet. Name "
+                "the files of one of them, or move them apart."
+            )
+        return files
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         files = [str(folder / file["filename"]) for file in state["_data_files"]]
@@ -86,6 +96,7 @@ def _read_schema(file: str) -> pa.Schema:
 
 @contextmanager
 def _opened(file: str) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
+    check_text(file)
     try:
         with pa.OSFile(file) as source:
             is_stream = source.read(len(_FILE_MAGIC)) != _FILE_MAGIC
@@ -97,6 +108,8 @@ def _opened(file: str) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
                 with pa.ipc.open_file(source) as reader:
                     yield reader.schema, map(reader.get_batch, range(reader.num_record_batches))
     except (OSError, pa.ArrowException) as error:
+        if not is_damage(error):
+            raise read_error(file, error) from error
         raise ShardError(
             f"{file}: not a readable Arrow stream or file: {error}. Save "
             "the data set again, or write it as Parquet."

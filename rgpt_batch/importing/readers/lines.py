@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rgpt_batch.errors import ShardError
+from rgpt_batch.input.footers import is_damage, read_error
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -23,8 +24,9 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
     character ends a line: texts may hold U+2028 or \x85.
 
     Raises:
-        ShardError: The file cannot be read, or a line is not UTF-8. Bytes are never replaced: two
-            ids could become the same one.
+        ShardError: There is no such file, it is damaged, or a line is not UTF-8. Bytes are never
+            replaced: two ids could become the same one.
+        StorageError: The file cannot be reached.
     """
     number = 0
     try:
@@ -42,6 +44,8 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
             "the file, for example with `iconv -f LATIN1 -t UTF-8`; `iconv -c` drops such bytes."
         ) from error
     except (OSError, EOFError, zlib.error) as error:
+        if not (is_damage(error) or isinstance(error, FileNotFoundError | IsADirectoryError)):
+            raise read_error(path, error) from error
         raise ShardError(
             f"{path}: reading failed after line {number}: {error}. Check the path, or fetch the "
             "file again."

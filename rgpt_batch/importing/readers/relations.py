@@ -45,14 +45,15 @@ def _names(role: str, *further: tuple[str, ...]) -> Names:
     return (ALIASES[role], *further)
 
 
-_GENERIC_ID = ("_id", "id")
+# Names of keys that are words of texts as well.
+GENERIC_ID = ("_id", "id")
 # In BEIR's layout the key is called so, whatever else a record holds.
 _BEIR_ID = ("_id",)
 
 QUERIES = Kind(
     noun="table of queries",
     required={
-        "query_id": _names("query_id", _GENERIC_ID),
+        "query_id": _names("query_id", GENERIC_ID),
         "query": _names("query", ("text",)),
     },
     optional={},
@@ -64,7 +65,7 @@ _DOC_ID = (tuple(name for name in ALIASES["doc_id"] if name != "docid"), ("docid
 DOCUMENTS = Kind(
     noun="corpus",
     required={
-        "doc_id": (*_DOC_ID, _GENERIC_ID),
+        "doc_id": (*_DOC_ID, GENERIC_ID),
         "document": _names("document", ("contents",)),
     },
     optional={"title": (("title",),)},

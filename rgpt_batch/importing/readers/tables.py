@@ -1,6 +1,6 @@
 """Tables of queries, documents and pairs, in whatever file they come.
 
-    Parquet              a file, a folder or a glob pattern, in object stores as well
+    Parquet              a file, a folder or a glob pattern, in object stores as well; an output
     Arrow                a folder of `datasets.save_to_disk`, or an .arrow file
     JSON Lines           .jsonl, .ndjson, .json: one object per line
     tab-separated        .tsv, .txt: with a header, or an id and a text without one
@@ -13,17 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from rgpt_batch.config.arguments import Location, as_location
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.importing.readers.arrow import find_arrow_files, open_arrow
 from rgpt_batch.importing.readers.relations import Kind, Table, find_common_columns
 from rgpt_batch.importing.readers.spool import Spool
 from rgpt_batch.importing.readers.text import open_json_lines, open_tab_separated
-from rgpt_batch.input.find import resolve_inputs
-from rgpt_batch.storage.files import open_source
+from rgpt_batch.input.rows import read_schemas
+from rgpt_batch.output.scored_files import find_files, is_parquet
+from rgpt_batch.storage.selection import SUFFIXES, is_parquet_name
 
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _TAB_SEPARATED = (".tsv", ".txt")
@@ -42,15 +40,15 @@ def open_table(path: Location, kind: Kind, spool: Spool) -> Table:
     if not Path(path).is_file():
         return open_parquet([path], kind)
     suffix = Path(path.removesuffix(".gz")).suffix.lower()
-    if suffix == ".parquet":
-        return open_parquet([path], kind)
     if suffix == ".arrow":
         return open_arrow(path, [path], kind, spool)
     if suffix in _JSON_LINES:
         return open_json_lines(path, kind, spool)
     if suffix in _TAB_SEPARATED:
         return open_tab_separated(path, kind, spool)
-    known = ", ".join((".parquet", ".arrow", *_JSON_LINES, *_TAB_SEPARATED))
+    if is_parquet_name(path) or is_parquet(path):
+        return open_parquet([path], kind)
+    known = ", ".join((*SUFFIXES, ".arrow", *_JSON_LINES, *_TAB_SEPARATED))
     raise ConfigError(
         f"{path}: the name of a {kind.noun} must end in one of {known}, text files also in .gz. "
         "Rename or convert the file."
@@ -62,19 +60,17 @@ def open_parquet(given: Sequence[str], kind: Kind) -> Table:
 
     Raises:
         ConfigError: The path names nothing.
-        ShardError: A file is unreadable, or lacks a column.
+        ShardError: A file is damaged, or lacks a column.
+        StorageError: A file cannot be reached.
     """
-    paths = resolve_inputs(given)
-    columns, schema = find_common_columns({file: _read_schema(file) for file in paths}, kind)
+    paths = find_files(given)
+    try:
+        schemas = read_schemas(paths)
+    except ShardError as error:
+        raise ShardError(
+            f"{error} Write it again, or leave it out of the input. Files of another format are "
+            "read one by one, from this machine."
+        ) from error
+    columns, schema = find_common_columns(schemas, kind)
     origin = given[0] if len(given) == 1 else f"{given[0]} and {len(given) - 1} more"
     return Table(origin=origin, paths=tuple(paths), columns=columns, schema=schema)
-
-
-def _read_schema(file: str) -> pa.Schema:
-    try:
-        return pq.read_schema(open_source(file))
-    except (OSError, pa.ArrowException) as error:
-        raise ShardError(
-            f"{file}: not a readable Parquet file: {error}. Write it again, or leave it out. "
-            "Files of another format are read one by one, from this machine."
-        ) from error

@@ -13,7 +13,15 @@ import pyarrow as pa
 from rgpt_batch.errors import ShardError
 from rgpt_batch.importing.readers.lines import read_lines, read_records
 from rgpt_batch.importing.readers.numerals import parse_number
-from rgpt_batch.importing.readers.relations import LINE, RANK, SCORE, Kind, Table, find_columns
+from rgpt_batch.importing.readers.relations import (
+    GENERIC_ID,
+    LINE,
+    RANK,
+    SCORE,
+    Kind,
+    Table,
+    find_columns,
+)
 from rgpt_batch.importing.readers.spool import Spool
 
 # What says which keys there are, until a later record has others.
@@ -85,8 +93,8 @@ def open_tab_separated(
 
     Args:
         path: The file.
-        kind: What the table is. A first line that has one of the ids' names is a header; a file
-            without header has the required columns alone, in their order.
+        kind: What the table is. A file without header has the required columns alone, in their
+            order.
         spool: Where to write.
         roles: The columns of a file that has no header.
 
@@ -96,20 +104,22 @@ def open_tab_separated(
     lines = read_lines(path)
     first = next(lines, None)
     names = [] if first is None else first[1].split("\t")
-    id_names = {
-        name
-        for role, groups in kind.required.items()
-        if role.endswith("_id")
-        for group in groups
-        for name in group
-    }
-    if roles is None and id_names & set(names):
-        columns = find_columns(names, kind, path)
+    if roles is None and _is_header(names, kind):
+        try:
+            columns = find_columns(names, kind, path)
+        except ShardError as error:
+            raise ShardError(
+                f"{error} If the first line is a row, put a header above it: "
+                f"`{' '.join(kind.required)}`, with tabs between."
+            ) from error
         positions = [names.index(name) for name in columns.values()]
     else:
         columns = {role: role for role in roles or kind.required}
+        if first is not None:
+            lines = itertools.chain([first], lines)
+            if roles is None:
+                spool.report(f"{path}: without header; `{first[1][:80]}` is its first row")
         names, positions = list(columns), list(range(len(columns)))
-        lines = itertools.chain([] if first is None else [first], lines)
 
     def rows() -> Iterator[tuple[int, Sequence[Any]]]:
         for number, line in lines:
@@ -123,6 +133,25 @@ def open_tab_separated(
             yield number, [fields[position] for position in positions]
 
     return spool_rows(path, columns, rows(), spool)
+
+
+def _is_header(fields: Sequence[str], kind: Kind) -> bool:
+    """Whether the first line of a table names its columns, or tries to.
+
+    It does where it holds the name of an id. A text may consist of that word, too: a row whose text
+    is `id`, below other ids, is a row unless the line names all columns, in whatever order.
+    """
+    id_roles = [role for role in kind.required if role.endswith("_id")]
+    known = {name for role in id_roles for group in kind.required[role] for name in group}
+    places = [place for place, field in enumerate(fields) if field.strip().casefold() in known]
+    roles = list(kind.required)
+    may_be_row = len(fields) == len(roles) and not any(roles[p] in id_roles for p in places)
+    if places and may_be_row and {fields[place] for place in places} <= set(GENERIC_ID):
+        try:
+            find_columns(fields, kind, "")
+        except ShardError:
+            return False
+    return bool(places)
 
 
 def spool_rows(

@@ -124,7 +124,7 @@ def read_qrels(path: str) -> Qrels:
     lines = _without_comments(path, lambda text: _is_grade((_fields(text, num_fields) or [""])[-1]))
     for place, (number, text) in enumerate(lines):
         tabbed = text.split("\t")
-        if place == 0 and len(tabbed) == 3 and not _is_grade(tabbed[2]):
+        if place == 0 and len(tabbed) == 3 and not _is_number(tabbed[2]):
             num_fields = 3
             continue
         fields = _fields(text, num_fields)
@@ -176,10 +176,7 @@ def _is_run_line(text: str) -> bool:
     """Whether a text has the fields of a line, and a number where the order is taken from."""
     for num_fields, layout in _LAYOUTS.items():
         fields = _fields(text, num_fields)
-        if fields is None:
-            continue
-        with contextlib.suppress(ValueError):
-            parse_number(fields[layout.get(SCORE, layout[RANK])])
+        if fields and _is_number(fields[layout.get(SCORE, layout[RANK])]):
             return True
     return False
 
@@ -191,6 +188,13 @@ def _is_grade(text: str) -> bool:
     except ValueError:
         return False
     return text.isascii() and "_" not in text
+
+
+def _is_number(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        parse_number(text)
+        return True
+    return False
 
 
 def _to_batch(rows: list[tuple[str, str, float]]) -> pa.RecordBatch:

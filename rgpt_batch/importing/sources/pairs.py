@@ -7,13 +7,23 @@ ids whose texts stand elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rgpt_batch.config.arguments import Location
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.importing.readers.relations import DOCUMENTS, PAIRS, QUERIES, Relations
+from rgpt_batch.importing.readers.relations import (
+    DOCUMENTS,
+    PAIRS,
+    QUERIES,
+    Kind,
+    Relations,
+    Table,
+)
 from rgpt_batch.importing.readers.spool import Spool
 from rgpt_batch.importing.readers.tables import open_table
+
+OpenTexts = Callable[[], Table]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,20 +41,51 @@ class PairSource:
 
     def open(self, spool: Spool) -> Relations:
         """Read the pairs, then the tables."""
-        pairs = open_table(self.pairs, PAIRS, spool)
-        for role, given, option in (
-            ("query", self.queries, "--queries"),
-            ("document", self.corpus, "--corpus"),
-        ):
-            if given is not None:
-                pairs = pairs.without(role)
-            elif role not in pairs.columns:
-                raise ConfigError(
-                    f"{self.pairs}: the pairs have no {role} column. Give the table of texts with "
-                    f"{option}, or rename the column."
-                )
-        return Relations(
-            candidates=pairs,
-            queries=None if self.queries is None else open_table(self.queries, QUERIES, spool),
-            documents=None if self.corpus is None else open_table(self.corpus, DOCUMENTS, spool),
+
+        def later(given: Location | None, kind: Kind) -> OpenTexts | None:
+            return None if given is None else lambda: open_table(given, kind, spool)
+
+        return with_texts(
+            open_table(self.pairs, PAIRS, spool),
+            later(self.queries, QUERIES),
+            later(self.corpus, DOCUMENTS),
+            corpus_option="--corpus",
         )
+
+
+def with_texts(
+    candidates: Table,
+    open_queries: OpenTexts | None,
+    open_corpus: OpenTexts | None,
+    *,
+    corpus_option: str,
+) -> Relations:
+    """Add the tables of the texts to candidates.
+
+    Args:
+        candidates: With or without texts.
+        open_queries: Where given, the queries' texts come from here, even if the candidates have
+            some.
+        open_corpus: The same for documents.
+        corpus_option: The option that names the corpus.
+
+    Raises:
+        ConfigError: A text is neither in the candidates nor in a table.
+        ShardError: A table is unreadable, or lacks a column.
+    """
+    for role, given, option in (
+        ("query", open_queries, "--queries"),
+        ("document", open_corpus, corpus_option),
+    ):
+        if given is not None:
+            candidates = candidates.without(role)
+        elif role not in candidates.columns:
+            raise ConfigError(
+                f"{candidates.origin}: the candidates have no {role} column. Give the table of "
+                f"texts with {option}, or rename the column."
+            )
+    return Relations(
+        candidates=candidates,
+        queries=None if open_queries is None else open_queries(),
+        documents=None if open_corpus is None else open_corpus(),
+    )
