@@ -54,12 +54,13 @@ def plan(
     from rgpt_batch.job.plan import plan_job
     from rgpt_batch.output import open_store
     from rgpt_batch.planning.estimate import sample_tokens
+    from rgpt_batch.planning.same_job import is_same_job
 
     job_config, manifest = plan_job(load_job_config(config, **shortcuts), inputs, output)
     tokens = sample_tokens(job_config, manifest, sample)
     store = open_store(output)
     planned = store.load_manifest()
-    is_ours = planned is not None and planned.fingerprint == manifest.fingerprint
+    is_ours = planned is not None and is_same_job(planned.identity, manifest.identity)
     committed = store.committed() if is_ours else {}
     num_rows_left = sum(u.num_rows for u in manifest.units if u.unit_id not in committed)
     shards = {segment.path for unit in manifest.units for segment in unit.segments}

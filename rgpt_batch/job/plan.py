@@ -11,9 +11,10 @@ from rgpt_batch.errors import ConfigError, ManifestMismatch
 from rgpt_batch.importing.joined import JoinedTables, TextTables
 from rgpt_batch.output import Store
 from rgpt_batch.output.score_file import check_pass_through
-from rgpt_batch.planning.identity import Identity, InputFacts, PairFiles, differences, job_identity
+from rgpt_batch.planning.identity import Identity, InputFacts, PairFiles, job_identity
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.planning.pair_shards import JobInput, PairShards, Report
+from rgpt_batch.planning.same_job import differences, is_same_job
 from rgpt_batch.planning.units import plan_units
 from rgpt_batch.scoring.model_files import check_tokenizer, pinned
 from rgpt_batch.storage.uris import is_inside, resolved
@@ -125,10 +126,10 @@ def freeze(store: Store, job: Job, on_change: OnChange, report: Report) -> Manif
 def _find_plan(store: Store, job: Job, on_change: OnChange) -> Manifest | None:
     try:
         found = store.load_manifest()
-        if found is not None and found.fingerprint != job.identity.fingerprint:
+        if found is not None and not is_same_job(found.identity, job.identity):
             raise ManifestMismatch(
                 f"{store.location}: holds the scores of another job:\n"
-                f"{differences(found.identity.lines, job.identity.lines)}\n"
+                f"{differences(found.identity, job.identity)}\n"
                 "Use another output folder, or --on-change overwrite to delete them."
             )
     except ManifestMismatch:

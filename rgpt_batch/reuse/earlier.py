@@ -25,7 +25,8 @@ from rgpt_batch.errors import ConfigError, ManifestMismatch, RgptBatchError, Sha
 from rgpt_batch.input.footers import read_error
 from rgpt_batch.output import Store, open_store
 from rgpt_batch.output.score_file import PAIR_HASH, SCORE_SCHEMA, TOKEN_LOGPROBS, read_footer
-from rgpt_batch.planning.identity import Identity, differences
+from rgpt_batch.planning.identity import Identity
+from rgpt_batch.planning.same_job import setting_differences
 from rgpt_batch.reuse.index import HIGH, LOW, SCORE_COLUMNS, split_hashes
 
 _READ_ROWS = 2**16
@@ -161,7 +162,7 @@ def _check_settings(location: str, old: Identity, new: Identity) -> None:
     if old.scoring != new.scoring:
         raise ManifestMismatch(
             f"{location}: its scores cannot be reused, because they were made in another way:\n"
-            f"{differences(old.scoring, new.scoring)}\n"
+            f"{setting_differences(old.scoring, new.scoring)}\n"
             "Score with the same settings, or leave --reuse out."
         )
     if new.written.query_token_logprobs and not old.written.query_token_logprobs:
