@@ -14,7 +14,7 @@ from rgpt_batch.output.score_file import check_pass_through
 from rgpt_batch.planning.identity import Identity, InputFacts, PairFiles, job_identity
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.planning.pair_shards import JobInput, PairShards, Report
-from rgpt_batch.planning.same_job import differences, is_same_job
+from rgpt_batch.planning.same_job import differences, is_same_job, with_full_paths
 from rgpt_batch.planning.units import plan_units
 from rgpt_batch.scoring.model_files import check_tokenizer, pinned
 from rgpt_batch.storage.uris import is_inside, resolved
@@ -87,7 +87,7 @@ def identify(config: JobConfig, source: JobInput, output: str) -> Job:
     """
     check_pass_through(config.output.pass_through)
     _check_apart(source, resolved(output))
-    facts = source.facts()
+    facts = with_full_paths(source.facts())
     config = config.with_options({"model": _checked(config.model)})
     identity = job_identity(config, source.columns, facts)
     return Job(config=config, source=source, identity=identity)

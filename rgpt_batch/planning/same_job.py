@@ -1,22 +1,58 @@
 """Are two identities the same job, and if not, what is different? In words for people.
 
-A file may be spelled in several ways: through a link, or from another working folder. Two spellings
-are the same file where they lead to the same place now. So a job is continued by whatever
-path its input is named, and also by the name that its plan holds after a link was moved, as long as
-the file is unchanged.
+A file may be spelled in several ways: from another working folder, with `..`, through a link. An
+identity holds absolute paths without `..`; links stay, since another machine may know the file by
+that name alone. Two paths are the same file if they are equal, or lead to the same place now.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from rgpt_batch.formatting import format_count
-from rgpt_batch.planning.identity import Identity, InputFile, Lines, PairFiles, TableFiles
-from rgpt_batch.storage.uris import is_uri, resolved
+from rgpt_batch.planning.identity import (
+    Identity,
+    InputFacts,
+    InputFile,
+    Lines,
+    PairFiles,
+    TableFiles,
+)
+from rgpt_batch.storage.files import local_path
+from rgpt_batch.storage.uris import resolved
 
 _NUM_DIFFERENCES_SHOWN = 12
+
+
+def with_full_paths(facts: InputFacts) -> InputFacts:
+    """Spell local paths as an identity holds them."""
+    if isinstance(facts, PairFiles):
+        return replace(facts, files=_in_full(facts.files))
+    queries, documents = facts.queries, facts.documents
+    return replace(
+        facts,
+        candidates=replace(facts.candidates, files=_in_full(facts.candidates.files)),
+        queries=queries and replace(queries, files=_in_full(queries.files)),
+        documents=documents and replace(documents, files=_in_full(documents.files)),
+    )
+
+
+def full_path(file: Path) -> str:
+    """Return a file's absolute path without `.` and `..`; links stay.
+
+    Only where a `..` follows a link, links are followed: taken as text, it would lead elsewhere.
+
+    Args:
+        file: In a folder that exists.
+    """
+    folder = file.absolute().parent
+    folded = os.path.normpath(folder)
+    return str(Path(folded if os.path.samefile(folded, folder) else folder.resolve(), file.name))
 
 
 def is_same_job(old: Identity, new: Identity) -> bool:
@@ -32,6 +68,13 @@ def differences(old: Identity, new: Identity) -> str:
 def setting_differences(old: Lines, new: Lines) -> str:
     """Describe which settings changed, one line each."""
     return _shown(_changed_settings(old, new))
+
+
+def _in_full(files: Sequence[InputFile]) -> tuple[InputFile, ...]:
+    return tuple(
+        replace(file, path=full_path(Path(path))) if (path := local_path(file.path)) else file
+        for file in files
+    )
 
 
 def _differences(old: Identity, new: Identity) -> Iterator[str]:
@@ -83,7 +126,8 @@ def _described(file: InputFile) -> str:
     """Say what a file's version and its number of row groups mean; see files.open_version."""
     size, _, mark = file.version.partition("-")
     parts = [format_count(int(size), "byte") if size.isdecimal() else file.version]
-    if mark.isdecimal() and not is_uri(file.path):
+    # Nanoseconds up to the year 2286; a plan may hold anything.
+    if mark.isdecimal() and len(mark) <= 19 and local_path(file.path):
         written = datetime.fromtimestamp(int(mark) / 1e9, UTC)
         parts.append(f"written {written:%Y-%m-%d %H:%M:%S} UTC")
     parts.append(format_count(file.num_row_groups, "row group"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.storage import hub, objects
-from rgpt_batch.storage.uris import HUB_SCHEME, full_path, is_uri, matches, split_uri
+from rgpt_batch.storage.uris import HUB_SCHEME, is_uri, matches, split_uri
 
 
 def find(argument: str) -> list[str]:
@@ -23,7 +23,7 @@ def find(argument: str) -> list[str]:
         StorageError: The store cannot be used.
     """
     if not is_uri(argument):
-        return [full_path(file) for file in _find_local(argument)]
+        return [str(file.absolute()) for file in _find_local(argument)]
     found = find_remote(argument)
     if not found:
         raise ConfigError(f"{argument}: no such object, folder with *.parquet objects, or match.")

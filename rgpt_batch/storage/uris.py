@@ -5,7 +5,6 @@ s3://bucket/key    gs://bucket/key    az://container/key    abfs[s]://container[
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -85,19 +84,6 @@ def resolved(location: str) -> str:
     """
     check_location(location)
     return location if is_uri(location) else str(Path(location).resolve())
-
-
-def full_path(file: Path) -> str:
-    """Return a file's absolute path without `.` and `..`; links stay.
-
-    Only where a `..` follows a link, links are followed: taken as text, it would lead elsewhere.
-
-    Args:
-        file: In a folder that exists.
-    """
-    folder = file.absolute().parent
-    folded = os.path.normpath(folder)
-    return str(Path(folded if os.path.samefile(folded, folder) else folder.resolve(), file.name))
 
 
 def redacted(text: str) -> str:

@@ -15,8 +15,8 @@ import pytest
 from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.job.plan import plan_job
 from rgpt_batch.planning.identity import Identity, InputFile, InputTable, PairFiles, TableFiles
-from rgpt_batch.planning.same_job import differences, is_same_job
-from rgpt_batch.storage.uris import full_path
+from rgpt_batch.planning.manifest import Manifest
+from rgpt_batch.planning.same_job import differences, full_path, is_same_job
 from tests.jobs import Score, fake_config
 
 WritePairs = Callable[..., Path]
@@ -51,7 +51,10 @@ def test_a_job_is_continued_whatever_working_folder_its_input_is_named_from(
     path = write_pairs(4, "data/pairs.parquet")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    score_with_fake("../data/pairs.parquet")
+    named = score_with_fake("../data/pairs.parquet")
+    (plan,) = (named.folder / "_rgpt").glob("plan-*.json")
+    manifest = Manifest.from_json(plan.read_bytes(), str(plan))
+    assert manifest.identity.input.paths == (str(path),)
     for spelled in (path, "./../data/pairs.parquet", f"{tmp_path}/work/../data/"):
         again = score_with_fake(spelled)
         assert (again.summary.num_rows_before, again.summary.num_rows_scored) == (4, 0)
