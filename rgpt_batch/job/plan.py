@@ -17,6 +17,7 @@ from rgpt_batch.planning.pair_shards import JobInput, PairShards, Report
 from rgpt_batch.planning.same_job import differences, is_same_job, with_full_paths
 from rgpt_batch.planning.units import plan_units
 from rgpt_batch.scoring.model_files import check_tokenizer, pinned
+from rgpt_batch.storage.files import local_path
 from rgpt_batch.storage.uris import is_inside, resolved
 
 OnChange = Literal["refuse", "overwrite"]
@@ -62,6 +63,21 @@ def open_input(config: JobConfig, inputs: Sequence[str], texts: TextTables | Non
             "table of candidates: a Parquet file, a folder or a pattern."
         )
     return JoinedTables(config, inputs[0], texts)
+
+
+def check_places(output: str, *, tables: TextTables | None, reuse: str | None) -> None:
+    """Refuse an output or an earlier one where it cannot be.
+
+    Raises:
+        ConfigError: It is in an object store, and what was asked for needs a file system.
+    """
+    if not local_path(output) and (reuse is not None or tables is not None):
+        raise ConfigError(
+            f"{output}: --reuse and tables of texts need an output folder on a file system, since "
+            "sorted scores and joined pairs are kept there. Leave them out, or use a folder."
+        )
+    if reuse is not None and not local_path(reuse):
+        raise ConfigError(f"{reuse}: --reuse reads folders on a file system. Copy it to one.")
 
 
 def reopen_input(config: JobConfig, facts: InputFacts) -> JobInput:
