@@ -18,7 +18,7 @@ model: setup  ## Convert the demo model into .cache/; does nothing when it is th
 	@$(bin)/python scripts/demo_model.py 2>.venv/model.log || { cat .venv/model.log >&2; exit 1; }
 
 demo: model  ## Score the demo pairs with real vLLM through Ray, and show the result.
-	@$(bin)/rgpt-batch score --config configs/cpu-demo.yaml --input demo/pairs --output out/demo
+	@$(bin)/rgpt-batch score --config configs/cpu-demo.yaml --input demo/pairs --output out/demo -o units.max_rows=64
 	@$(bin)/python demo/show.py out/demo
 
 check: setup  ## Lint, format check, types.

@@ -194,7 +194,7 @@ def to_markdown(results: dict[str, dict[str, Any]]) -> str:
     lines += [
         "",
         "Brackets hold 95 % bootstrap intervals over queries, p is a two-sided paired t-test's.",
-        f"Interpolated: {ALPHA:g} x query likelihood + {1 - ALPHA:g} x BM25 scaled to 0..1 per "
+        f"Interpolated: {ALPHA:g} x query likelihood + {1 - ALPHA:g} x BM25, both as z-scores per "
         "query. RR@10 of dl19 counts grades 2 and 3.",
     ]
     return "\n".join(lines) + "\n"

@@ -52,6 +52,46 @@ def test_override_values_are_yaml() -> None:
     assert config.protocol.template == "D={document} Q={query}"
 
 
+def test_folders_of_a_file_count_from_the_file_and_hub_ids_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "beside" / "org" / "name").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "org" / "other").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for given, expected in (
+        ("./model", f"{tmp_path}/beside/model"),
+        ("../model", f"{tmp_path}/model"),
+        (".", f"{tmp_path}/beside"),
+        ("org/name", f"{tmp_path}/beside/org/name"),
+        # No folder of that name is beside the file: a hub id, or a folder below the working folder.
+        ("org/other", "org/other"),
+        ("org/none", "org/none"),
+        (f"{tmp_path}/x", f"{tmp_path}/x"),
+    ):
+        path = tmp_path / "beside" / "job.yaml"
+        path.write_text(f"model: {{name: '{given}', tokenizer: '{given}'}}")
+        for named in (path, "../beside/job.yaml"):
+            model = load_config(named).model
+            assert (model.name, model.tokenizer) == (expected, expected)
+    # What is given on the command line counts from the working folder.
+    assert load_config(path, "model.name=./model").model.name == "./model"
+
+
+def test_folder_of_a_file_that_is_reached_through_a_link_is_the_one_that_the_system_finds(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "far" / "configs").mkdir(parents=True)
+    (tmp_path / "far" / "configs" / "job.yaml").write_text("model: {name: ../model}")
+    (tmp_path / "configs").symlink_to(tmp_path / "far" / "configs")
+    found = load_config(tmp_path / "configs" / "job.yaml").model.name
+    assert found == f"{tmp_path}/far/model"
+
+
+@pytest.mark.parametrize("text", ["model: 3", "model: {name: 3}", "model: [./x]", "model:"])
+def test_model_that_is_none_is_refused_as_before(tmp_path: Path, text: str) -> None:
+    assert "model" in _error(path=_write(tmp_path, text))
+
+
 def test_section_without_options_means_its_defaults(tmp_path: Path) -> None:
     path = _write(tmp_path, "model: {name: m}\nengine:\n  # max_num_seqs: 8\nunits:\n")
     assert load_config(path) == load_config(None, ("model.name=m",))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rgpt_batch.ranking.compare import Comparison
     from rgpt_batch.ranking.evaluate import Estimate, MetricResult
 
+_INTERVAL = "95 % interval"
 _METHODS = "Intervals: percentile bootstrap over queries, 10,000 draws. p: two-sided paired t-test."
 
 
@@ -30,6 +31,17 @@ _METHODS = "Intervals: percentile bootstrap over queries, 10,000 draws. p: two-s
     help="Judgements: four columns of TREC, or three of BEIR with a header.",
 )
 @click.option("--baseline", help="Another run or scored output to test against. [default: none]")
+@click.option(
+    "--score-column",
+    metavar="COLUMN",
+    help="Column of SCORED to rank by, higher first. [default: rank where a ranking has it, else "
+    "score]",
+)
+@click.option(
+    "--baseline-score-column",
+    metavar="COLUMN",
+    help="The same of the baseline, such as bm25_score of the pairs. [default: as above]",
+)
 @click.option(
     "--metrics",
     default="nDCG@10,RR@10,R@100,AP",
@@ -53,17 +65,25 @@ def evaluate(
     from rgpt_batch.ranking import evaluate as evaluation
     from rgpt_batch.storage.written_files import check_output
 
+    if options["baseline_score_column"] and not baseline:
+        raise click.UsageError("--baseline-score-column needs --baseline.")
     if per_query:
         check_output(per_query)
     found = evaluation.evaluate(run, qrels, baseline=baseline, **options)
     if per_query:
         evaluation.write_per_query(found, per_query)
+    for line in _ties("run", found.num_tied_queries):
+        click.echo(line, err=True)
+    for line in _ties("baseline", found.baseline_num_tied_queries or {}):
+        click.echo(line, err=True)
     if as_json:
         click.echo(
             json.dumps(
                 {
                     "num_queries": len(found.query_ids),
                     "num_queries_without_results": found.num_queries_without_results,
+                    "num_tied_queries": found.num_tied_queries,
+                    "baseline_num_tied_queries": found.baseline_num_tied_queries,
                     "metrics": [asdict(result) for result in found.metrics],
                 }
             )
@@ -78,7 +98,7 @@ def evaluate(
         }
     )
     click.echo()
-    _print_metrics(found.metrics, ("run", "baseline"))
+    _print_metrics(found.metrics, run="run", baseline="baseline")
     return 0
 
 
@@ -91,6 +111,12 @@ def evaluate(
     "--qrels",
     type=LocalPath(exists=True, dir_okay=False),
     help="Judgements; adds the quality of both. [default: none]",
+)
+@click.option(
+    "--score-column",
+    default="score",
+    show_default=True,
+    help="Column to compare and to rank by, higher first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @database_options
@@ -105,14 +131,26 @@ def compare(scored_a: str, scored_b: str, qrels: str | None, as_json: bool, **op
     print_facts({"A": scored_a, "B": scored_b} | _comparison_facts(found))
     if found.quality:
         click.echo()
-        _print_metrics([found.quality], ("B", "A"))
+        _print_metrics([found.quality], run="B", baseline="A", baseline_first=True)
     return 0
+
+
+def _ties(name: str, num_tied: Mapping[int, int]) -> Iterator[str]:
+    """Warn of values that depend on ids."""
+    found = [f"{number:,} at {cut}" for cut, number in num_tied.items() if number]
+    if found:
+        yield (
+            f"note         {name}: queries with equal scores on both sides of a metric's cut: "
+            f"{', '.join(found)}. There doc_id decides, descending, as in trec_eval"
+        )
 
 
 def _comparison_facts(found: Comparison) -> dict[str, str]:
     overlap, scores, rankings = found.overlap, found.scores, found.rankings
     share = rankings.num_flips / max(1, rankings.num_document_pairs)
     tau = rankings.mean_kendall_tau
+    is_same = scores.max_query_id is None
+    place = "" if is_same else f" ({scores.max_query_id}, {scores.max_doc_id})"
     return {
         "pairs": f"{overlap.num_shared:,} in both, {overlap.num_only_in_a:,} only in A, "
         f"{overlap.num_only_in_b:,} only in B",
@@ -121,7 +159,7 @@ def _comparison_facts(found: Comparison) -> dict[str, str]:
         "B - A": f"mean {scores.mean:+.6f} over {overlap.num_scored:,} pairs scored by both",
         "|B - A|": f"mean {scores.mean_absolute:.6f}, median {scores.median_absolute:.6f}, "
         f"90 % {scores.p90_absolute:.6f}, 99 % {scores.p99_absolute:.6f}, "
-        f"max {scores.max_absolute:.6f} ({scores.max_query_id}, {scores.max_doc_id})",
+        f"max {scores.max_absolute:.6f}{place}",
         "order": f"{rankings.num_flips:,} of {rankings.num_document_pairs:,} document pairs "
         f"flipped ({share:.3%}), {rankings.num_queries:,} queries",
         "Kendall tau": "none: no query has two documents" if tau is None else f"{tau:.5f}",
@@ -129,16 +167,31 @@ def _comparison_facts(found: Comparison) -> dict[str, str]:
     }
 
 
-def _print_metrics(results: Sequence[MetricResult], names: tuple[str, str]) -> None:
-    """Print one line per metric; `names` are those of run and baseline."""
-    rows = [["metric", names[0], "95 % interval"]]
+def _print_metrics(
+    results: Sequence[MetricResult], *, run: str, baseline: str, baseline_first: bool = False
+) -> None:
+    """Print one line per metric.
+
+    Args:
+        results: The metrics.
+        run: What to call the run.
+        baseline: What to call the baseline.
+        baseline_first: Whether the baseline's column comes before the run's.
+    """
+    names = [run, baseline] if results[0].baseline else [run]
+    if baseline_first:
+        names.reverse()
+    rows = [["metric", *(cell for name in names for cell in (name, _INTERVAL))]]
     if results[0].baseline:
-        rows[0] += [names[1], "95 % interval", f"{names[0]} - {names[1]}", "95 % interval", "p"]
+        rows[0] += [f"{run} - {baseline}", _INTERVAL, "p"]
     for result in results:
-        row = [result.metric, *_cells(result.run)]
-        if result.baseline and result.difference:
-            row += [*_cells(result.baseline), *_cells(result.difference, "+")]
-            row.append(_format_p(result.p_value))
+        estimates = {run: result.run, baseline: result.baseline}
+        row = [result.metric]
+        for name in names:
+            if estimate := estimates[name]:
+                row += _cells(estimate)
+        if result.difference:
+            row += [*_cells(result.difference, "+"), _format_p(result.p_value)]
         rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

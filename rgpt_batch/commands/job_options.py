@@ -1,4 +1,4 @@
-"""Options that name a job: its configuration, input and output."""
+"""Options of a job, which `score` and `plan` share: one command becomes the other by one word."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from rgpt_batch.commands.text import LocalPath
 
 if TYPE_CHECKING:
     from rgpt_batch.config.options import JobConfig
+    from rgpt_batch.importing.joined import TextTables
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def job_options(command: _Command) -> _Command:
-    """Add the options that load_job_config takes, and --input and --output."""
+    """Add the options that load_job_config takes, and those of input, output and run."""
     for option in reversed(
         (
             click.option(
@@ -64,10 +65,67 @@ def job_options(command: _Command) -> _Command:
                 metavar="COLUMN,…",
                 help="Input columns to copy to the output. [default: none]",
             ),
+            click.option(
+                "--executor",
+                type=click.Choice(["ray", "local"]),
+                help="Where engines run; same as -o executor.kind=…  [default: ray]",
+            ),
+            click.option(
+                "--queries",
+                help="Parquet with ids and texts of queries; --input then needs no query column. "
+                "[default: the texts in --input]",
+            ),
+            click.option(
+                "--documents",
+                help="Parquet with ids and texts of documents; --input then needs no document "
+                "column. [default: the texts in --input]",
+            ),
+            click.option(
+                "--missing",
+                type=click.Choice(["error", "reject"]),
+                help="What to do about pairs whose query or document those tables lack: score "
+                "nothing, or reject the pairs; same as -o input.missing=…  [default: error]",
+            ),
+            click.option(
+                "--on-change",
+                type=click.Choice(["refuse", "overwrite"]),
+                default="refuse",
+                show_default=True,
+                help="What to do if the output folder holds the scores of another job.",
+            ),
+            click.option(
+                "--reuse",
+                type=click.Path(),
+                metavar="OLD_OUTPUT",
+                help="Output folder of an earlier job with the same settings; pairs whose texts it "
+                "has scored get its scores. [default: score all]",
+            ),
+            click.option(
+                "--parity",
+                type=click.IntRange(2, 2000),
+                metavar="N",
+                help="First score N sampled pairs with the float32 transformers reference as well, "
+                "and stop with exit code 2 if they disagree; same as -o parity.num_pairs=N  "
+                "[default: no check]",
+            ),
+            click.option(
+                "--max-rejected-fraction",
+                type=click.FloatRange(min=0, max=1),
+                help="Share of rejected rows above which the job exits with 3; same as "
+                "-o output.max_rejected_fraction=…  [default: 0.1]",
+            ),
+            click.option("--quiet", is_flag=True, help="Show no progress."),
         )
     ):
         command = option(command)
     return command
+
+
+def text_tables(queries: str | None, documents: str | None) -> TextTables | None:
+    """Return where the texts are; None where the input holds them."""
+    from rgpt_batch.importing.joined import TextTables
+
+    return TextTables(queries=queries, documents=documents) if queries or documents else None
 
 
 def load_job_config(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.job_options import job_options, load_job_config
+from rgpt_batch.commands.job_options import job_options, load_job_config, text_tables
 from rgpt_batch.commands.text import price_option, print_facts
 
 if TYPE_CHECKING:
+    from rgpt_batch.job.preview import Preview
     from rgpt_batch.output import Store
+    from rgpt_batch.planning.estimate import TokenSample
+
+# So many files of so few rows: opening them takes longer than reading.
+_MANY_UNITS = 50
+_FEW_ROWS = 256
 
 
 @click.command(
@@ -43,57 +50,95 @@ def plan(
     config: str | None,
     inputs: tuple[str, ...],
     output: str,
+    queries: str | None,
+    documents: str | None,
+    on_change: str,
+    reuse: str | None,
+    quiet: bool,
     sample: int,
     pairs_per_second: float | None,
     workers: int,
     price_per_hour: float | None,
     **shortcuts: Any,
 ) -> int:
-    """Show units, token counts, time and cost of a job without running it."""
-    from rgpt_batch.formatting import format_count, format_seconds
-    from rgpt_batch.job.plan import plan_job
-    from rgpt_batch.output import open_store
+    """Show units, token counts, time and cost of a job without running it.
+
+    Takes all options of `score`. Tables of texts are joined in the system's temporary folder.
+    """
+    from rgpt_batch.job.preview import preview
     from rgpt_batch.planning.estimate import sample_tokens
 
-    job_config, manifest = plan_job(load_job_config(config, **shortcuts), inputs, output)
-    tokens = sample_tokens(job_config, manifest, sample)
-    store = open_store(output)
-    planned = store.load_manifest()
-    is_ours = planned is not None and planned.fingerprint == manifest.fingerprint
-    committed = store.committed() if is_ours else {}
-    num_rows_left = sum(u.num_rows for u in manifest.units if u.unit_id not in committed)
-    shards = {segment.path for unit in manifest.units for segment in unit.segments}
-    print_facts(
-        {
-            "input": f"{format_count(len(shards), 'shard')}, "
-            f"{format_count(manifest.num_rows, 'row')}",
-            "units": f"{len(manifest.units):,}, of which {len(committed):,} are committed already; "
-            f"largest {max(unit.num_rows for unit in manifest.units):,} rows",
-            "prompts": f"{tokens.mean_prompt_tokens:.1f} tokens, {tokens.mean_query_tokens:.1f} of "
-            f"them the query's (mean of {tokens.num_rows:,} sampled rows)",
-            "truncated": f"{tokens.truncated_fraction:.2%} of the sampled rows, at "
-            f"{job_config.protocol.max_tokens:,} tokens",
-            "rejected": f"{tokens.rejected_fraction:.2%} of the sampled rows",
-            "fingerprint": manifest.fingerprint,
-        }
-    )
-    if planned is not None and not is_ours:
-        click.echo(f"note         {output} holds another job; score would ask for --on-change")
+    with preview(
+        load_job_config(config, **shortcuts),
+        inputs,
+        output,
+        tables=text_tables(queries, documents),
+        reuse=reuse,
+        report=lambda message: None if quiet else click.echo(message, err=True),
+    ) as ahead:
+        tokens = sample_tokens(ahead.config, ahead.manifest, sample)
+        print_facts(_facts(ahead, tokens))
+        for note in _notes(ahead, on_change):
+            click.echo(f"note         {note}")
+        speed = pairs_per_second or _last_speed(ahead.store)
+        print_facts({"time": _time(ahead, speed, workers, price_per_hour)})
+    return 0
+
+
+def _facts(ahead: Preview, tokens: TokenSample) -> dict[str, str]:
+    from rgpt_batch.formatting import format_count
+
+    units = ahead.manifest.units
+    shards = {segment.path for unit in units for segment in unit.segments}
+    num_committed = len(units) - len(ahead.remaining)
+    facts = {
+        "input": f"{format_count(len(shards), 'shard')}, "
+        f"{format_count(ahead.manifest.num_rows, 'row')}",
+        "units": f"{len(units):,}, of which {num_committed:,} are committed already; "
+        f"largest {max(unit.num_rows for unit in units):,} rows",
+        "prompts": f"{tokens.mean_prompt_tokens:.1f} tokens, {tokens.mean_query_tokens:.1f} of "
+        f"them the query's (mean of {tokens.num_rows:,} sampled rows)",
+        "truncated": f"{tokens.truncated_fraction:.2%} of the sampled rows, at "
+        f"{ahead.config.protocol.max_tokens:,} tokens",
+        "rejected": f"{tokens.rejected_fraction:.2%} of the sampled rows",
+    }
+    if ahead.earlier is not None:
+        facts["reuse"] = (
+            f"{format_count(ahead.earlier.num_rows, 'row')} of {ahead.earlier.location}, as far as "
+            "texts are the same; the time below counts them as if they were scored"
+        )
+    return {**facts, "fingerprint": ahead.manifest.fingerprint}
+
+
+def _notes(ahead: Preview, on_change: str) -> Iterator[str]:
+    if ahead.is_of_another_job:
+        what = "deletes that" if on_change == "overwrite" else "would ask for --on-change"
+        yield f"{ahead.store.location} holds another job; score {what}"
+    if ahead.earlier is not None and ahead.earlier.problem is not None:
+        yield f"{ahead.earlier.location}: {ahead.earlier.problem}"
+    num_units, max_rows = len(ahead.manifest.units), ahead.config.units.max_rows
+    if num_units >= _MANY_UNITS and max_rows < _FEW_ROWS:
+        yield (
+            f"{num_units:,} files of at most {max_rows:,} rows are many and tiny. Raise "
+            "units.max_rows; 30 to 120 seconds of work for each are about right"
+        )
+
+
+def _time(
+    ahead: Preview, pairs_per_second: float | None, workers: int, price_per_hour: float | None
+) -> str:
+    from rgpt_batch.formatting import format_count, format_seconds
+
     if pairs_per_second is None:
-        pairs_per_second = _last_speed(store)
-    if pairs_per_second is None:
-        click.echo("time         unknown: give --pairs-per-second, or score a sample first")
-        return 0
+        return "unknown: give --pairs-per-second, or score a sample first"
+    num_rows_left = sum(unit.num_rows for unit in ahead.remaining)
     worker_seconds = num_rows_left / pairs_per_second
     cost = "" if price_per_hour is None else f", cost {worker_seconds / 3600 * price_per_hour:,.2f}"
     work = f"{format_count(num_rows_left, 'row')} with {format_count(workers, 'worker')}"
-    print_facts(
-        {
-            "time": f"{format_seconds(worker_seconds / workers)} for {work} at "
-            f"{pairs_per_second:,.1f} pairs/s each; {worker_seconds / 3600:,.2f} worker-hours{cost}"
-        }
+    return (
+        f"{format_seconds(worker_seconds / workers)} for {work} at "
+        f"{pairs_per_second:,.1f} pairs/s each; {worker_seconds / 3600:,.2f} worker-hours{cost}"
     )
-    return 0
 
 
 def _last_speed(store: Store) -> float | None:

@@ -33,7 +33,11 @@ _REJECTED = {"last": "ranked last", "drop": "left out"}
     type=click.Choice(["parquet", "trec"]),
     help="Of the output. [default: parquet where its name ends in .parquet, else trec]",
 )
-@click.option("--tag", default="rgpt", show_default=True, help="Name of a TREC run.")
+@click.option(
+    "--tag",
+    help="Name of a TREC run. [default: rgpt, and after a fusion how, such as "
+    "rgpt-interpolate-0.5-zscore or rgpt-rrf]",
+)
 @click.option(
     "--score-column",
     default="score",
@@ -68,8 +72,15 @@ _REJECTED = {"last": "ranked last", "drop": "left out"}
     "--interpolate",
     type=click.FloatRange(0, 1),
     metavar="ALPHA",
-    help="Rank by ALPHA x score + (1 - ALPHA) x first-stage score, the latter scaled to 0..1 per "
-    "query. [default: off]",
+    help="Rank by ALPHA x score + (1 - ALPHA) x first-stage score, both brought to one scale by "
+    "--normalize. [default: off]",
+)
+@click.option(
+    "--normalize",
+    type=click.Choice(["zscore", "minmax", "none"]),
+    help="What --interpolate does to both scores, per query: zscore scales to mean 0 and standard "
+    "deviation 1, minmax to 0..1, none leaves nats and first-stage scores as they are. "
+    "[default: zscore]",
 )
 @click.option(
     "--rrf",
@@ -85,13 +96,14 @@ def rank(
     first_stage: str | None,
     first_stage_column: str | None,
     interpolate: float | None,
+    normalize: Any,
     rrf: bool,
     **options: Any,
 ) -> int:
     """Rank the pairs of SCORED… (output folders, files, patterns): the top k of every query.
 
-    Equal scores are ordered by doc_id, ascending. The scores of a TREC run strictly decrease, so
-    that trec_eval ranks it as it stands.
+    Equal scores are ordered by doc_id, descending, as trec_eval does. The scores of a TREC run
+    strictly decrease, so that every tool ranks it as it stands.
     """
     from rgpt_batch.ranking.rank import rank as rank_pairs
 
@@ -100,7 +112,7 @@ def rank(
         output,
         run_format=run_format or ("parquet" if output.endswith(".parquet") else "trec"),
         keep_rejected=rejected == "last",
-        fusion=_fusion(first_stage, first_stage_column, interpolate, rrf),
+        fusion=_fusion(first_stage, first_stage_column, interpolate, normalize, rrf),
         **options,
     )
     facts = {
@@ -119,13 +131,15 @@ def rank(
 
 
 def _fusion(
-    first_stage: str | None, column: str | None, alpha: float | None, rrf: bool
+    first_stage: str | None, column: str | None, alpha: float | None, normalize: Any, rrf: bool
 ) -> Fusion | None:
     """Check that the options of a fusion fit together."""
-    from rgpt_batch.ranking.rank import FirstStage, Fusion
+    from rgpt_batch.ranking.rank import DEFAULT_NORMALIZATION, FirstStage, Fusion
 
     if alpha is not None and rrf:
         raise click.UsageError("--interpolate and --rrf exclude each other.")
+    if normalize is not None and alpha is None:
+        raise click.UsageError("--normalize is for --interpolate.")
     fuses = alpha is not None or rrf
     if fuses and not (first_stage or column):
         raise click.UsageError("a fusion needs --first-stage or --first-stage-column.")
@@ -133,4 +147,8 @@ def _fusion(
         raise click.UsageError("a first stage needs --interpolate or --rrf.")
     if not fuses:
         return None
-    return Fusion(first_stage=FirstStage(file=first_stage, column=column), alpha=alpha)
+    return Fusion(
+        first_stage=FirstStage(file=first_stage, column=column),
+        alpha=alpha,
+        normalize=normalize or DEFAULT_NORMALIZATION,
+    )

@@ -34,6 +34,12 @@ from rgpt_batch.storage.files import local_path
     help="Run or scored output to test against, such as the first stage's. [default: none]",
 )
 @click.option(
+    "--baseline-score-column",
+    metavar="COLUMN",
+    help="Column of the baseline to rank by, higher first, such as bm25_score of the pairs. "
+    "[default: rank where a ranking has it, else score]",
+)
+@click.option(
     "--metrics",
     default="nDCG@10,RR@10,R@100,AP",
     show_default=True,
@@ -65,6 +71,8 @@ def report(output: str, target: str | None, baseline: str | None, **options: Any
 
     if baseline and not options["qrels"]:
         raise click.UsageError("--baseline needs --qrels.")
+    if options["baseline_score_column"] and not baseline:
+        raise click.UsageError("--baseline-score-column needs --baseline.")
     if target and Path(target).suffix == ".md":
         raise click.UsageError("--to names the HTML page; the summary takes its name with .md.")
     if not target and not local_path(output):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.job_options import job_options, load_job_config
+from rgpt_batch.commands.job_options import job_options, load_job_config, text_tables
 from rgpt_batch.commands.text import OutputFolder, format_rejected, print_facts
 
 if TYPE_CHECKING:
@@ -18,82 +18,26 @@ if TYPE_CHECKING:
     epilog="Example: rgpt-batch score -c configs/bloom-560m.yaml -i pairs/ --output scored/",
 )
 @job_options
-@click.option(
-    "--executor",
-    type=click.Choice(["ray", "local"]),
-    help="Where engines run; same as -o executor.kind=…  [default: ray]",
-)
-@click.option(
-    "--queries",
-    help="Parquet with ids and texts of queries; --input then needs no query column. "
-    "[default: the texts in --input]",
-)
-@click.option(
-    "--documents",
-    help="Parquet with ids and texts of documents; --input then needs no document column. "
-    "[default: the texts in --input]",
-)
-@click.option(
-    "--missing",
-    type=click.Choice(["error", "reject"]),
-    help="What to do about pairs whose query or document those tables lack: score nothing, or "
-    "reject the pairs; same as -o input.missing=…  [default: error]",
-)
-@click.option(
-    "--on-change",
-    type=click.Choice(["refuse", "overwrite"]),
-    default="refuse",
-    show_default=True,
-    help="What to do if the output folder holds the scores of another job.",
-)
-@click.option(
-    "--reuse",
-    type=click.Path(),
-    metavar="OLD_OUTPUT",
-    help="Output folder of an earlier job with the same settings; pairs whose texts it has scored "
-    "get its scores. [default: score all]",
-)
-@click.option(
-    "--parity",
-    type=click.IntRange(2, 2000),
-    metavar="N",
-    help="First score N sampled pairs with the float32 transformers reference as well, and stop "
-    "with exit code 2 if they disagree; same as -o parity.num_pairs=N  [default: no check]",
-)
-@click.option(
-    "--max-rejected-fraction",
-    type=click.FloatRange(min=0, max=1),
-    help="Share of rejected rows above which the job exits with 3; same as "
-    "-o output.max_rejected_fraction=…  [default: 0.1]",
-)
-@click.option("--quiet", is_flag=True, help="Show no progress.")
 def score(
     config: str | None,
     inputs: tuple[str, ...],
     output: str,
-    executor: str | None,
     queries: str | None,
     documents: str | None,
-    missing: str | None,
     on_change: Any,
     reuse: str | None,
-    parity: int | None,
     quiet: bool,
     **shortcuts: Any,
 ) -> int:
     """Score every pair of the input; resume where an earlier run stopped."""
-    from rgpt_batch.importing.joined import TextTables
     from rgpt_batch.job.run_job import run_job
 
-    job_config = load_job_config(
-        config, executor=executor, parity=parity, missing=missing, **shortcuts
-    )
     summary = run_job(
-        job_config,
+        load_job_config(config, **shortcuts),
         inputs,
         output,
         on_change=on_change,
-        tables=TextTables(queries=queries, documents=documents) if queries or documents else None,
+        tables=text_tables(queries, documents),
         reuse=reuse,
         quiet=quiet,
     )

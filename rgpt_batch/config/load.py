@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from rgpt_batch.errors import ConfigError
 
 def load_config(path: Location | None, overrides: str | Sequence[str] = ()) -> JobConfig:
     """Read a configuration.
+
+    Folders in the file count from where the file is: `model.name` and `model.tokenizer`, if they
+    begin with ./ or ../, or name a folder there. Anything else is a hub id, or counts from the
+    working folder, as all that an override names.
 
     Args:
         path: YAML file; None starts from the defaults alone.
@@ -37,9 +42,22 @@ def load_config(path: Location | None, overrides: str | Sequence[str] = ()) -> J
             raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, found {type(settings).__name__}.")
+    if path is not None:
+        _count_from(Path(path).parent.resolve(), settings)
     for override in [overrides] if isinstance(overrides, str) else overrides:
         _apply(override, settings)
     return validated(JobConfig, settings, str(path or "configuration"))
+
+
+def _count_from(folder: Path, settings: dict[str, Any]) -> None:
+    """Spell out the paths of a file's settings that count from the file's folder."""
+    model = settings.get("model")
+    for option in ("name", "tokenizer"):
+        if not isinstance(model, dict) or not isinstance(given := model.get(option), str):
+            continue
+        is_relative = given.startswith(("./", "../")) or given in (".", "..")
+        if is_relative or (given and (folder / given).is_dir()):
+            model[option] = os.path.normpath(folder / given)
 
 
 def _apply(override: str, settings: dict[str, Any]) -> None:

@@ -13,11 +13,13 @@ from rgpt_batch.input.find import resolve_inputs
 from rgpt_batch.output import Store
 from rgpt_batch.output.score_file import check_pass_through
 from rgpt_batch.output.scored_files import find_files
-from rgpt_batch.planning.identity import Identity, InputFacts, PairFiles, differences, job_identity
+from rgpt_batch.planning.identity import Identity, InputFacts, PairFiles, job_identity
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.planning.pair_shards import JobInput, PairShards, Report
+from rgpt_batch.planning.same_job import differences, is_same_job, with_full_paths
 from rgpt_batch.planning.units import plan_units
 from rgpt_batch.scoring.model_files import check_tokenizer, check_weights, pinned
+from rgpt_batch.storage.files import local_path
 from rgpt_batch.storage.uris import is_inside, resolved
 
 OnChange = Literal["refuse", "overwrite"]
@@ -65,6 +67,21 @@ def open_input(config: JobConfig, inputs: Sequence[str], texts: TextTables | Non
     return JoinedTables(config, inputs[0], texts)
 
 
+def check_places(output: str, *, tables: TextTables | None, reuse: str | None) -> None:
+    """Refuse an output or an earlier one where it cannot be.
+
+    Raises:
+        ConfigError: It is in an object store, and what was asked for needs a file system.
+    """
+    if not local_path(output) and (reuse is not None or tables is not None):
+        raise ConfigError(
+            f"{output}: --reuse and tables of texts need an output folder on a file system, since "
+            "sorted scores and joined pairs are kept there. Leave them out, or use a folder."
+        )
+    if reuse is not None and not local_path(reuse):
+        raise ConfigError(f"{reuse}: --reuse reads folders on a file system. Copy it to one.")
+
+
 def reopen_input(config: JobConfig, facts: InputFacts) -> JobInput:
     """Find the input of a job that was planned before; errors as open_input."""
     if isinstance(facts, PairFiles):
@@ -88,7 +105,7 @@ def identify(config: JobConfig, source: JobInput, output: str) -> Job:
     """
     check_pass_through(config.output.pass_through, labels=not config.score.is_likelihood)
     _check_apart(source, resolved(output))
-    facts = source.facts()
+    facts = with_full_paths(source.facts())
     config = config.with_options({"model": _checked(config)})
     identity = job_identity(config, source.columns, facts)
     return Job(config=config, source=source, identity=identity)
@@ -127,10 +144,10 @@ def freeze(store: Store, job: Job, on_change: OnChange, report: Report) -> Manif
 def _find_plan(store: Store, job: Job, on_change: OnChange) -> Manifest | None:
     try:
         found = store.load_manifest()
-        if found is not None and found.fingerprint != job.identity.fingerprint:
+        if found is not None and not is_same_job(found.identity, job.identity):
             raise ManifestMismatch(
                 f"{store.location}: holds the scores of another job:\n"
-                f"{differences(found.identity.lines, job.identity.lines)}\n"
+                f"{differences(found.identity, job.identity)}\n"
                 "Use another output folder, or --on-change overwrite to delete them."
             )
     except ManifestMismatch:

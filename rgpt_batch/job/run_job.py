@@ -24,7 +24,15 @@ from rgpt_batch.errors import (
 from rgpt_batch.executors import create_executor
 from rgpt_batch.executors.unit_runner import UnitRunner
 from rgpt_batch.importing.joined import TextTables
-from rgpt_batch.job.plan import Job, OnChange, freeze, identify, open_input, reopen_input
+from rgpt_batch.job.plan import (
+    Job,
+    OnChange,
+    check_places,
+    freeze,
+    identify,
+    open_input,
+    reopen_input,
+)
 from rgpt_batch.job.progress import ProgressDisplay, Tally
 from rgpt_batch.job.run import EXIT_COMPLETE, Run, finish
 from rgpt_batch.job.run import JobSummary as JobSummary
@@ -35,7 +43,6 @@ from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.planning.prefix_caching import decide_prefix_caching
 from rgpt_batch.records import WorkUnit
 from rgpt_batch.reuse.earlier import EarlierScores, build_index, drop_indexes, find_earlier_scores
-from rgpt_batch.storage.files import local_path
 
 
 def run_job(
@@ -77,13 +84,7 @@ def run_job(
     inputs, output = as_locations(inputs, "inputs"), as_location(output, "output")
     if reuse is not None:
         reuse = as_location(reuse, "reuse")
-    if not local_path(output) and (reuse is not None or tables is not None):
-        raise ConfigError(
-            f"{output}: --reuse and tables of texts need an output folder on a file system, since "
-            "sorted scores and joined pairs are kept there. Leave them out, or use a folder."
-        )
-    if reuse is not None and not local_path(reuse):
-        raise ConfigError(f"{reuse}: --reuse reads folders on a file system. Copy it to one.")
+    check_places(output, tables=tables, reuse=reuse)
     job = identify(config, open_input(config, inputs, tables), output)
     store = open_store(output)
     report = _say_nothing if quiet else _say

@@ -18,8 +18,6 @@ from rgpt_batch.planning.versions import installed_versions
 from rgpt_batch.scoring.model_files import model_identity, tokenizer_rule
 from rgpt_batch.scoring.score import SCORING_VERSION
 
-_NUM_DIFFERENCES_SHOWN = 12
-
 # Setting → value.
 Lines = Mapping[str, str]
 
@@ -238,18 +236,6 @@ def _label_settings(config: JobConfig) -> dict[str, str]:
 def fingerprint(lines: Lines) -> str:
     """Return 16 hexadecimal digits that two sets of lines share only if they are equal."""
     return hashlib.sha256(json.dumps(dict(lines), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def differences(old: Lines, new: Lines) -> str:
-    """Describe what changed from one identity to the other, one line each."""
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    shown = [
-        f"  {key}: was {old.get(key, '(absent)')}, is {new.get(key, '(absent)')}"
-        for key in changed[:_NUM_DIFFERENCES_SHOWN]
-    ]
-    if len(changed) > _NUM_DIFFERENCES_SHOWN:
-        shown.append(f"  … and {len(changed) - _NUM_DIFFERENCES_SHOWN} more")
-    return "\n".join(shown)
 
 
 def _engine_version(config: JobConfig) -> str:

@@ -26,7 +26,7 @@ from rgpt_batch.database import DEFAULT_MEMORY_GIB, fetch_rows, open_database
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.output.scored_files import find_files
 from rgpt_batch.ranking.evaluate import MetricResult, evaluate
-from rgpt_batch.ranking.tables import load_pairs
+from rgpt_batch.ranking.tables import best_first, load_pairs
 
 QUALITY_METRIC = "nDCG@10"
 TOP_K = 10
@@ -60,7 +60,7 @@ class ScoreDifferences:
         p90_absolute: 90 % of the pairs differ by no more.
         p99_absolute: 99 % of the pairs differ by no more.
         max_absolute: Largest |B - A|.
-        max_query_id: Query of the pair with the largest.
+        max_query_id: Query of the pair with the largest; None where all scores are equal.
         max_doc_id: Document of the pair with the largest.
     """
 
@@ -70,8 +70,8 @@ class ScoreDifferences:
     p90_absolute: float
     p99_absolute: float
     max_absolute: float
-    max_query_id: str
-    max_doc_id: str
+    max_query_id: str | None
+    max_doc_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +112,7 @@ def compare(
     scored_b: Location,
     *,
     qrels_file: Location | None = None,
+    score_column: str = "score",
     memory_gib: float = DEFAULT_MEMORY_GIB,
     temp_folder: Location | None = None,
 ) -> Comparison:
@@ -121,6 +122,7 @@ def compare(
         scored_a: Output folder of `score`, Parquet file or pattern.
         scored_b: The other.
         qrels_file: Judgements; adds the quality of both.
+        score_column: What to compare and to rank by, higher first.
         memory_gib: What DuckDB may hold in memory.
         temp_folder: Where DuckDB puts what does not fit.
 
@@ -132,7 +134,7 @@ def compare(
     temp_folder = None if temp_folder is None else as_location(temp_folder, "temp_folder")
     with open_database(memory_gib, temp_folder) as connection:
         for side, scored in (("a", scored_a), ("b", scored_b)):
-            load_pairs(connection, side, find_files([scored]))
+            load_pairs(connection, side, find_files([scored]), score=score_column)
         overlap = _overlap(connection)
         if not overlap.num_scored:
             raise ConfigError(
@@ -148,6 +150,8 @@ def compare(
             qrels_file,
             baseline=scored_a,
             metrics=QUALITY_METRIC,
+            score_column=score_column,
+            baseline_score_column=score_column,
             memory_gib=memory_gib,
             temp_folder=temp_folder,
         )
@@ -205,8 +209,8 @@ def _score_differences(connection: duckdb.DuckDBPyConnection) -> ScoreDifference
         p90_absolute=row[2][1],
         p99_absolute=row[2][2],
         max_absolute=row[3],
-        max_query_id=largest[0],
-        max_doc_id=largest[1],
+        max_query_id=largest[0] if row[3] else None,
+        max_doc_id=largest[1] if row[3] else None,
     )
 
 
@@ -237,11 +241,11 @@ def _ranking_agreement(connection: duckdb.DuckDBPyConnection) -> RankingAgreemen
 def _ranks_in_b(connection: duckdb.DuckDBPyConnection) -> Iterator[list[int]]:
     """Yield, for every query, the ranks in B of its documents in A's order."""
     result = connection.execute(
-        """
+        f"""
         SELECT query_id,
-               row_number() OVER (PARTITION BY query_id ORDER BY score_b DESC, doc_id)
+               row_number() OVER (PARTITION BY query_id ORDER BY {best_first("score_b")})
         FROM shared
-        ORDER BY query_id, score_a DESC, doc_id
+        ORDER BY query_id, {best_first("score_a")}
         """
     )
     for _, rows in groupby(fetch_rows(result), key=itemgetter(0)):

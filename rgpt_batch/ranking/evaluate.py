@@ -4,9 +4,9 @@ Metrics are those of ir_measures (MacAvaney et al., ECIR 2022), computed by trec
 them. Means are over all judged queries, as trec_eval -c: one without results counts 0. Unjudged
 documents count as not relevant.
 
-Which order is evaluated: a Parquet ranking's `rank`; of scored pairs the order that `rank` gives
-them; of a TREC run that of trec_eval (see readers.trec). So the numbers are those that trec_eval
-prints for the same file, ties included.
+Which order is evaluated, ties included, is told in ranking.rankings: trec_eval's, so that the
+numbers are those that it prints for the same file. Where equal scores stand on both sides of a
+metric's cut, the ids of the documents decide, and that is counted.
 
 Intervals are percentile bootstrap intervals: queries are drawn with replacement 10,000 times, the
 same ones for both runs and all metrics. The p value of a difference is that of a two-sided paired
@@ -16,30 +16,25 @@ t-test over queries (both: Smucker, Allan and Carterette, CIKM 2007).
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import islice
 from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 
 from rgpt_batch.config.arguments import Location, as_location
-from rgpt_batch.database import DEFAULT_MEMORY_GIB, fetch_rows, open_database
+from rgpt_batch.database import DEFAULT_MEMORY_GIB, open_database
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.importing.readers.trec import Qrels, read_qrels
-from rgpt_batch.output.scored_files import column_names, find_files, is_parquet
-from rgpt_batch.ranking.tables import load_pairs, load_run
+from rgpt_batch.importing.readers.trec import read_qrels
+from rgpt_batch.ranking.metrics import DEFAULT_METRICS, cutoff, open_evaluator
+from rgpt_batch.ranking.rankings import Database, RankingSource, read_rankings
 from rgpt_batch.storage.written_files import replacing
 
 if TYPE_CHECKING:
     import ir_measures
 
-DEFAULT_METRICS = "nDCG@10,RR@10,R@100,AP"
 NUM_RESAMPLES = 10_000
 CONFIDENCE = 0.95
 
@@ -49,7 +44,6 @@ _BLOCK_DRAWS = 2**20
 _QUERIES_PER_CALL = 500
 
 Values = npt.NDArray[np.float64]
-Database = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +81,8 @@ class Evaluation:
         metrics: In the order asked for.
         per_query: Values of the run, shape (num_queries, num_metrics).
         baseline_per_query: The same of the baseline.
+        num_tied_queries: By the cut of a metric: queries with equal scores on both sides of it.
+        baseline_num_tied_queries: The same of the baseline.
     """
 
     query_ids: tuple[str, ...]
@@ -94,6 +90,17 @@ class Evaluation:
     metrics: tuple[MetricResult, ...]
     per_query: Values
     baseline_per_query: Values | None
+    num_tied_queries: Mapping[int, int]
+    baseline_num_tied_queries: Mapping[int, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Measured:
+    """Values, shape (num_queries, num_metrics), and the counts that Evaluation has."""
+
+    values: Values
+    num_missing: int
+    num_tied: Mapping[int, int]
 
 
 def evaluate(
@@ -102,6 +109,8 @@ def evaluate(
     *,
     baseline: Location | None = None,
     metrics: str = DEFAULT_METRICS,
+    score_column: str | None = None,
+    baseline_score_column: str | None = None,
     memory_gib: float = DEFAULT_MEMORY_GIB,
     temp_folder: Location | None = None,
 ) -> Evaluation:
@@ -112,6 +121,8 @@ def evaluate(
         qrels_file: Judgements in the format of TREC or BEIR.
         baseline: Another run, to compare with.
         metrics: Names as ir_measures writes them, separated by commas.
+        score_column: The column of the run's Parquet to rank by; see RankingSource.
+        baseline_score_column: That of the baseline's.
         memory_gib: What DuckDB may hold in memory.
         temp_folder: Where DuckDB puts what does not fit.
 
@@ -126,103 +137,64 @@ def evaluate(
     )
     qrels = read_qrels(as_location(qrels_file, "qrels_file"))
     query_ids = tuple(sorted(qrels))
-    evaluator, columns = _evaluator(metrics, qrels)
-    values, num_missing = _measure(as_location(run, "run"), evaluator, columns, query_ids, database)
-    baseline_values = None
+    evaluator, measures = open_evaluator(metrics, qrels)
+    source = RankingSource(
+        path=as_location(run, "run"), score_column=score_column, option="--score-column"
+    )
+    found = _measure(source, evaluator, measures, query_ids, database)
+    base = None
     if baseline is not None:
-        baseline = as_location(baseline, "baseline")
-        baseline_values, _ = _measure(baseline, evaluator, columns, query_ids, database)
+        source = RankingSource(
+            path=as_location(baseline, "baseline"),
+            score_column=baseline_score_column,
+            option="--baseline-score-column",
+        )
+        base = _measure(source, evaluator, measures, query_ids, database)
+    names = list(map(str, measures))
     return Evaluation(
         query_ids=query_ids,
-        num_queries_without_results=num_missing,
-        metrics=tuple(_summarise(list(map(str, columns)), values, baseline_values)),
-        per_query=values,
-        baseline_per_query=baseline_values,
+        num_queries_without_results=found.num_missing,
+        metrics=tuple(_summarise(names, found.values, base.values if base else None)),
+        per_query=found.values,
+        baseline_per_query=base.values if base else None,
+        num_tied_queries=found.num_tied,
+        baseline_num_tied_queries=base.num_tied if base else None,
     )
-
-
-def _evaluator(
-    metrics: str, qrels: Qrels
-) -> tuple[ir_measures.Evaluator, dict[ir_measures.Measure, int]]:
-    """Return what computes the metrics, and each metric's column in the order asked for."""
-    try:
-        import ir_measures
-    except ImportError as error:
-        raise ConfigError(
-            "evaluating needs ir-measures. Install it: pip install 'rgpt-batch[eval]'."
-        ) from error
-    # These compute in this process; others start Perl or Java, or need ids that are numbers.
-    provider = ir_measures.providers.FallbackProvider(
-        [ir_measures.pytrec_eval, ir_measures.msmarco, ir_measures.judged]
-    )
-    # The commas between parentheses do not part metrics.
-    names = [name.strip() for name in re.split(r",(?![^(]*\))", metrics) if name.strip()]
-    try:
-        measures = dict.fromkeys(ir_measures.parse_measure(name) for name in names)
-        if not measures:
-            raise ValueError("names no metric")
-        evaluator = provider.evaluator(list(measures), qrels)
-    except (NameError, ValueError, TypeError, KeyError, AssertionError) as error:
-        raise ConfigError(
-            f"--metrics '{metrics}': {error}. Names are those of ir_measures, upper and lower case "
-            f"count, e.g. {DEFAULT_METRICS},P@5,AP(rel=2)."
-        ) from error
-    return evaluator, {measure: i for i, measure in enumerate(measures)}
 
 
 def _measure(
-    path: str,
+    source: RankingSource,
     evaluator: ir_measures.Evaluator,
-    columns: dict[ir_measures.Measure, int],
+    measures: Sequence[ir_measures.Measure],
     query_ids: Sequence[str],
     database: Database,
-) -> tuple[Values, int]:
-    """Return the metrics, shape (num_queries, num_metrics), and how many queries lack results."""
+) -> _Measured:
     rows = {query_id: i for i, query_id in enumerate(query_ids)}
+    columns = {measure: i for i, measure in enumerate(measures)}
     values = np.zeros((len(rows), len(columns)))
+    cuts = {cut for measure in measures if (cut := cutoff(measure)) is not None}
+    num_tied = dict.fromkeys(sorted(cuts), 0)
     num_found = 0
-    rankings = _read_rankings(path, query_ids, database)
-    while chunk := dict(islice(rankings, _QUERIES_PER_CALL)):
+    rankings = read_rankings(source, query_ids, database)
+    while chunk := list(islice(rankings, _QUERIES_PER_CALL)):
         num_found += len(chunk)
-        for metric in evaluator.iter_calc(chunk):
+        for cut in num_tied:
+            num_tied[cut] += sum(ranking.is_tied_at(cut) for ranking in chunk)
+        # Tools differ in how they order equal scores, so that none is left to choose.
+        ordered = {
+            ranking.query_id: {doc_id: -float(rank) for rank, doc_id in enumerate(ranking.doc_ids)}
+            for ranking in chunk
+        }
+        for metric in evaluator.iter_calc(ordered):
             # Queries outside of the chunk come with a default value.
-            if metric.query_id in chunk:
+            if metric.query_id in ordered:
                 values[rows[metric.query_id], columns[metric.measure]] = metric.value
     if not num_found:
         raise ConfigError(
-            f"{path}: none of its queries is judged. Compare its query ids with those of the "
-            f"qrels, e.g. '{query_ids[0]}'."
+            f"{source.path}: none of its queries is judged. Compare its query ids with those of "
+            f"the qrels, e.g. '{query_ids[0]}'."
         )
-    return values, len(rows) - num_found
-
-
-def _read_rankings(
-    path: str, query_ids: Sequence[str], database: Database
-) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield judged queries with their documents and strictly decreasing scores.
-
-    Tools differ in how they order equal scores, so that none is left to choose.
-    """
-    with database() as connection:
-        order = "score DESC NULLS LAST, doc_id"
-        if not is_parquet(path):
-            load_run(connection, "run", path)
-            order = "score::FLOAT DESC, doc_id DESC"
-        else:
-            files = find_files([path])
-            score = "score"
-            names = column_names(files[0])
-            # Scored pairs may have passed a first stage's rank through.
-            if "rank" in names and "rejection" not in names:
-                score, order = "rank", "score, doc_id"
-            load_pairs(connection, "run", files, score=score, query_ids=query_ids)
-        result = connection.execute(
-            "SELECT query_id, doc_id FROM run WHERE query_id IN (SELECT unnest($query_ids)) "
-            f"ORDER BY query_id, {order}",
-            {"query_ids": list(query_ids)},
-        )
-        for query_id, rows in groupby(fetch_rows(result), key=itemgetter(0)):
-            yield query_id, {doc_id: -float(rank) for rank, (_, doc_id) in enumerate(rows)}
+    return _Measured(values=values, num_missing=len(rows) - num_found, num_tied=num_tied)
 
 
 def _summarise(

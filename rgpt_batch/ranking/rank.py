@@ -3,16 +3,22 @@
 The ranking score of a pair is one of
 
     ql           the score itself, the query's mean logprob
-    interpolate  alpha · ql + (1 - alpha) · (f - min f) / (max f - min f)
+    interpolate  alpha · n(ql) + (1 - alpha) · n(f)
     rrf          1 / (60 + rank by ql) + 1 / (60 + rank by f)
 
-where f is a first-stage score, e.g. BM25's, and min, max and ranks are over the query's pairs.
-Interpolation adds to the log-likelihood of the query a prior of the document that lies in [0, 1];
-where all f of a query are equal, or the first stage lacks a pair, the prior is 0. Reciprocal rank
-fusion (Cormack, Clarke and Büttcher, SIGIR 2009) looks at ranks alone; a pair that the first stage
-lacks gets nothing from it.
+where f is a first-stage score, e.g. BM25's, and n brings both to one scale, per query and over its
+pairs that have the score:
 
-Equal scores are ordered by doc_id, ascending. Rejected pairs have no score and come last.
+    minmax       (x - min) / (max - min)
+    zscore       (x - mean) / standard deviation
+    none         x
+
+Where all x of a query are equal, minmax and zscore are 0. A pair that the first stage lacks counts
+as the lowest one that it has for the query. Reciprocal rank fusion (Cormack, Clarke and Büttcher,
+SIGIR 2009) looks at ranks alone; a pair that the first stage lacks gets nothing from it.
+
+Equal scores are ordered by doc_id, descending, as trec_eval orders them. Rejected pairs have no
+score and come last.
 """
 
 from __future__ import annotations
@@ -27,13 +33,15 @@ from rgpt_batch.config.arguments import Location, as_location, as_locations, che
 from rgpt_batch.database import DEFAULT_MEMORY_GIB, fetch_rows, open_database
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.output.scored_files import find_files, is_parquet
-from rgpt_batch.ranking.tables import Duplicates, load_pairs, load_run
+from rgpt_batch.ranking.tables import Duplicates, best_first, load_pairs, load_run
 from rgpt_batch.ranking.trec import write_run
 from rgpt_batch.storage.written_files import check_output, replacing
 
 RunFormat = Literal["parquet", "trec"]
+Normalization = Literal["zscore", "minmax", "none"]
 
 RRF_K = 60
+DEFAULT_NORMALIZATION: Normalization = "zscore"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +65,17 @@ class Fusion:
         first_stage: The scores.
         alpha: Weight of the query likelihood in an interpolation, 0 to 1; None for reciprocal rank
             fusion.
+        normalize: How an interpolation brings both scores to one scale.
     """
 
     first_stage: FirstStage
     alpha: float | None
+    normalize: Normalization = DEFAULT_NORMALIZATION
+
+    @property
+    def name(self) -> str:
+        """What a run's tag says of it."""
+        return "rrf" if self.alpha is None else f"interpolate-{self.alpha:g}-{self.normalize}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +104,7 @@ def rank(
     *,
     top_k: int,
     run_format: RunFormat = "parquet",
-    tag: str = "rgpt",
+    tag: str | None = None,
     score_column: str = "score",
     keep_rejected: bool = True,
     duplicates: Duplicates = "error",
@@ -107,7 +122,7 @@ def rank(
         output: The file to write; see output_files.replacing.
         top_k: Pairs per query.
         run_format: Of the output.
-        tag: Name of a TREC run.
+        tag: Name of a TREC run; by default rgpt, and after a fusion how it was done, too.
         score_column: What to rank by, higher first.
         keep_rejected: Rank pairs without a score last instead of leaving them out.
         duplicates: See ranking.tables.load_pairs.
@@ -124,6 +139,10 @@ def rank(
     check_choice(duplicates, "duplicates", get_args(Duplicates))
     if not isinstance(top_k, int) or top_k < 1:
         raise ConfigError(f"top_k: expected a whole number from 1, found {top_k!r}.")
+    if fusion is not None:
+        check_choice(fusion.normalize, "normalize", get_args(Normalization))
+    if tag is None:
+        tag = "rgpt" if fusion is None else f"rgpt-{fusion.name}"
     output = as_location(output, "output")
     temp_folder = None if temp_folder is None else as_location(temp_folder, "temp_folder")
     check_output(output)
@@ -197,15 +216,21 @@ def _load(
     return num_without_ids
 
 
+_NORMALIZED = {
+    "minmax": "coalesce(({x} - min({x}) OVER q) / nullif(max({x}) OVER q - min({x}) OVER q, 0), 0)",
+    "zscore": "coalesce(({x} - avg({x}) OVER q) / nullif(stddev_pop({x}) OVER q, 0), 0)",
+    "none": "{x}",
+}
+# Where the first stage has no score for a query at all, its part is 0.
 _INTERPOLATED = """
     SELECT query_id, doc_id,
-           {alpha} * score::DOUBLE + (1 - {alpha})
-               * coalesce((first_stage_score - lowest) / nullif(highest - lowest, 0), 0) AS score,
-           score AS ql_score, first_stage_score
-    FROM (SELECT *,
-                 min(first_stage_score) OVER (PARTITION BY query_id) AS lowest,
-                 max(first_stage_score) OVER (PARTITION BY query_id) AS highest
-          FROM pairs)
+           if(ql_score IS NULL, NULL, {alpha} * n_ql + (1 - {alpha})
+               * coalesce(n_f, min(n_f) OVER (PARTITION BY query_id), 0)) AS score,
+           ql_score, first_stage_score
+    FROM (SELECT query_id, doc_id, score AS ql_score, first_stage_score, {ql} AS n_ql,
+                 if(first_stage_score IS NULL, NULL, {f}) AS n_f
+          FROM pairs
+          WINDOW q AS (PARTITION BY query_id))
 """
 _FUSED_BY_RANK = f"""
     SELECT query_id, doc_id,
@@ -215,10 +240,10 @@ _FUSED_BY_RANK = f"""
     FROM (SELECT *,
                  score AS ql_score,
                  if(score IS NULL, NULL, row_number() OVER (
-                     PARTITION BY query_id ORDER BY score DESC NULLS LAST, doc_id
+                     PARTITION BY query_id ORDER BY {best_first("score")}
                  )) AS ql_rank,
                  row_number() OVER (
-                     PARTITION BY query_id ORDER BY first_stage_score DESC NULLS LAST, doc_id
+                     PARTITION BY query_id ORDER BY {best_first("first_stage_score")}
                  ) AS first_stage_rank
           FROM pairs)
 """
@@ -231,11 +256,16 @@ def _ranked(fusion: Fusion | None, top_k: int, keep_rejected: bool) -> str:
     elif fusion.alpha is None:
         scores = _FUSED_BY_RANK
     else:
-        scores = _INTERPOLATED.format(alpha=f"{fusion.alpha!r}::DOUBLE")
+        normalized = _NORMALIZED[fusion.normalize]
+        scores = _INTERPOLATED.format(
+            alpha=f"{fusion.alpha!r}::DOUBLE",
+            ql=normalized.format(x="score::DOUBLE"),
+            f=normalized.format(x="first_stage_score"),
+        )
     return f"""
         SELECT query_id, doc_id,
                row_number() OVER (
-                   PARTITION BY query_id ORDER BY score DESC NULLS LAST, doc_id
+                   PARTITION BY query_id ORDER BY {best_first()}
                )::INTEGER AS rank,
                * EXCLUDE (query_id, doc_id)
         FROM ({scores})

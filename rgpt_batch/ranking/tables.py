@@ -18,12 +18,21 @@ import pyarrow as pa
 
 from rgpt_batch.database import quote_name
 from rgpt_batch.errors import ShardError
+from rgpt_batch.importing.readers.numerals import MAX_SCORE, is_score
 from rgpt_batch.importing.readers.relations import check_case, check_types
 from rgpt_batch.importing.readers.trec import read_run
 from rgpt_batch.input.columns import ALIASES, hits
-from rgpt_batch.input.rows import database_source, read_schema, read_schemas
+from rgpt_batch.input.rows import database_source, read_rows, read_schema, read_schemas
 
 Duplicates = Literal["error", "max"]
+
+
+def best_first(score: str = "score") -> str:
+    """Return the SQL of trec_eval's order: equal scores by doc_id, descending; rejected pairs last.
+
+    Every ranking that is written, cut or evaluated has this order.
+    """
+    return f"{score} DESC NULLS LAST, doc_id DESC"
 
 
 def load_pairs(
@@ -33,6 +42,7 @@ def load_pairs(
     *,
     score: str = "score",
     first_stage: str | None = None,
+    option: str = "--score-column",
     duplicates: Duplicates = "error",
     query_ids: Sequence[str] | None = None,
 ) -> int:
@@ -46,6 +56,7 @@ def load_pairs(
         files: What to load.
         score: The column to load as `score`.
         first_stage: The column to load as `first_stage_score`.
+        option: What messages call the option that names the column of scores.
         duplicates: What to do about a pair that has several scores: `error`, or `max` to keep the
             highest, which for passages that share their document's id is MaxP (Dai and Callan,
             SIGIR 2019).
@@ -55,8 +66,8 @@ def load_pairs(
         How many rows had no id.
 
     Raises:
-        ShardError: A column is missing or not numeric, a score is NaN or infinite, or a pair has
-            several scores.
+        ShardError: A column is missing or not numeric, a score is not finite in float32, or a pair
+            has several scores.
     """
     schema = read_schema(files[0])
     id_names = [_find_id(schema, role, files[0]) for role in ("query_id", "doc_id")]
@@ -65,7 +76,8 @@ def load_pairs(
     values = {}
     for role, name in columns.items():
         if name is not None:
-            _check_numeric(schema, name, files[0])
+            chosen_by = option if role == "score" else "--first-stage-column"
+            _check_numeric(schema, name, files[0], chosen_by)
         values[role] = "NULL::DOUBLE" if name is None else quote_name(name)
     parameters: dict[str, Any] = {}
     used = dict.fromkeys([*id_names, *filter(None, columns.values())])
@@ -92,8 +104,8 @@ def load_pairs(
     )
     where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} other files"
     for role, name in columns.items():
-        if name is not None:
-            _check_finite(connection, table, role, f"{where}: column '{name}'")
+        if name is not None and _has_unfit(connection, table, role):
+            _refuse_unfit(files, name)
     if duplicates == "error":
         _check_no_duplicates(connection, table, where)
     return num_without_ids
@@ -129,7 +141,6 @@ def load_run(
         f"FROM {table}_lines GROUP BY ALL"
     )
     connection.execute(f"DROP TABLE {table}_lines")
-    _check_finite(connection, table, "score", f"{path}: the score")
     if duplicates == "error":
         _check_no_duplicates(connection, table, path)
 
@@ -147,18 +158,29 @@ def _check_no_duplicates(connection: duckdb.DuckDBPyConnection, table: str, wher
         )
 
 
-def _check_finite(
-    connection: duckdb.DuckDBPyConnection, table: str, column: str, where: str
-) -> None:
+def _has_unfit(connection: duckdb.DuckDBPyConnection, table: str, column: str) -> bool:
+    """Whether a score is NaN or more than float32 holds."""
     found = connection.execute(
-        f"SELECT query_id, doc_id, {column} FROM {table} WHERE NOT isfinite({column}::DOUBLE) "
-        "ORDER BY ALL LIMIT 1"
+        f"SELECT count(*) FROM {table} "
+        f"WHERE NOT isfinite({column}::DOUBLE) OR abs({column}::DOUBLE) > {MAX_SCORE!r}"
     ).fetchall()
-    for query_id, doc_id, value in found:
-        raise ShardError(
-            f"{where} is {value} for query '{query_id}' and document '{doc_id}', expected a "
-            "finite number or null. Correct it."
-        )
+    return bool(found[0][0])
+
+
+def _refuse_unfit(files: Sequence[str], column: str) -> None:
+    """Name the first row that holds such a score; raises ShardError."""
+    for file in files:
+        row = 0
+        wanted = pa.schema([(column, pa.float64())])
+        for batch in read_rows([file], wanted):
+            for value in batch[column].to_pylist():
+                if value is not None and not is_score(value):
+                    raise ShardError(
+                        f"{file}: row {row:,} (counted from 0) has {value!r} in column '{column}', "
+                        f"expected null or a number of at most {MAX_SCORE:.2g}, which float32 can "
+                        "hold. Correct it."
+                    )
+                row += 1
 
 
 def _find_id(schema: pa.Schema, role: str, file: str) -> str:
@@ -192,11 +214,11 @@ def _check_files(
         check_types(schema, ids, file)
 
 
-def _check_numeric(schema: pa.Schema, name: str, file: str) -> None:
+def _check_numeric(schema: pa.Schema, name: str, file: str, option: str) -> None:
     if name not in schema.names:
         raise ShardError(
-            f"{file}: no column '{name}'. It has: {', '.join(schema.names)}. Name one of these, or "
-            "pass the column through when scoring."
+            f"{file}: no column '{name}'. It has: {', '.join(schema.names)}. Name one of these "
+            f"with {option}, or pass the column through when scoring."
         )
     found = schema.field(name).type
     if not (pa.types.is_floating(found) or pa.types.is_integer(found)):

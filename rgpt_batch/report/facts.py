@@ -12,7 +12,7 @@ from rgpt_batch.formatting import format_count
 from rgpt_batch.output import Store
 from rgpt_batch.output.score_file import read_footer
 from rgpt_batch.planning.manifest import Manifest
-from rgpt_batch.ranking.evaluate import DEFAULT_METRICS
+from rgpt_batch.ranking.metrics import DEFAULT_METRICS
 from rgpt_batch.records import UnitFailure
 from rgpt_batch.report.copies import local_files
 from rgpt_batch.report.quality import Quality, assess
@@ -147,6 +147,7 @@ def gather(
     *,
     qrels: str | None = None,
     baseline: str | None = None,
+    baseline_score_column: str | None = None,
     metrics: str = DEFAULT_METRICS,
     price_per_hour: float | None = None,
     memory_gib: float = DEFAULT_MEMORY_GIB,
@@ -158,6 +159,7 @@ def gather(
         store: The output folder.
         qrels: Judgements; adds quality.
         baseline: A run or a scored output to compare with.
+        baseline_score_column: See ranking.evaluate.
         metrics: See ranking.evaluate.
         price_per_hour: Of one worker's GPUs; adds cost.
         memory_gib: What DuckDB may hold in memory.
@@ -191,6 +193,7 @@ def gather(
                 store.location,
                 qrels=qrels,
                 baseline=baseline,
+                baseline_score_column=baseline_score_column,
                 metrics=metrics,
                 memory_gib=memory_gib,
                 temp_folder=temp_folder,

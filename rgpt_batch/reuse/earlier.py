@@ -31,7 +31,8 @@ from rgpt_batch.output.score_file import (
     TOKEN_LOGPROBS,
     read_footer,
 )
-from rgpt_batch.planning.identity import Identity, differences
+from rgpt_batch.planning.identity import Identity
+from rgpt_batch.planning.same_job import setting_differences
 from rgpt_batch.reuse.index import HIGH, LOW, SCORE_COLUMNS, split_hashes
 
 _READ_ROWS = 2**16
@@ -170,7 +171,7 @@ def _check_settings(location: str, old: Identity, new: Identity) -> None:
     if old.scoring != new.scoring:
         raise ManifestMismatch(
             f"{location}: its scores cannot be reused, because they were made in another way:\n"
-            f"{differences(old.scoring, new.scoring)}\n"
+            f"{setting_differences(old.scoring, new.scoring)}\n"
             "Score with the same settings, or leave --reuse out."
         )
     if new.written.query_token_logprobs and not old.written.query_token_logprobs:

@@ -172,7 +172,7 @@ def test_file_that_changed_between_runs_makes_the_same_command_refuse(
     path = write_pairs(5)
     score_with_fake(path)
     write_pairs(6)
-    with pytest.raises(ManifestMismatch, match=f"input {path}: was .* row groups, is "):
+    with pytest.raises(ManifestMismatch, match=f"input {path}: was .* row group; is "):
         score_with_fake(path)
 
 

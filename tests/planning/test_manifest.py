@@ -1,4 +1,4 @@
-"""What makes a job a different job, and what a mismatch says."""
+"""What makes a job a different job; test_same_job.py has what a mismatch says."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.job.plan import plan_job
-from rgpt_batch.planning.identity import InputTable, PairFiles, TableFiles, differences, fingerprint
+from rgpt_batch.planning.identity import InputTable, PairFiles, TableFiles, fingerprint
 from rgpt_batch.planning.manifest import Manifest
+from rgpt_batch.planning.same_job import differences
 from rgpt_batch.planning.versions import installed_versions
 from tests.jobs import fake_config
 from tests.models import save_tiny_tokenizer
@@ -61,7 +62,7 @@ def test_setting_that_changes_scores_or_rows_changes_the_fingerprint(
     base = _plan(path, tiny_tokenizer)
     other = _plan(path, tiny_tokenizer, override)
     assert other.fingerprint != base.fingerprint
-    assert f"  {changed}: was " in differences(base.identity.lines, other.identity.lines)
+    assert f"  {changed}: was " in differences(base.identity, other.identity)
 
 
 def test_other_model_or_tokenizer_changes_the_fingerprint(
@@ -72,9 +73,9 @@ def test_other_model_or_tokenizer_changes_the_fingerprint(
     model = _plan(path, other_tokenizer, f"model.tokenizer={tiny_tokenizer}")
     tokenizer = _plan(path, tiny_tokenizer, f"model.tokenizer={other_tokenizer}")
     assert len({base.fingerprint, model.fingerprint, tokenizer.fingerprint}) == 3
-    old = base.identity.lines
-    assert differences(old, model.identity.lines).startswith("  model: was sha256:")
-    assert differences(old, tokenizer.identity.lines).startswith("  tokenizer: was sha256:")
+    old = base.identity
+    assert differences(old, model.identity).startswith("  model: was sha256:")
+    assert differences(old, tokenizer.identity).startswith("  tokenizer: was sha256:")
 
 
 def test_class_of_a_tokenizer_that_had_other_rules_once_has_a_line_in_the_fingerprint(
@@ -129,23 +130,6 @@ def test_fingerprint_does_not_depend_on_the_order_of_settings() -> None:
     assert fingerprint({"a": "1", "b": "2"}) == fingerprint({"b": "2", "a": "1"})
     assert fingerprint({"a": "1", "b": "2"}) != fingerprint({"a": "2", "b": "1"})
     assert len(fingerprint({})) == 16
-
-
-def test_differences_name_changed_added_and_removed_settings() -> None:
-    old = {"same": "x", "protocol.name": "card", "input a.parquet": "1-2"}
-    new = {"same": "x", "protocol.name": "eval", "input b.parquet": "1-2"}
-    assert differences(old, new) == (
-        "  protocol.name: was card, is eval\n"
-        "  input a.parquet: was 1-2, is (absent)\n"
-        "  input b.parquet: was (absent), is 1-2"
-    )
-
-
-def test_differences_are_cut_after_twelve() -> None:
-    new = {f"input {index:02d}": "v" for index in range(15)}
-    lines = differences({}, new).splitlines()
-    assert len(lines) == 13
-    assert lines[-2:] == ["  input 11: was (absent), is v", "  … and 3 more"]
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"fingerprint": "x"}', b"\xff"])

@@ -18,10 +18,10 @@ from rgpt_batch.planning.identity import (
     PairFiles,
     TableFiles,
     WrittenColumns,
-    differences,
     fingerprint,
 )
 from rgpt_batch.planning.manifest import Manifest
+from rgpt_batch.planning.same_job import setting_differences
 from rgpt_batch.records import Segment, WorkUnit
 from tests.property.texts import characters, texts
 
@@ -115,7 +115,7 @@ def test_fingerprint_changes_with_every_single_setting(
     value = data.draw(texts.filter(lambda text: text != identity.get(key)))
     changed = {**identity, key: value}
     assert fingerprint(changed) != fingerprint(identity)
-    assert differences(identity, changed).startswith(f"  {key}: was ")
+    assert setting_differences(identity, changed).startswith(f"  {key}: was ")
     assert fingerprint(dict(reversed(changed.items()))) == fingerprint(changed)
 
 
@@ -123,4 +123,4 @@ def test_fingerprint_changes_with_every_single_setting(
 def test_fingerprints_agree_exactly_where_nothing_differs(
     old: dict[str, str], new: dict[str, str]
 ) -> None:
-    assert (fingerprint(old) == fingerprint(new)) == (differences(old, new) == "")
+    assert (fingerprint(old) == fingerprint(new)) == (setting_differences(old, new) == "")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -68,16 +69,50 @@ def test_rejected_pairs_are_dropped_on_request(scored: Path, tmp_path: Path) -> 
     assert "ranked       2 of 4 pairs, 2 queries\nrejected     1 pairs, ranked last\n" in output
 
 
-def test_rank_interpolates_or_fuses_with_a_first_stage(scored: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        # Scores -1 and -2 become 1 and -1, BM25's 1, 3 and 2 become -1.2247, 1.2247 and 0.
+        (
+            ["--interpolate", "0.25"],
+            ["q1 Q0 b 1 0.668558", "q1 Q0 a 2 -0.668558"],
+        ),
+        # Scores become 1 and 0, BM25's 0 and 1.
+        (
+            ["--interpolate", "0.25", "--normalize", "minmax"],
+            ["q1 Q0 b 1 0.75 rgpt-interpolate-0.25-minmax", "q1 Q0 a 2 0.25 "],
+        ),
+        # 0.25 · -2 + 0.75 · 3 and 0.25 · -1 + 0.75 · 1
+        (
+            ["--interpolate", "0.25", "--normalize", "none"],
+            ["q1 Q0 b 1 1.75 rgpt-interpolate-0.25-none", "q1 Q0 a 2 0.5 "],
+        ),
+        (
+            ["--interpolate", "1", "--normalize", "zscore"],
+            ["q1 Q0 a 1 1 rgpt-interpolate-1-zscore", "q1 Q0 b 2 -1 "],
+        ),
+        (
+            ["--interpolate", "0", "--normalize", "minmax", "--tag", "mine"],
+            ["q1 Q0 b 1 1 mine", "q1 Q0 a 2 0 mine"],
+        ),
+        # 1 / 62 + 1 / 61 and 1 / 61 + 1 / 63
+        (["--rrf"], ["q1 Q0 b 1 0.0325224", "q1 Q0 a 2 0.0322664"]),
+    ],
+)
+def test_rank_interpolates_or_fuses_with_a_first_stage_and_its_tag_says_how(
+    scored: Path, tmp_path: Path, options: list[str], lines: list[str]
+) -> None:
     column = ("--first-stage-column", "bm25")
-    output = succeed(rank, scored, "--output", tmp_path / "run", "--interpolate", "0.25", *column)
+    output = succeed(rank, scored, "--output", tmp_path / "run", *column, *options)
     assert "first stage  lacks 0 pairs" in output
-    # 0.25 · -2 + 0.75 · 1 and 0.25 · -1 + 0.75 · 0
-    assert (tmp_path / "run").read_text().splitlines()[:2] == [
-        "q1 Q0 b 1 0.25 rgpt",
-        "q1 Q0 a 2 -0.25 rgpt",
-    ]
-    succeed(rank, scored, "--output", tmp_path / "run.parquet", "--rrf", *column)
+    written = (tmp_path / "run").read_text().splitlines()
+    for line, expected in zip(written[:2], lines, strict=True):
+        assert line.startswith(expected)
+    if options == ["--interpolate", "0.25"]:
+        assert written[0].endswith(" rgpt-interpolate-0.25-zscore")
+    if options == ["--rrf"]:
+        assert written[0].endswith(" rgpt-rrf")
+    succeed(rank, scored, "--output", tmp_path / "run.parquet", *column, *options)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +121,10 @@ def test_rank_interpolates_or_fuses_with_a_first_stage(scored: Path, tmp_path: P
         (["--rrf"], "needs --first-stage or"),
         (["--interpolate", "0.5", "--rrf", "--first-stage-column", "bm25"], "exclude each other"),
         (["--first-stage-column", "bm25"], "needs --interpolate or --rrf"),
+        (
+            ["--normalize", "zscore", "--rrf", "--first-stage-column", "bm25"],
+            "is for --interpolate",
+        ),
         (["--interpolate", "1.5"], "range"),
         (["--top-k", "0"], "range"),
     ],
@@ -128,6 +167,51 @@ def test_compare_prints_facts_or_one_json_object(scored: Path, qrels: Path, tmp_
     assert found["rankings"]["mean_kendall_tau"] == -1
     assert found["scores"]["max_absolute"] == 1.5
     assert found["quality"] is None
+
+
+def test_compare_prints_a_before_b_and_names_no_pair_where_nothing_differs(
+    scored: Path, qrels: Path, tmp_path: Path
+) -> None:
+    other = write_scored(tmp_path / "b.parquet", [("q1", "a", -2.5), ("q1", "b", -2.0)])
+    lines = succeed(compare, scored, other, "--qrels", qrels).splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("metric"))
+    assert re.split(r" {2,}", lines[head])[1::2] == ["A", "B", "B - A", "p"]
+    # A has b at rank 2 of q1 and a at rank 1 of q2; B has b first and lacks q2.
+    assert re.findall(r"  (-?\+?\d\.\d+)  ", lines[head + 1])[:3] == ["0.8155", "0.5000", "-0.3155"]
+    same = succeed(compare, scored, scored)
+    assert "max 0.000000\n" in same
+    assert "max 0.500000 (q1, a)" not in same
+    assert "max 1.500000 (q1, a)\n" in succeed(compare, scored, other)
+
+
+def test_evaluate_warns_of_ties_across_a_cut_of_the_run_and_of_the_baseline(
+    qrels: Path, tmp_path: Path
+) -> None:
+    tied = [(q, d, -1.0) for q in ("q1", "q2") for d in "abc"]
+    run_file = write_scored(tmp_path / "tied.parquet", tied)
+    other = write_scored(tmp_path / "other.parquet", [*tied[:3], ("q2", "a", -1.0)])
+    arguments = (run_file, "--qrels", qrels, "--baseline", other, "--metrics", "P@1,P@2,P@9")
+    result = run(evaluate, *arguments, "--json")
+    assert result.stderr.splitlines() == [
+        "note         run: queries with equal scores on both sides of a metric's cut: 2 at 1, 2 at "
+        "2. There doc_id decides, descending, as in trec_eval",
+        "note         baseline: queries with equal scores on both sides of a metric's cut: 1 at 1, "
+        "1 at 2. There doc_id decides, descending, as in trec_eval",
+    ]
+    assert json.loads(result.stdout)["num_tied_queries"] == {"1": 2, "2": 2, "9": 0}
+    assert "note" not in run(evaluate, run_file, "--qrels", qrels, "--metrics", "AP").output
+
+
+def test_evaluate_takes_pairs_with_a_first_stage_score_as_the_baseline(
+    scored: Path, qrels: Path
+) -> None:
+    arguments = (scored, "--qrels", qrels, "--baseline", scored, "--metrics", "RR@10")
+    column = ("--baseline-score-column", "bm25")
+    found = json.loads(succeed(evaluate, *arguments, *column, "--json"))["metrics"][0]
+    assert (found["run"]["mean"], found["baseline"]["mean"]) == (0.75, 1.0)
+    result = run(evaluate, scored, "--qrels", qrels, *column)
+    assert result.exit_code == 2
+    assert "--baseline-score-column needs --baseline" in result.output
 
 
 @pytest.mark.parametrize("command", [rank, evaluate, compare])

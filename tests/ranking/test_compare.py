@@ -77,7 +77,8 @@ def test_flips_tau_and_overlap_equal_plain_counting(queries: list[list[tuple[int
             rows[side].extend(
                 (f"q{i}", d, float(s[side])) for d, s in zip(doc_ids, scores, strict=True)
             )
-            order = sorted(range(len(scores)), key=lambda n: (-scores[n][side], n))
+            # Of equal scores the larger doc_id comes first.
+            order = sorted(range(len(scores)), key=lambda n: (-scores[n][side], -n))
             places.append([order.index(n) for n in range(len(scores))])
         flips += sum(
             (places[0][m] < places[0][n]) != (places[1][m] < places[1][n])
@@ -98,6 +99,24 @@ def test_flips_tau_and_overlap_equal_plain_counting(queries: list[list[tuple[int
         assert found.mean_kendall_tau == pytest.approx(sum(taus) / len(taus))
     else:
         assert found.mean_kendall_tau is None
+
+
+def test_outputs_with_equal_scores_have_no_pair_with_the_largest_difference(tmp_path: Path) -> None:
+    a = write_scored(tmp_path / "a.parquet", [("q", "x", -1.0), ("q", "y", -2.0)])
+    scores = compare(str(a), str(a)).scores
+    assert (scores.max_absolute, scores.max_query_id, scores.max_doc_id) == (0.0, None, None)
+
+
+def test_another_column_is_compared_on_request(tmp_path: Path) -> None:
+    rows: list[Row] = [("q", "x", -1.0), ("q", "y", -2.0)]
+    a = write_scored(tmp_path / "a.parquet", rows, {"bm25": [1.0, 2.0]})
+    b = write_scored(tmp_path / "b.parquet", rows, {"bm25": [1.0, 5.0]})
+    qrels = write_lines(tmp_path / "qrels", "q 0 y 1")
+    found = compare(str(a), str(b), score_column="bm25", qrels_file=str(qrels))
+    assert found.scores.max_absolute == 3.0
+    assert found.quality is not None
+    assert found.quality.baseline is not None
+    assert (found.quality.run.mean, found.quality.baseline.mean) == (1.0, 1.0)
 
 
 def test_quality_is_that_of_b_with_a_as_the_baseline(tmp_path: Path) -> None:

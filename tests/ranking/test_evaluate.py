@@ -16,7 +16,7 @@ from scipy.stats import ttest_rel
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.ranking.evaluate import bootstrap_means, evaluate, p_value, write_per_query
 from rgpt_batch.ranking.rank import rank
-from tests.ranking.files import read_scores, write_lines, write_scored
+from tests.ranking.files import Row, read_scores, write_lines, write_scored
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -111,24 +111,91 @@ def test_trec_run_with_ties_has_the_values_of_trec_eval(
         assert means(run, qrels, measure[0])[measure[0]] == pytest.approx(expected)
 
 
-def test_tie_goes_to_the_larger_doc_id_in_a_trec_run_and_to_the_smaller_in_scored_pairs(
+def test_tie_goes_to_the_larger_doc_id_wherever_a_ranking_is_read_or_written(
     tmp_path: Path,
 ) -> None:
     qrels = write_lines(tmp_path / "qrels", "q 0 a 1")
     foreign = write_lines(tmp_path / "foreign", "q Q0 a 1 -1 x", "q Q0 b 2 -1 x")
-    scored = write_scored(tmp_path / "scored.parquet", [("q", "b", -1.0), ("q", "a", -1.0)])
-    assert (
-        means(foreign, qrels, "RR@10")["RR@10"]
-        == 0.5
-        == trec_eval(foreign, qrels, "recip_rank")["q"]
-    )
-    assert means(scored, qrels, "RR@10")["RR@10"] == 1.0
+    scored = write_scored(tmp_path / "scored.parquet", [("q", "a", -1.0), ("q", "b", -1.0)])
+    ranks = pa.table({"query_id": ["q", "q"], "doc_id": ["a", "b"], "rank": [1, 1]})
+    pq.write_table(ranks, tmp_path / "ranks.parquet")
+    by_trec_eval = trec_eval(foreign, qrels, "recip_rank")["q"]
+    assert by_trec_eval == 0.5
+    for run in (foreign, scored, tmp_path / "ranks.parquet"):
+        assert means(run, qrels, "RR@10")["RR@10"] == by_trec_eval
     # What `rank` makes of the scored pairs says the same to everyone.
     for run_format in ("trec", "parquet"):
         rank([str(scored)], str(tmp_path / "run"), top_k=10, run_format=run_format)
-        assert means(tmp_path / "run", qrels, "RR@10")["RR@10"] == 1.0
+        assert means(tmp_path / "run", qrels, "RR@10")["RR@10"] == by_trec_eval
         if run_format == "trec":
-            assert trec_eval(tmp_path / "run", qrels, "recip_rank")["q"] == 1.0
+            assert trec_eval(tmp_path / "run", qrels, "recip_rank")["q"] == by_trec_eval
+
+
+def test_queries_whose_cut_parts_equal_scores_are_counted_for_every_cut(tmp_path: Path) -> None:
+    # a: 3 2 2 1, b: 1 1, c: no ties, d: rejected pairs, none of which is better than another.
+    rows: list[Row] = [
+        *(("a", f"d{i}", score) for i, score in enumerate([-3.0, -2.0, -1.0, -2.0])),
+        *(("b", f"d{i}", -1.0) for i in range(2)),
+        *(("c", f"d{i}", -float(i)) for i in range(5)),
+        *(("d", f"d{i}", None) for i in range(3)),
+        *(("unjudged", f"d{i}", -1.0) for i in range(9)),
+    ]
+    scored = write_scored(tmp_path / "scored.parquet", rows)
+    run = write_lines(
+        tmp_path / "run",
+        *(f"{q} Q0 {d} 1 {-9 if s is None else s} x" for q, d, s in rows),
+        # In float64 alone these differ, which trec_eval does not see.
+        "e Q0 x 1 -1 x",
+        "e Q0 y 1 -1.000000000001 x",
+    )
+    qrels = write_lines(tmp_path / "qrels", *(f"{query_id} 0 d0 1" for query_id in "abcde"))
+    metrics = "AP,P@2,nDCG@10,RR@1,nDCG@2"
+    found = evaluate(scored, qrels, baseline=run, metrics=metrics)
+    assert found.num_tied_queries == {1: 2, 2: 2, 10: 0}
+    assert found.baseline_num_tied_queries == {1: 3, 2: 2, 10: 0}
+    assert evaluate(run, qrels, metrics="AP").num_tied_queries == {}
+    # `rank` has decided: its ranks have no ties.
+    rank([str(scored)], tmp_path / "ranking.parquet", top_k=9)
+    ranked = evaluate(tmp_path / "ranking.parquet", qrels, metrics=metrics)
+    assert ranked.num_tied_queries == {1: 0, 2: 0, 10: 0}
+    assert [r.run for r in ranked.metrics] == [r.run for r in found.metrics]
+
+
+def test_run_and_baseline_are_ranked_by_the_columns_that_are_named(tmp_path: Path) -> None:
+    rows: list[Row] = [("q", "a", -1.0), ("q", "b", -2.0)]
+    scored = write_scored(tmp_path / "scored.parquet", rows, {"bm25": [1.0, 2.0], "rank": [1, 2]})
+    pairs = pq.read_table(scored, columns=["query_id", "doc_id", "bm25", "rank"])
+    pq.write_table(pairs, tmp_path / "pairs.parquet")
+    qrels = write_lines(tmp_path / "qrels", "q 0 a 1")
+    found = evaluate(
+        scored,
+        qrels,
+        baseline=tmp_path / "pairs.parquet",
+        baseline_score_column="bm25",
+        metrics="RR@10",
+    ).metrics[0]
+    assert found.baseline is not None
+    assert (found.run.mean, found.baseline.mean) == (1.0, 0.5)
+    # The ranking's `rank` counts where no column is named.
+    assert means(tmp_path / "pairs.parquet", qrels, "RR@10") == {"RR@10": 1.0}
+    by_column = evaluate(scored, qrels, score_column="bm25", metrics="RR@10")
+    assert by_column.metrics[0].run.mean == 0.5
+
+
+def test_score_column_that_is_not_there_is_refused_with_the_option_that_names_it(
+    tmp_path: Path,
+) -> None:
+    scored = write_scored(tmp_path / "scored.parquet", [("q", "a", -1.0)])
+    pairs = write_scored(tmp_path / "pairs.parquet", [("q", "a", -1.0)])
+    pq.write_table(pq.read_table(pairs, columns=["query_id", "doc_id"]), pairs)
+    run = write_lines(tmp_path / "run", "q Q0 a 1 -1 x")
+    qrels = write_lines(tmp_path / "qrels", "q 0 a 1")
+    with pytest.raises(ShardError, match=r"no column 'score'.* Name one of these with --score-col"):
+        evaluate(pairs, qrels)
+    with pytest.raises(ShardError, match=r"pairs\.parquet: .* with --baseline-score-column, or"):
+        evaluate(scored, qrels, baseline=pairs)
+    with pytest.raises(ConfigError, match=r"a TREC run has no columns\. Leave --score-column out"):
+        evaluate(run, qrels, score_column="score")
 
 
 def test_rejected_pairs_are_evaluated_last(tmp_path: Path) -> None:
@@ -167,12 +234,51 @@ def test_metrics_keep_the_order_asked_for_and_appear_once(tmp_path: Path) -> Non
     assert list(means(scored, qrels, asked)) == ["RR@10", "nDCG(gains={1:5})@3", "AP"]
 
 
-@pytest.mark.parametrize("metrics", ["", "ndcg@10", "nDCG@", "nDCG(depth=1)", "P", "ERR@10"])
-def test_unknown_metric_is_refused_with_an_example(tmp_path: Path, metrics: str) -> None:
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ("", "names no metric"),
+        ("RR,ndcg@10", "--metrics 'ndcg@10': measure not found: ndcg"),
+        ("nDCG@", "--metrics 'nDCG@': problem parsing measure"),
+        ("nDCG(depth=1)", "unsupported params found: ['depth']"),
+        ("P", "the parameter cutoff is missing"),
+        # These would end the process.
+        ("P@0", "the cutoff must be from 1 to 2,147,483,647"),
+        ("Success@99999999999", "the cutoff must be from 1 to 2,147,483,647"),
+        ("AP(rel=0)", "relevance_level should be positive"),
+        ("nDCG(gains={1:2.5})", "Expected relevance to be integer"),
+    ],
+)
+def test_unknown_metric_is_refused_with_an_example(tmp_path: Path, metrics: str, said: str) -> None:
     scored = write_scored(tmp_path / "scored.parquet", [("q", "a", -1.0)])
     qrels = write_lines(tmp_path / "qrels", "q 0 a 1")
-    with pytest.raises(ConfigError, match=r"--metrics '.*e\.g\. nDCG@10"):
+    with pytest.raises(ConfigError) as refused:
         evaluate(str(scored), str(qrels), metrics=metrics)
+    assert said in str(refused.value)
+    assert str(refused.value).endswith("e.g. nDCG@10,RR@10,R@100,AP,P@5,AP(rel=2).")
+    assert ".." not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ("ERR@10", "ir_measures has it from gdeval, which would start another program"),
+        ("nERR_IA@10", "ir_measures has it from pyndeval"),
+        ("nDCG(dcg='exp-log2')@10", "ir_measures has it from gdeval and trectools and ranx"),
+        ("RR(judged_only=True)@10", "no provider of ir_measures computes it with these parameters"),
+    ],
+)
+def test_metric_that_is_not_computed_here_is_refused_with_its_provider_and_with_what_there_is(
+    tmp_path: Path, metrics: str, said: str
+) -> None:
+    scored = write_scored(tmp_path / "scored.parquet", [("q", "a", -1.0)])
+    qrels = write_lines(tmp_path / "qrels", "q 0 a 1")
+    with pytest.raises(ConfigError) as refused:
+        evaluate(str(scored), str(qrels), metrics=metrics)
+    message = str(refused.value)
+    assert message.startswith(f"--metrics '{metrics}': {said}")
+    assert "What is computed here: P, RR, Rprec, AP, nDCG, R, " in message
+    assert message.endswith(", Judged.")
 
 
 def test_run_without_judged_queries_or_with_a_pair_twice_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.ranking.rank import rank
+from rgpt_batch.ranking.rank import FirstStage, Fusion, rank
 from tests.ranking.files import Row, read_order, write_scored, write_success
 
 # Few values, so that ties are common.
@@ -30,7 +31,9 @@ def naive_rank(pairs: dict[tuple[str, str], float | None], top_k: int, keep: boo
     for query_id in sorted({query_id for query_id, _ in pairs}):
         scored = [(d, s) for (q, d), s in pairs.items() if q == query_id]
         scored = [(d, s) for d, s in scored if keep or s is not None]
-        scored.sort(key=lambda pair: (pair[1] is None, -(pair[1] or 0), pair[0]))
+        # Equal scores: the larger doc_id first.
+        scored.sort(key=lambda pair: pair[0], reverse=True)
+        scored.sort(key=lambda pair: (pair[1] is None, -(pair[1] or 0)))
         rows += [(query_id, doc_id, score) for doc_id, score in scored[:top_k]]
     return rows
 
@@ -133,11 +136,26 @@ def test_rows_whose_ids_were_unreadable_are_left_out_and_counted(tmp_path: Path)
     assert read_order(tmp_path / "run.parquet") == {"q": ["a"]}
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_score_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
-    scored = write_scored(tmp_path / "scored.parquet", [("q", "a", value)])
-    with pytest.raises(ShardError, match=r"scored\.parquet: column 'score' is .*document 'a'"):
-        rank([str(scored)], str(tmp_path / "run.parquet"), top_k=10)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 1e300, -3.5e38])
+@pytest.mark.parametrize(
+    ("score_column", "fusion"),
+    [("bm25", None), ("score", Fusion(first_stage=FirstStage(column="bm25"), alpha=0.5))],
+)
+def test_score_that_is_not_finite_in_float32_is_refused_with_file_row_and_value(
+    tmp_path: Path, value: float, score_column: str, fusion: Fusion | None
+) -> None:
+    rows: list[Row] = [("q", f"d{i}", -1.0) for i in range(6)]
+    write_scored(tmp_path / "scored" / "0.parquet", rows[:3], {"bm25": [1.0, None, 2.0]})
+    named = write_scored(tmp_path / "scored" / "1.parquet", rows[3:], {"bm25": [1.0, None, value]})
+    said = re.escape(f"{named}: row 2 (counted from 0) has {value!r} in column 'bm25', expected")
+    with pytest.raises(ShardError, match=said):
+        rank(
+            [str(tmp_path / "scored")],
+            str(tmp_path / "run.parquet"),
+            top_k=10,
+            score_column=score_column,
+            fusion=fusion,
+        )
 
 
 def test_unfinished_job_is_refused_but_its_files_can_be_named(tmp_path: Path) -> None:

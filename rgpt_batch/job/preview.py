@@ -1,0 +1,84 @@
+"""What a job would do, without doing it: for `plan`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.importing.joined import TextTables
+from rgpt_batch.job.plan import check_places, identify, open_input
+from rgpt_batch.output import Store, open_store
+from rgpt_batch.planning.manifest import Manifest
+from rgpt_batch.planning.pair_shards import Report
+from rgpt_batch.planning.same_job import is_same_job
+from rgpt_batch.records import WorkUnit
+from rgpt_batch.reuse.earlier import EarlierScores, find_earlier_scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a job would do.
+
+    Attributes:
+        config: With the model pinned to a commit.
+        manifest: The plan that would be in force.
+        store: The output folder.
+        remaining: The units that are not committed.
+        is_of_another_job: Whether the output folder holds other scores.
+        earlier: Scores that may be reused; None where none were asked for.
+    """
+
+    config: JobConfig
+    manifest: Manifest
+    store: Store
+    remaining: tuple[WorkUnit, ...]
+    is_of_another_job: bool
+    earlier: EarlierScores | None
+
+
+@contextmanager
+def preview(
+    config: JobConfig,
+    inputs: Sequence[str],
+    output: str,
+    *,
+    tables: TextTables | None = None,
+    reuse: str | None = None,
+    report: Report = lambda message: None,
+) -> Iterator[Preview]:
+    """Look ahead, and write nothing to the output folder.
+
+    Tables of texts are joined in a temporary folder, as long as the context is open. Where the job
+    was planned already, its plan and its joined pairs are taken.
+
+    Args:
+        config: The job's.
+        inputs: As for run_job.
+        output: As for run_job.
+        tables: As for run_job.
+        reuse: As for run_job.
+        report: Is called with a line of text before work that takes long.
+
+    Raises:
+        ConfigError, ShardError, ManifestMismatch, StorageError: As run_job.
+    """
+    check_places(output, tables=tables, reuse=reuse)
+    job = identify(config, open_input(config, inputs, tables), output)
+    store = open_store(output)
+    found = store.load_manifest()
+    is_ours = found is not None and is_same_job(found.identity, job.identity)
+    earlier = None if reuse is None else find_earlier_scores(reuse, store, job.identity)
+    committed = store.committed() if is_ours else {}
+    with tempfile.TemporaryDirectory(prefix="rgpt-batch-") as work:
+        manifest = found if found is not None and is_ours else job.cut(work, report)
+        yield Preview(
+            config=job.config,
+            manifest=manifest,
+            store=store,
+            remaining=tuple(unit for unit in manifest.units if unit.unit_id not in committed),
+            is_of_another_job=found is not None and not is_ours,
+            earlier=earlier,
+        )

@@ -1,0 +1,142 @@
+"""Are two identities the same job, and if not, what is different? In words for people.
+
+A file may be spelled in several ways: from another working folder, with `..`, through a link. An
+identity holds absolute paths without `..`; links stay, since another machine may know the file by
+that name alone. Two paths are the same file if they are equal, or lead to the same place now.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rgpt_batch.formatting import format_count
+from rgpt_batch.planning.identity import (
+    Identity,
+    InputFacts,
+    InputFile,
+    Lines,
+    PairFiles,
+    TableFiles,
+)
+from rgpt_batch.storage.files import local_path
+from rgpt_batch.storage.uris import resolved
+
+_NUM_DIFFERENCES_SHOWN = 12
+
+
+def with_full_paths(facts: InputFacts) -> InputFacts:
+    """Spell local paths as an identity holds them."""
+    if isinstance(facts, PairFiles):
+        return replace(facts, files=_in_full(facts.files))
+    queries, documents = facts.queries, facts.documents
+    return replace(
+        facts,
+        candidates=replace(facts.candidates, files=_in_full(facts.candidates.files)),
+        queries=queries and replace(queries, files=_in_full(queries.files)),
+        documents=documents and replace(documents, files=_in_full(documents.files)),
+    )
+
+
+def full_path(file: Path) -> str:
+    """Return a file's absolute path without `.` and `..`; links stay.
+
+    Only where a `..` follows a link, links are followed: taken as text, it would lead elsewhere.
+
+    Args:
+        file: In a folder that exists.
+    """
+    folder = file.absolute().parent
+    folded = os.path.normpath(folder)
+    return str(Path(folded if os.path.samefile(folded, folder) else folder.resolve(), file.name))
+
+
+def is_same_job(old: Identity, new: Identity) -> bool:
+    """Whether an output that was planned with the old identity can be continued with the new."""
+    return next(_differences(old, new), None) is None
+
+
+def differences(old: Identity, new: Identity) -> str:
+    """Describe what changed from one identity to the other, one line each."""
+    return _shown(_differences(old, new))
+
+
+def setting_differences(old: Lines, new: Lines) -> str:
+    """Describe which settings changed, one line each."""
+    return _shown(_changed_settings(old, new))
+
+
+def _in_full(files: Sequence[InputFile]) -> tuple[InputFile, ...]:
+    return tuple(
+        replace(file, path=full_path(Path(path))) if (path := local_path(file.path)) else file
+        for file in files
+    )
+
+
+def _differences(old: Identity, new: Identity) -> Iterator[str]:
+    yield from _changed_settings(old.settings, new.settings)
+    before, now = old.input, new.input
+    if isinstance(before, PairFiles) and isinstance(now, PairFiles):
+        yield from _changed_files("input", before.files, now.files)
+    elif isinstance(before, TableFiles) and isinstance(now, TableFiles):
+        yield from _changed_settings(before.settings, now.settings)
+        for name in dict.fromkeys((*before.tables, *now.tables)):
+            tables = (side.tables.get(name) for side in (before, now))
+            files = [() if table is None else table.files for table in tables]
+            yield from _changed_files(f"input {name}", *files)
+    elif isinstance(now, TableFiles):
+        yield "input: was pairs with their texts, is joined with tables of texts"
+    else:
+        yield "input: was joined with tables of texts, is pairs with their texts"
+
+
+def _changed_settings(old: Lines, new: Lines) -> Iterator[str]:
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            yield f"{key}: was {old.get(key, '(absent)')}, is {new.get(key, '(absent)')}"
+
+
+def _changed_files(what: str, old: Sequence[InputFile], new: Sequence[InputFile]) -> Iterator[str]:
+    by_name = {file.path: file for file in new}
+    by_place = {resolved(file.path): file for file in new}
+    found: set[str] = set()
+    for file in old:
+        now = by_name.get(file.path) or by_place.get(resolved(file.path))
+        if now is None:
+            yield f"{what} {file.path}: was read, is not named now"
+            continue
+        found.add(now.path)
+        if (file.version, file.num_row_groups) != (now.version, now.num_row_groups):
+            was, is_now = _described(file), _described(now)
+            # The store's own marks say nothing to people, where size and time are the same.
+            if was == is_now:
+                yield f"{what} {now.path}: was written again, {is_now}"
+            else:
+                yield f"{what} {now.path}: was {was}; is {is_now}"
+    for file in new:
+        if file.path not in found:
+            yield f"{what} {file.path}: is new"
+
+
+def _described(file: InputFile) -> str:
+    """Say what a file's version and its number of row groups mean; see files.open_version."""
+    size, _, mark = file.version.partition("-")
+    parts = [format_count(int(size), "byte") if size.isdecimal() else file.version]
+    # Nanoseconds up to the year 2286; a plan may hold anything.
+    if mark.isdecimal() and len(mark) <= 19 and local_path(file.path):
+        written = datetime.fromtimestamp(int(mark) / 1e9, UTC)
+        parts.append(f"written {written:%Y-%m-%d %H:%M:%S} UTC")
+    parts.append(format_count(file.num_row_groups, "row group"))
+    return ", ".join(parts)
+
+
+def _shown(changed: Iterable[str]) -> str:
+    lines = [f"  {line}" for line in changed]
+    if len(lines) > _NUM_DIFFERENCES_SHOWN:
+        more = f"  … and {len(lines) - _NUM_DIFFERENCES_SHOWN} more"
+        lines = [*itertools.islice(lines, _NUM_DIFFERENCES_SHOWN), more]
+    return "\n".join(lines)
