@@ -62,16 +62,17 @@ def single_token_words(tokenizer: Any, num_words: int = 2000) -> list[str]:
     """Find words that are one token each when they stand behind a blank.
 
     Args:
-        tokenizer: A transformers tokenizer.
+        tokenizer: As load_tokenizer returns it.
         num_words: How many are enough.
     """
     words: dict[str, None] = {}
-    for token_id in range(tokenizer.vocab_size):
+    backend = tokenizer.backend_tokenizer
+    for token_id in range(backend.get_vocab_size(with_added_tokens=False)):
         word = tokenizer.decode([token_id]).strip()
         if (
             len(word) > 2
             and word.isalpha()
-            and len(tokenizer.encode(f" {word}", add_special_tokens=False)) == 1
+            and len(backend.encode(f" {word}", add_special_tokens=False)) == 1
         ):
             words[word] = None
         if len(words) == num_words:

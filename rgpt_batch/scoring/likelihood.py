@@ -32,6 +32,7 @@ from rgpt_batch.records import (
 )
 from rgpt_batch.scoring.base import ScoringProtocol
 from rgpt_batch.scoring.spans import char_span
+from rgpt_batch.scoring.tokenizer import LoadedTokenizer
 
 # eval.py leaves this many tokens free.
 _EVAL_MARGIN = 10
@@ -41,7 +42,7 @@ _ARGUANA_MAX_TOKENS = 256
 class CardProtocol(ScoringProtocol):
     """The model card's protocol: context and query are tokenised apart, without special tokens."""
 
-    def __init__(self, tokenizer: Any, template: str, max_length: int) -> None:
+    def __init__(self, tokenizer: LoadedTokenizer, template: str, max_length: int) -> None:
         self._backend = tokenizer.backend_tokenizer
         self._prefix, self._suffix = _split_template(template)
         self._max_length = max_length
@@ -95,7 +96,7 @@ class EvalProtocol(ScoringProtocol):
     """
 
     def __init__(
-        self, tokenizer: Any, template: str, max_length: int, *, arguana: bool = False
+        self, tokenizer: LoadedTokenizer, template: str, max_length: int, *, arguana: bool = False
     ) -> None:
         self._decode = tokenizer.decode
         self._backend = tokenizer.backend_tokenizer

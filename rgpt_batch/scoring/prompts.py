@@ -28,6 +28,7 @@ from rgpt_batch.records import (
 )
 from rgpt_batch.scoring.base import ScoringProtocol
 from rgpt_batch.scoring.spans import char_span
+from rgpt_batch.scoring.tokenizer import LoadedTokenizer
 
 _QUERY, _DOCUMENT = "{query}", "{document}"
 
@@ -68,14 +69,14 @@ class PromptProtocol(ScoringProtocol):
     """Builds prompts from parts.
 
     Args:
-        tokenizer: A fast transformers tokenizer.
+        tokenizer: As load_tokenizer returns it.
         config: Its `prompt` is not empty.
 
     Raises:
         ConfigError: The tokenizer has no such special token.
     """
 
-    def __init__(self, tokenizer: Any, config: ProtocolConfig) -> None:
+    def __init__(self, tokenizer: LoadedTokenizer, config: ProtocolConfig) -> None:
         self._backend = tokenizer.backend_tokenizer
         self._parts = config.prompt
         self._max_length = config.max_tokens

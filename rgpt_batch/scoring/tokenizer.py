@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 from rgpt_batch.config.options import ModelConfig
 from rgpt_batch.errors import ConfigError
@@ -10,8 +12,32 @@ from rgpt_batch.scoring.model_files import check_converted, check_tokenizer, tok
 from rgpt_batch.scoring.torch_builds import wrong_builds
 
 
-def load_tokenizer(model: ModelConfig) -> Any:
-    """Load a fast transformers tokenizer, whose token ids are those of its tokenizer.json.
+class LoadedTokenizer(Protocol):
+    """What scoring uses of a tokenizer; those of transformers have it."""
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        """The tokenizers.Tokenizer."""
+        ...
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Turn ids back into text, special tokens included."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _FileTokenizer:
+    """A tokenizer.json, read without transformers: that and torch take seconds to import."""
+
+    backend_tokenizer: Any
+
+    def decode(self, token_ids: list[int]) -> str:
+        text: str = self.backend_tokenizer.decode(token_ids, skip_special_tokens=False)
+        return text
+
+
+def load_tokenizer(model: ModelConfig) -> LoadedTokenizer:
+    """Load a tokenizer, whose token ids are those of its tokenizer.json.
 
     transformers 5 takes vocabulary and merges from that file, but normalizer and pre-tokenizer from
     the class that tokenizer_config.json names: LlamaTokenizer loses a blank at the beginning of a
@@ -21,32 +47,10 @@ def load_tokenizer(model: ModelConfig) -> Any:
         ConfigError: It cannot be loaded, has no fast implementation, or would give other ids than
             the model was trained with.
     """
-    from tokenizers import Tokenizer
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-    from transformers.utils import cached_file
-
     check_converted(model)
     name, revision = model.tokenizer_source
     try:
-        settings = tokenizer_settings(name, revision)
-        has_own_code = model.trust_remote_code and "auto_map" in settings
-        if not has_own_code:
-            check_tokenizer(name, revision)
-        file = cached_file(
-            name,
-            "tokenizer.json",
-            revision=revision,
-            _raise_exceptions_for_missing_entries=False,
-        )
-        if file is None or has_own_code:
-            tokenizer = AutoTokenizer.from_pretrained(
-                name, revision=revision, trust_remote_code=model.trust_remote_code
-            )
-        else:
-            tokenizer = PreTrainedTokenizerFast(
-                tokenizer_object=Tokenizer.from_file(file),
-                clean_up_tokenization_spaces=settings.get("clean_up_tokenization_spaces", False),
-            )
+        tokenizer = _load(name, revision, trust_remote_code=model.trust_remote_code)
     except ConfigError:
         raise
     except Exception as error:
@@ -54,18 +58,57 @@ def load_tokenizer(model: ModelConfig) -> Any:
         cause = str(error).rstrip(".")
         advice = " ".join(filter(None, [wrong_builds(), "Check model.name and model.tokenizer."]))
         raise ConfigError(f"cannot load the tokenizer of '{name}': {cause}. {advice}") from error
-    if not tokenizer.is_fast:
-        raise ConfigError(
-            f"the tokenizer of '{name}' has no fast implementation, which truncation needs. "
-            "Convert it to a tokenizer.json and set model.tokenizer to that folder."
-        )
     # Some files hold what the last training step wanted.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
-def check_special_tokens(tokenizer: Any, model: ModelConfig) -> None:
+def _load(name: str, revision: str | None, *, trust_remote_code: bool) -> LoadedTokenizer:
+    from tokenizers import Tokenizer
+
+    settings = tokenizer_settings(name, revision)
+    has_own_code = trust_remote_code and "auto_map" in settings
+    if not has_own_code:
+        check_tokenizer(name, revision)
+    file = None if has_own_code else _tokenizer_file(name, revision)
+    if file is None:
+        from transformers import AutoTokenizer
+
+        found = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=trust_remote_code
+        )
+        if not found.is_fast:
+            raise ConfigError(
+                f"the tokenizer of '{name}' has no fast implementation, which truncation needs. "
+                "Convert it to a tokenizer.json and set model.tokenizer to that folder."
+            )
+        return cast("LoadedTokenizer", found)
+    if settings.get("clean_up_tokenization_spaces"):
+        from transformers import PreTrainedTokenizerFast
+
+        # Decoding then takes blanks away, by rules of transformers' own.
+        cleaning = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_file(file), clean_up_tokenization_spaces=True
+        )
+        return cast("LoadedTokenizer", cleaning)
+    return _FileTokenizer(Tokenizer.from_file(file))
+
+
+def _tokenizer_file(name: str, revision: str | None) -> str | None:
+    """Find tokenizer.json in a folder or on the hub; None where there is none."""
+    if Path(name).is_dir():
+        path = Path(name, "tokenizer.json")
+        return str(path) if path.exists() else None
+    from transformers.utils import cached_file
+
+    found: str | None = cached_file(
+        name, "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False
+    )
+    return found
+
+
+def check_special_tokens(tokenizer: LoadedTokenizer, model: ModelConfig) -> None:
     """Raise ConfigError where tokenizer_config.json asks for other special tokens than are added.
 
     Which of the two a tool obeys depends on its version, so neither can be the right one silently.

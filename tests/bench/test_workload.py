@@ -34,7 +34,7 @@ def test_words_of_an_ordinary_tokenizer_are_one_token_each(tiny_tokenizer: Path)
     words = single_token_words(tokenizer, num_words=50)
     assert len(set(words)) == 50
     text = " ".join(words)
-    assert len(tokenizer.encode(f" {text}", add_special_tokens=False)) == 50
+    assert len(tokenizer.backend_tokenizer.encode(f" {text}", add_special_tokens=False)) == 50
 
 
 def test_pairs_of_a_document_follow_each_other_and_other_turns_have_other_documents() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from rgpt_batch import run_job
 from rgpt_batch.config.options import ModelConfig
@@ -17,6 +20,7 @@ from rgpt_batch.errors import ConfigError
 from rgpt_batch.records import PreparedPair, Rejection, RejectionReason, ScorePair, TokenizedPair
 from rgpt_batch.scoring.protocol import load_protocol
 from rgpt_batch.scoring.tokenizer import load_tokenizer
+from tests.conftest import ROOT
 from tests.jobs import fake_config
 from tests.property.tokenizers import KINDS, small_tokenizer
 
@@ -27,7 +31,8 @@ DOCUMENT = "most children take their first steps at about twelve months of age"
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_tokenizer: Path) -> Any:
-    return load_tokenizer(ModelConfig(name=str(tiny_tokenizer)))
+    """As transformers loads it."""
+    return PreTrainedTokenizerFast(tokenizer_file=str(tiny_tokenizer / "tokenizer.json"))
 
 
 def _tokenize(folder: Path, query: str, document: str, **settings: Any) -> PreparedPair:
@@ -308,3 +313,17 @@ def test_eval_refuses_files_that_disagree_on_special_tokens(
     else:
         with pytest.raises(ConfigError, match=message):
             _prompt(folder, QUERY, DOCUMENT, name="eval")
+
+
+def test_a_tokenizer_of_a_folder_loads_neither_transformers_nor_torch(tiny_tokenizer: Path) -> None:
+    # They take seconds to import, which `plan` has no other need of. Costs a second.
+    code = (
+        "import sys\n"
+        "from rgpt_batch.config.options import ModelConfig\n"
+        "from rgpt_batch.scoring.tokenizer import load_tokenizer\n"
+        f"tokenizer = load_tokenizer(ModelConfig(name={str(tiny_tokenizer)!r}))\n"
+        "print(tokenizer.decode(tokenizer.backend_tokenizer.encode('a baby').ids))\n"
+        "print([name for name in ('transformers', 'torch') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines()[1:] == ["[]"], done.stderr
