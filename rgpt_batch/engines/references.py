@@ -36,18 +36,22 @@ def create_reference(config: JobConfig) -> AnyEngine:
     """Load the reference engine of the configured kind of score.
 
     Raises:
-        EngineStartError: The model cannot be loaded, or its checkpoint is not complete.
+        EngineStartError: The model cannot be loaded, its checkpoint is not complete, or it has
+            fewer positions than prompts may have tokens.
         ConfigError: It has no such label.
     """
+    engine: _Reference[Any, Any]
     match config.score.kind:
         case "query-likelihood":
-            return LikelihoodReference(config.model)
+            engine = LikelihoodReference(config.model)
         case "classification":
-            return ClassificationReference(config)
+            engine = ClassificationReference(config)
         case "label-tokens":
-            return LabelTokensReference(config)
+            engine = LabelTokensReference(config)
         case "seq2seq":
-            return Seq2SeqReference(config)
+            engine = Seq2SeqReference(config)
+    engine.require_positions(config.protocol.max_tokens)
+    return engine
 
 
 class _Reference(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
@@ -57,6 +61,19 @@ class _Reference(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
 
     def __init__(self, auto_class: str, config: ModelConfig) -> None:
         self._model: Any = load_model(auto_class, config, "float32")
+
+    def require_positions(self, max_tokens: int) -> None:
+        """Raise EngineStartError where the model has fewer positions.
+
+        Most models with rotary positions would go on behind their last one, and be wrong.
+        """
+        positions = num_positions(self._model.config)
+        if positions is not None and positions < max_tokens:
+            self.close()
+            raise EngineStartError(
+                f"the model has {positions} positions, and protocol.max_length allows prompts of "
+                f"{max_tokens} tokens. Set protocol.max_length={positions}."
+            )
 
     @override
     def score(self, pairs: Sequence[_PromptT]) -> list[_AnswerT]:
@@ -197,6 +214,24 @@ def load_model(auto_class: str, config: ModelConfig, dtype: str) -> Any:
         # torch's attention, the default, leaves Gemma 2's soft cap out without a word.
         model.set_attn_implementation("eager")
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def num_positions(hf_config: Any) -> int | None:
+    """Return how many tokens a prompt may have; None where nothing limits it, or nobody knows.
+
+    T5 and Bloom have no table of positions. Rotary positions that are stretched reach further than
+    the number that config.json gives.
+    """
+    text_config = hf_config.get_text_config()
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    if rope.get("rope_type", "default") != "default":
+        return None
+    positions = getattr(text_config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    # RoBERTa's first positions belong to padding.
+    is_roberta = "roberta" in text_config.model_type
+    return int(positions) - (text_config.pad_token_id + 1 if is_roberta else 0)
 
 
 def head_rows(config: JobConfig, num_labels: int) -> list[int]:
