@@ -17,6 +17,7 @@ from rgpt_batch.input.columns import Columns
 from rgpt_batch.planning.versions import installed_versions
 from rgpt_batch.scoring.model_files import model_identity, tokenizer_rule
 from rgpt_batch.scoring.score import SCORING_VERSION
+from rgpt_batch.scoring.tokenizer import decode_rule
 
 # Setting → value.
 Lines = Mapping[str, str]
@@ -199,6 +200,7 @@ def job_identity(config: JobConfig, columns: Columns, facts: InputFacts) -> Iden
             "model": model_identity(config.model.name, config.model.revision),
             "tokenizer": model_identity(*config.model.tokenizer_source),
             **tokenizer_rule(*config.model.tokenizer_source),
+            **decode_rule(config.protocol, config.model),
             "model.dtype": config.model.dtype,
             "model.trust_remote_code": str(config.model.trust_remote_code),
             "protocol.name": config.protocol.name,

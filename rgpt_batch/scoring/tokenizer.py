@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from rgpt_batch.config.options import ModelConfig
+from rgpt_batch.config.prompts import ProtocolConfig
 from rgpt_batch.errors import ConfigError
+from rgpt_batch.scoring import byte_tokens
 from rgpt_batch.scoring.model_files import check_converted, check_tokenizer, tokenizer_settings
 from rgpt_batch.scoring.torch_builds import wrong_builds
 
@@ -30,8 +32,11 @@ class _FileTokenizer:
     """A tokenizer.json, read without transformers: that and torch take seconds to import."""
 
     backend_tokenizer: Any
+    has_byte_tokens: bool
 
     def decode(self, token_ids: list[int]) -> str:
+        if self.has_byte_tokens:
+            return byte_tokens.decode(self.backend_tokenizer, token_ids)
         text: str = self.backend_tokenizer.decode(token_ids, skip_special_tokens=False)
         return text
 
@@ -92,7 +97,8 @@ def _load(name: str, revision: str | None, *, trust_remote_code: bool) -> Loaded
             tokenizer_object=Tokenizer.from_file(file), clean_up_tokenization_spaces=True
         )
         return cast("LoadedTokenizer", cleaning)
-    return _FileTokenizer(Tokenizer.from_file(file))
+    backend = Tokenizer.from_file(file)
+    return _FileTokenizer(backend, byte_tokens.has_byte_tokens(backend))
 
 
 def _tokenizer_file(name: str, revision: str | None) -> str | None:
@@ -106,6 +112,19 @@ def _tokenizer_file(name: str, revision: str | None) -> str | None:
         name, "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False
     )
     return found
+
+
+def decode_rule(protocol: ProtocolConfig, model: ModelConfig) -> dict[str, str]:
+    """Say for a job's identity how cut ids become text, where 0.1.0 did otherwise.
+
+    Raises:
+        ConfigError: See load_tokenizer.
+    """
+    if not protocol.name.startswith("eval"):
+        return {}
+    tokenizer = load_tokenizer(model)
+    by_bytes = isinstance(tokenizer, _FileTokenizer) and tokenizer.has_byte_tokens
+    return {"protocol.decode": "as SentencePiece"} if by_bytes else {}
 
 
 def check_special_tokens(tokenizer: LoadedTokenizer, model: ModelConfig) -> None:

@@ -19,10 +19,12 @@ import sentencepiece
 import tiktoken
 from transformers import AutoTokenizer
 
+from rgpt_batch.config.options import ModelConfig
 from rgpt_batch.conversion.convert import convert
 from rgpt_batch.conversion.sentencepiece_bpe import convert_model, read_model
 from rgpt_batch.conversion.tiktoken_bpe import convert_ranks
 from rgpt_batch.errors import ConfigError
+from rgpt_batch.scoring.tokenizer import load_tokenizer
 from tests.conversion.checkpoints import LLAMA, QWEN, llama_tensors, qwen_tensors, save
 from tests.conversion.texts import varied_texts
 from tests.conversion.vocabularies import (
@@ -271,3 +273,20 @@ def test_nothing_is_assumed_where_it_is_not_said_whether_bos_is_added(
     (folder / "tokenizer_config.json").unlink()
     with pytest.raises(ConfigError, match=r"no tokenizer_config\.json, which says whether .* BOS"):
         convert(folder, tmp_path / "converted")
+
+
+@pytest.mark.parametrize("num_tokens", [3, 40])
+def test_cut_ids_are_decoded_as_sentencepiece_does(
+    baichuan: Path, tmp_path: Path, num_tokens: int
+) -> None:
+    # eval.py cuts documents so. Costs 5 s.
+    convert(baichuan, tmp_path / "llama")
+    tokenizer = load_tokenizer(ModelConfig(name=str(tmp_path / "llama")))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(baichuan / "tokenizer.model"))
+    texts = [text for text in varied_texts(3_000, ()) if "<0x" not in text]
+    cut = [processor.encode(text)[:num_tokens] for text in texts]
+    expected = [processor.decode(ids) for ids in cut]
+    found = [tokenizer.decode(ids) for ids in cut]
+    assert [text for text, other in zip(found, expected, strict=True) if text != other] == []
+    # The control: the library's own way differs.
+    assert [tokenizer.backend_tokenizer.decode(ids) for ids in cut] != expected
