@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rgpt_batch.importing.joined import TextTables
     from rgpt_batch.job.run import JobSummary
     from rgpt_batch.job.run_job import run_job
+    from rgpt_batch.job.scorer import ScoredPair, Scorer
     from rgpt_batch.records import UnitFailure
 
 __version__ = "0.1.0"
@@ -31,6 +32,8 @@ __all__ = [
     "JobConfig",
     "JobSummary",
     "Parity",
+    "ScoredPair",
+    "Scorer",
     "TextTables",
     "UnitFailure",
     "Verification",
@@ -43,6 +46,8 @@ _HOMES = {
     "JobConfig": "config.options",
     "JobSummary": "job.run",
     "Parity": "checks.parity",
+    "ScoredPair": "job.scorer",
+    "Scorer": "job.scorer",
     "TextTables": "importing.joined",
     "UnitFailure": "records",
     "Verification": "checks.verify",

@@ -22,6 +22,7 @@ from rgpt_batch.commands import (
     ranking,
     report,
     scoring,
+    trying,
 )
 from rgpt_batch.config.arguments import check_text
 from rgpt_batch.errors import ConfigError, Interrupted, ManifestMismatch, RgptBatchError, ShardError
@@ -46,6 +47,7 @@ def cli() -> None:
 for _command in (
     scoring.score,
     scoring.retry_failed,
+    trying.try_pairs,
     planning.plan,
     inspection.status,
     inspection.verify,

@@ -17,13 +17,46 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
+_CONFIG = click.option(
+    "--config", "-c", type=LocalPath(), help="YAML configuration. [default: none]"
+)
+_MODEL = (
+    click.option(
+        "-o",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override an option of the configuration, e.g. -o model.dtype=float32; may "
+        "be repeated.",
+    ),
+    click.option("--model", help="Folder or hub id; same as -o model.name=…"),
+    click.option(
+        "--protocol",
+        type=click.Choice(["card", "eval", "eval-arguana"]),
+        help="Same as -o protocol.name=…, with that protocol's own --max-length instead of "
+        "the configuration's, if that is for another. [default: card]",
+    ),
+    click.option(
+        "--max-length",
+        type=click.IntRange(min=1),
+        help="Tokens per prompt; longer documents are cut. "
+        "[default: card 2048, eval 512, eval-arguana 544]",
+    ),
+)
+
+
+def model_options(command: _Command) -> _Command:
+    """Add the options that say what scores, for commands without input and output."""
+    for option in reversed((_CONFIG, *_MODEL)):
+        command = option(command)
+    return command
+
+
 def job_options(command: _Command) -> _Command:
     """Add the options that load_job_config takes, and those of input, output and run."""
     for option in reversed(
         (
-            click.option(
-                "--config", "-c", type=LocalPath(), help="YAML configuration. [default: none]"
-            ),
+            _CONFIG,
             click.option(
                 "--input",
                 "-i",
@@ -39,27 +72,7 @@ def job_options(command: _Command) -> _Command:
                 type=click.Path(),
                 help="Output folder, or a URI of one (s3://, gs://, abfs://).",
             ),
-            click.option(
-                "-o",
-                "overrides",
-                multiple=True,
-                metavar="KEY=VALUE",
-                help="Override an option of the configuration, e.g. -o model.dtype=float32; may "
-                "be repeated.",
-            ),
-            click.option("--model", help="Folder or hub id; same as -o model.name=…"),
-            click.option(
-                "--protocol",
-                type=click.Choice(["card", "eval", "eval-arguana"]),
-                help="Same as -o protocol.name=…, with that protocol's own --max-length instead of "
-                "the configuration's, if that is for another. [default: card]",
-            ),
-            click.option(
-                "--max-length",
-                type=click.IntRange(min=1),
-                help="Tokens per prompt; longer documents are cut. "
-                "[default: card 2048, eval 512, eval-arguana 544]",
-            ),
+            *_MODEL,
             click.option(
                 "--pass-through",
                 metavar="COLUMN,…",

@@ -56,7 +56,7 @@ def read_pairs(unit: WorkUnit, columns: Columns, *, source: bool) -> Iterator[Pa
     """
     for segment in unit.segments:
         for batch, first_row in _read_segment(segment, columns):
-            yield _to_pair_batch(batch, columns, segment.path if source else None, first_row)
+            yield to_pair_batch(batch, columns, segment.path if source else None, first_row)
 
 
 def _read_segment(
@@ -158,9 +158,17 @@ def _cannot_be_opened(segment: Segment, error: Exception) -> ShardError:
     )
 
 
-def _to_pair_batch(
+def to_pair_batch(
     batch: pa.RecordBatch | _Unreadable, columns: Columns, source: str | None, first_row: int
 ) -> PairBatch:
+    """Turn rows into pairs; those that cannot be scored become rejections.
+
+    Args:
+        batch: With the columns that are read.
+        columns: Their names.
+        source: The file, for the columns source_file and source_row; None leaves these out.
+        first_row: Index of the batch's first row in the file.
+    """
     pairs: list[ScorePair | Rejection]
     if isinstance(batch, _Unreadable):
         pairs = [Rejection(reason=RejectionReason.UNREADABLE)] * batch.num_rows
