@@ -79,6 +79,8 @@ def test_output_below_the_input_is_refused_whatever_its_scheme(
     s3.upload_file(str(write_pairs(2)), bucket, "in/a.parquet")
     with pytest.raises(ConfigError, match="the output folder lies in the input folder"):
         plan_job(fake_config(tiny_tokenizer), [f"s3://{bucket}/in"], f"s3a://{bucket}/in/out")
+    with pytest.raises(ConfigError, match=r"in/out: the output folder lies where .*in/\* finds"):
+        plan_job(fake_config(tiny_tokenizer), [f"s3://{bucket}/in/*"], f"s3a://{bucket}/in/out")
 
 
 def test_names_that_are_not_utf8_are_refused(
