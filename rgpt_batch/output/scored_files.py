@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.errors import ConfigError, ShardError, StorageError
 from rgpt_batch.input.find import resolve_inputs
 from rgpt_batch.input.rows import read_schema
 from rgpt_batch.output import holds_job, open_store
@@ -23,7 +23,7 @@ def find_files(inputs: Sequence[str]) -> list[str]:
 
 
 def _find(argument: str) -> Found:
-    if not holds_job(argument):
+    if not _is_job(argument):
         return find(argument)
     listing = open_store(argument).listing()
     if listing.problem is not None:
@@ -33,6 +33,16 @@ def _find(argument: str) -> Found:
         )
     # A ranking may have been written into the folder, too.
     return Found([file.path for file in listing.files.values()])
+
+
+def _is_job(argument: str) -> bool:
+    try:
+        return holds_job(argument)
+    except StorageError as error:
+        if error.is_transient:
+            raise
+        # Who may read an object may be denied the listing of a folder.
+        return False
 
 
 def is_parquet(path: str) -> bool:

@@ -25,7 +25,9 @@ from rgpt_batch.input.find import resolve_inputs
 from rgpt_batch.input.inspect import inspect_shard
 from rgpt_batch.input.rows import read_rows
 from rgpt_batch.job.plan import plan_job
+from rgpt_batch.output.scored_files import find_files
 from tests.jobs import Score, fake_config
+from tests.servers.faulty_proxy import Fault, FaultyProxy, Request, always
 
 WritePairs = Callable[..., Path]
 
@@ -127,6 +129,25 @@ def test_unfinished_output_is_no_input(
     (scored / "part-000001.parquet").unlink()
     with pytest.raises(ConfigError, match=r"scored: .*part-000001\.parquet is missing"):
         plan_job(config, [str(scored)], str(tmp_path / "again"))
+
+
+def test_who_may_read_needs_no_right_to_list_what_is_above(
+    proxy: FaultyProxy, bucket: str, s3: Any
+) -> None:
+    s3.put_object(Bucket=bucket, Key="top/in/a.parquet", Body=b"x")
+    found = [f"s3://{bucket}/top/in/a.parquet"]
+
+    def deny(request: Request) -> Fault | None:
+        is_listing = "list-type=2" in request.path
+        return Fault.DENY if is_listing and "prefix=top%2Fin%2F" not in request.path else None
+
+    proxy.choose = deny
+    assert find_files([f"s3://{bucket}/top/in"]) == found
+    assert proxy.injected[Fault.DENY] > 0
+    proxy.choose = always("GET", "list-type=2", Fault.DENY)
+    assert find_files(found) == found
+    with pytest.raises(StorageError, match="denies access"):
+        find_files([f"s3://{bucket}/top/in"])
 
 
 # Files that cannot be reached
