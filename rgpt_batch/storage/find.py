@@ -49,22 +49,26 @@ def find(argument: str) -> Found:
     return _find_remote(argument) if is_uri(argument) else _find_local(argument)
 
 
-def would_find(argument: str, file: str) -> bool:
-    """Whether a folder or pattern would stand for a file, if that was there."""
-    if is_uri(argument) != is_uri(file):
-        return False
+def top_folder(argument: str) -> tuple[str, Parts]:
+    """Return the folder that is searched for an argument, and the pattern's parts below it."""
     if is_uri(argument):
         root, key = split_uri(argument)
         parts: Parts = [root, *key.split("/")] if key else [root]
         num_fixed = fixed_parts(parts)
-        top = "/".join(parts[:num_fixed])
-    else:
-        parts = Path(argument).parts
-        num_fixed = len(parts) if Path(argument).exists() else fixed_parts(parts)
-        top = str(Path(*parts[:num_fixed]))
+        return "/".join(parts[:num_fixed]), parts[num_fixed:]
+    path = Path(argument)
+    num_fixed = len(path.parts) if path.exists() else fixed_parts(path.parts)
+    return str(Path(*path.parts[:num_fixed])), path.parts[num_fixed:]
+
+
+def would_find(argument: str, file: str) -> bool:
+    """Whether a folder or pattern would stand for a file, if that was there."""
+    if is_uri(argument) != is_uri(file):
+        return False
+    top, pattern = top_folder(argument)
     above, found = identity(top).rstrip("/") + "/", identity(file)
     below = found.removeprefix(above).split("/")
-    return found.startswith(above) and judge(below, parts[num_fixed:])[0] is Verdict.MEANT
+    return found.startswith(above) and judge(below, pattern)[0] is Verdict.MEANT
 
 
 def _find_local(argument: str) -> Found:

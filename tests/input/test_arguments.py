@@ -127,6 +127,14 @@ def test_unfinished_output_is_no_input(
     _, manifest = plan_job(config, [str(scored)], str(tmp_path / "again"))
     assert manifest.num_rows == 4
     (scored / "part-000001.parquet").unlink()
+    for argument in (f"{scored}/part-*.parquet", f"{scored}/part-000000.parquet"):
+        assert plan_job(config, [argument], str(tmp_path / "again"))[1].num_rows == 2
+    (tmp_path / "jobs").mkdir()
+    scored.rename(tmp_path / "jobs/scored")
+    for argument in ("jobs", "jobs/*", "*/*/part-*"):
+        with pytest.raises(ConfigError, match=r"jobs/scored: .*part-000001\.parquet is missing"):
+            plan_job(config, [f"{tmp_path}/{argument}"], str(tmp_path / "again"))
+    scored = tmp_path / "jobs/scored"
     with pytest.raises(ConfigError, match=r"scored: .*part-000001\.parquet is missing"):
         plan_job(config, [str(scored)], str(tmp_path / "again"))
 
