@@ -96,6 +96,15 @@ def test_names_that_are_not_utf8_are_refused(
             plan_job(config, [f"{tmp_path}/{argument}"], str(tmp_path / "out"))
 
 
+def test_empty_name_does_not_stand_for_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.parquet").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="input: expected a path, found ''"):
+        resolve_inputs([""])
+
+
 def test_summary_whose_rows_are_in_other_files_is_refused(
     tmp_path: Path, write_pairs: WritePairs, score_with_fake: Score
 ) -> None:
