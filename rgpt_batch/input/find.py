@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from rgpt_batch.config.arguments import check_text
+from rgpt_batch.config.arguments import as_location, check_text
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.storage.find import Found, find
 from rgpt_batch.storage.selection import Reason, describe
@@ -31,7 +31,7 @@ def resolve_inputs(inputs: Sequence[str], expand: Callable[[str], Found] = find)
     left_out: dict[Reason, list[str]] = {}
     for argument in inputs:
         try:
-            found = expand(argument)
+            found = expand(as_location(argument, "input"))
             for reason, names in found.left_out.items():
                 left_out.setdefault(reason, []).extend(names)
             for file in found.files:

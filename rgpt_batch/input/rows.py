@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from rgpt_batch.database import quote_text
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.input.footers import is_damage, read_error
+from rgpt_batch.input.footers import READ_ERRORS, is_damage, read_error
 from rgpt_batch.storage.files import local_path, open_source
 
 # A batch ends where one of the two is reached: so many long texts may be more than memory holds.
@@ -32,9 +32,12 @@ def read_schema(file: str) -> pa.Schema:
         StorageError: The storage fails.
     """
     try:
-        return pq.read_schema(open_source(file))
-    except (OSError, MemoryError, pa.ArrowException) as error:
+        schema = pq.read_schema(open_source(file))
+        # Names that are not UTF-8 show here.
+        len(schema.names)
+    except (*READ_ERRORS, MemoryError) as error:
         raise read_error(file, error) from error
+    return schema
 
 
 def read_schemas(files: Sequence[str]) -> dict[str, pa.Schema]:

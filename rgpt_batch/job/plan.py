@@ -20,6 +20,7 @@ from rgpt_batch.planning.same_job import differences, is_same_job, with_full_pat
 from rgpt_batch.planning.units import plan_units
 from rgpt_batch.scoring.model_files import check_tokenizer, check_weights, pinned
 from rgpt_batch.storage.files import local_path
+from rgpt_batch.storage.find import would_find
 from rgpt_batch.storage.uris import is_inside, resolved
 
 OnChange = Literal["refuse", "overwrite"]
@@ -177,3 +178,6 @@ def _check_apart(source: JobInput, target: str) -> None:
     folders = [resolved(name) for name in source.arguments]
     if around := [folder for folder in folders if is_inside(target, folder)]:
         raise ConfigError(f"{target}: the output folder lies in the input folder {around[0]}.")
+    part = f"{target}/part-000000.parquet"
+    if around := [name for name in source.arguments if would_find(name, part)]:
+        raise ConfigError(f"{target}: the output folder lies where {around[0]} finds its files.")

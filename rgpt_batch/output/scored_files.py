@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.errors import ConfigError, ShardError, StorageError
 from rgpt_batch.input.find import resolve_inputs
 from rgpt_batch.input.rows import read_schema
 from rgpt_batch.output import holds_job, open_store
+from rgpt_batch.output.store import PART
 from rgpt_batch.storage.files import local_path
-from rgpt_batch.storage.find import Found, find
+from rgpt_batch.storage.find import Found, find, top_folder
+from rgpt_batch.storage.uris import identity
 
 
 def find_files(inputs: Sequence[str]) -> list[str]:
@@ -23,16 +25,38 @@ def find_files(inputs: Sequence[str]) -> list[str]:
 
 
 def _find(argument: str) -> Found:
-    if not holds_job(argument):
-        return find(argument)
-    listing = open_store(argument).listing()
+    if _is_job(argument):
+        # A ranking may have been written into the folder, too.
+        return Found(_output_files(argument))
+    found = find(argument)
+    top = identity(top_folder(argument)[0])
+    paths = [file.rpartition("/") for file in found.files]
+    for folder in sorted({folder for folder, _, name in paths if PART.fullmatch(name)}):
+        # Whoever spells the folder and asks for its files is after those that are there.
+        if identity(folder) not in (top, top.rpartition("/")[0]) and _is_job(folder):
+            _output_files(folder)
+    return found
+
+
+def _output_files(folder: str) -> list[str]:
+    """Return the files of a job; raises ConfigError where they are not all there."""
+    listing = open_store(folder).listing()
     if listing.problem is not None:
         raise ConfigError(
-            f"{argument}: {listing.problem}. Run its job again, or name the files that are "
-            f"there: '{argument.rstrip('/')}/part-*.parquet'."
+            f"{folder}: {listing.problem}. Run its job again, or name the files that are "
+            f"there: '{folder.rstrip('/')}/part-*.parquet'."
         )
-    # A ranking may have been written into the folder, too.
-    return Found([file.path for file in listing.files.values()])
+    return [file.path for file in listing.files.values()]
+
+
+def _is_job(argument: str) -> bool:
+    try:
+        return holds_job(argument)
+    except StorageError as error:
+        if error.is_transient:
+            raise
+        # Who may read an object may be denied the listing of a folder.
+        return False
 
 
 def is_parquet(path: str) -> bool:

@@ -19,7 +19,7 @@ from rgpt_batch.storage.selection import (
     judge,
 )
 from rgpt_batch.storage.table_formats import LOGS, refuse_tables
-from rgpt_batch.storage.uris import HUB_SCHEME, is_uri, split_uri
+from rgpt_batch.storage.uris import HUB_SCHEME, identity, is_uri, split_uri
 
 # Some tools mark folders by empty objects: `x/`, `x` beside `x/…`, or this.
 _FOLDER_MARK = "_$folder$"
@@ -47,6 +47,28 @@ def find(argument: str) -> Found:
         StorageError: The store cannot be used.
     """
     return _find_remote(argument) if is_uri(argument) else _find_local(argument)
+
+
+def top_folder(argument: str) -> tuple[str, Parts]:
+    """Return the folder that is searched for an argument, and the pattern's parts below it."""
+    if is_uri(argument):
+        root, key = split_uri(argument)
+        parts: Parts = [root, *key.split("/")] if key else [root]
+        num_fixed = fixed_parts(parts)
+        return "/".join(parts[:num_fixed]), parts[num_fixed:]
+    path = Path(argument)
+    num_fixed = len(path.parts) if path.exists() else fixed_parts(path.parts)
+    return str(Path(*path.parts[:num_fixed])), path.parts[num_fixed:]
+
+
+def would_find(argument: str, file: str) -> bool:
+    """Whether a folder or pattern would stand for a file, if that was there."""
+    if is_uri(argument) != is_uri(file):
+        return False
+    top, pattern = top_folder(argument)
+    above, found = identity(top).rstrip("/") + "/", identity(file)
+    below = found.removeprefix(above).split("/")
+    return found.startswith(above) and judge(below, pattern)[0] is Verdict.MEANT
 
 
 def _find_local(argument: str) -> Found:
@@ -80,7 +102,7 @@ def _walk(top: Path, pattern: Parts, again: list[str]) -> Iterator[Parts]:
     """Yield the files below a folder, and folders that are hidden, by their parts below it.
 
     Args:
-        top: The folder. Links to folders are followed; each folder is searched once.
+        top: The folder. Links to folders are followed; without pattern each is searched once.
         pattern: Only folders that it leads to are searched.
         again: Gets what leads to folders that were searched already.
     """
@@ -89,15 +111,17 @@ def _walk(top: Path, pattern: Parts, again: list[str]) -> Iterator[Parts]:
         # Left to itself, os.walk passes over such a folder, and its rows would be missing.
         raise error
 
-    seen: set[str] = set()
+    reals: dict[Path, str] = {}
     for parent, folders, files in os.walk(top, onerror=refuse, followlinks=True):
-        real = os.path.realpath(parent)
+        real, path = os.path.realpath(parent), Path(parent)
+        # A pattern may mean the files by one of two ways to them alone: only circles end there.
+        seen = [reals[p] for p in path.parents if p in reals] if pattern else reals.values()
         if real in seen:
             folders.clear()
             again.append(parent)
             continue
-        seen.add(real)
-        above = Path(parent).relative_to(top).parts
+        reals[path] = real
+        above = path.relative_to(top).parts
         verdicts = {name: judge((*above, name), pattern, is_folder=True)[0] for name in folders}
         folders[:] = sorted(name for name in folders if verdicts[name] is Verdict.MEANT)
         yield from ((*above, name) for name in verdicts if verdicts[name] is Verdict.HIDDEN)

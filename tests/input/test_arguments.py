@@ -25,7 +25,9 @@ from rgpt_batch.input.find import resolve_inputs
 from rgpt_batch.input.inspect import inspect_shard
 from rgpt_batch.input.rows import read_rows
 from rgpt_batch.job.plan import plan_job
+from rgpt_batch.output.scored_files import find_files
 from tests.jobs import Score, fake_config
+from tests.servers.faulty_proxy import Fault, FaultyProxy, Request, always
 
 WritePairs = Callable[..., Path]
 
@@ -79,6 +81,8 @@ def test_output_below_the_input_is_refused_whatever_its_scheme(
     s3.upload_file(str(write_pairs(2)), bucket, "in/a.parquet")
     with pytest.raises(ConfigError, match="the output folder lies in the input folder"):
         plan_job(fake_config(tiny_tokenizer), [f"s3://{bucket}/in"], f"s3a://{bucket}/in/out")
+    with pytest.raises(ConfigError, match=r"in/out: the output folder lies where .*in/\* finds"):
+        plan_job(fake_config(tiny_tokenizer), [f"s3://{bucket}/in/*"], f"s3a://{bucket}/in/out")
 
 
 def test_names_that_are_not_utf8_are_refused(
@@ -90,6 +94,15 @@ def test_names_that_are_not_utf8_are_refused(
     for argument in ("in", "in/*", os.fsdecode(b"in/a\xe9.parquet")):
         with pytest.raises(ConfigError, match=r"a\\xe9\.parquet': the name is not UTF-8\. Rename"):
             plan_job(config, [f"{tmp_path}/{argument}"], str(tmp_path / "out"))
+
+
+def test_empty_name_does_not_stand_for_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.parquet").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="input: expected a path, found ''"):
+        resolve_inputs([""])
 
 
 def test_summary_whose_rows_are_in_other_files_is_refused(
@@ -123,8 +136,35 @@ def test_unfinished_output_is_no_input(
     _, manifest = plan_job(config, [str(scored)], str(tmp_path / "again"))
     assert manifest.num_rows == 4
     (scored / "part-000001.parquet").unlink()
+    for argument in (f"{scored}/part-*.parquet", f"{scored}/part-000000.parquet"):
+        assert plan_job(config, [argument], str(tmp_path / "again"))[1].num_rows == 2
+    (tmp_path / "jobs").mkdir()
+    scored.rename(tmp_path / "jobs/scored")
+    for argument in ("jobs", "jobs/*", "*/*/part-*"):
+        with pytest.raises(ConfigError, match=r"jobs/scored: .*part-000001\.parquet is missing"):
+            plan_job(config, [f"{tmp_path}/{argument}"], str(tmp_path / "again"))
+    scored = tmp_path / "jobs/scored"
     with pytest.raises(ConfigError, match=r"scored: .*part-000001\.parquet is missing"):
         plan_job(config, [str(scored)], str(tmp_path / "again"))
+
+
+def test_who_may_read_needs_no_right_to_list_what_is_above(
+    proxy: FaultyProxy, bucket: str, s3: Any
+) -> None:
+    s3.put_object(Bucket=bucket, Key="top/in/a.parquet", Body=b"x")
+    found = [f"s3://{bucket}/top/in/a.parquet"]
+
+    def deny(request: Request) -> Fault | None:
+        is_listing = "list-type=2" in request.path
+        return Fault.DENY if is_listing and "prefix=top%2Fin%2F" not in request.path else None
+
+    proxy.choose = deny
+    assert find_files([f"s3://{bucket}/top/in"]) == found
+    assert proxy.injected[Fault.DENY] > 0
+    proxy.choose = always("GET", "list-type=2", Fault.DENY)
+    assert find_files(found) == found
+    with pytest.raises(StorageError, match="denies access"):
+        find_files([f"s3://{bucket}/top/in"])
 
 
 # Files that cannot be reached

@@ -90,6 +90,29 @@ def test_output_in_the_input_folder_is_refused_before_it_could_become_input(
         plan_job(fake_config(tiny_tokenizer), [str(folder)], str(folder / "scored"))
 
 
+@pytest.mark.parametrize("pattern", ["*", "**", "**/*.parquet", "*/part-*", "sc*", "../*/pairs*"])
+def test_output_that_a_pattern_would_find_is_refused(
+    tiny_tokenizer: Path, write_pairs: WritePairs, tmp_path: Path, pattern: str
+) -> None:
+    for name in ("data/a.parquet", "data/b/part-0", "data/scores.parquet", "data/pairs/c.parquet"):
+        write_pairs(3, name)
+    is_around = pattern.startswith("..")
+    output = tmp_path / "data" / ("pairs-scored" if is_around else "scored")
+    with pytest.raises(ConfigError, match=r"scored: the output folder lies where .*data/"):
+        plan_job(fake_config(tiny_tokenizer), [f"{tmp_path}/data/{pattern}"], str(output))
+
+
+@pytest.mark.parametrize("pattern", ["*.parquet", "p*", "*/c.parquet", "**/c*.parquet"])
+def test_output_beside_what_a_pattern_finds_is_fine(
+    tiny_tokenizer: Path, write_pairs: WritePairs, tmp_path: Path, pattern: str
+) -> None:
+    for name in ("data/a.parquet", "data/pairs/c.parquet"):
+        write_pairs(3, name)
+    config, output = fake_config(tiny_tokenizer), str(tmp_path / "data/scored")
+    _, manifest = plan_job(config, [f"{tmp_path}/data/{pattern}"], output)
+    assert manifest.num_rows == 3
+
+
 def test_output_folder_with_other_files_is_refused_and_left_alone(
     score_with_fake: Score, write_pairs: WritePairs, tmp_path: Path
 ) -> None:

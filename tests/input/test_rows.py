@@ -13,6 +13,7 @@ import pytest
 
 from rgpt_batch.config.options import InputConfig
 from rgpt_batch.database import open_database
+from rgpt_batch.errors import ShardError
 from rgpt_batch.importing.import_pairs import import_pairs
 from rgpt_batch.importing.sources.pairs import PairSource
 from rgpt_batch.input.inspect import inspect_shard
@@ -108,3 +109,21 @@ def test_every_command_reads_such_files(pairs: Path, tmp_path: Path) -> None:
     assert (odd.num_rows, odd.equals(usual)) == (NUM_ROWS, True)
     assert (tmp_path / "odd.run").read_bytes() == (tmp_path / "usual.run").read_bytes()
     assert inspect_shard(str(pairs / "b.parquet"), InputConfig(), ()).num_rows == NUM_ROWS // 2
+
+
+def test_column_whose_name_is_not_utf8_is_an_error_in_every_command(tmp_path: Path) -> None:
+    columns = {**_columns(), "name": _columns()["query"]}
+    path, arrow = tmp_path / "pairs.parquet", tmp_path / "pairs.arrow"
+    pq.write_table(pa.table(columns), path, store_schema=False)
+    with pa.OSFile(str(arrow), "wb") as sink, pa.ipc.new_stream(sink, pa.table(columns).schema):
+        pass
+    for file in (path, arrow):
+        file.write_bytes(file.read_bytes().replace(b"name", b"n\xe9me"))
+    for read in (
+        lambda: inspect_shard(str(path), InputConfig(), ()),
+        lambda: import_pairs(PairSource(pairs=path, queries=None, corpus=None), tmp_path / "out"),
+        lambda: import_pairs(PairSource(pairs=arrow, queries=None, corpus=None), tmp_path / "out"),
+        lambda: rank(path, tmp_path / "run", top_k=5),
+    ):
+        with pytest.raises(ShardError, match=r"pairs\..*: not a readable .*can't decode byte 0xe9"):
+            read()

@@ -242,6 +242,13 @@ def test_links_that_go_in_circles_end(tmp_path: Path) -> None:
     assert found.left_out == {Reason.TWICE: [f"{tmp_path}/in/a/up", f"{tmp_path}/in/b"]}
 
 
+def test_file_that_a_pattern_means_by_a_link_alone_is_found(tmp_path: Path) -> None:
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/a/x.parquet").touch()
+    (tmp_path / "in/b").symlink_to("a")
+    assert find(f"{tmp_path}/in/**/b/*.parquet").files == [str(tmp_path / "in/b/x.parquet")]
+
+
 def test_link_into_a_table_with_a_log_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t/_delta_log").mkdir(parents=True)
     (tmp_path / "t/_delta_log/00000000000000000000.json").touch()

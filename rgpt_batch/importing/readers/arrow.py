@@ -18,7 +18,7 @@ from rgpt_batch.config.arguments import check_text
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.importing.readers.relations import Kind, Table, find_common_columns
 from rgpt_batch.importing.readers.spool import Spool
-from rgpt_batch.input.footers import is_damage, read_error
+from rgpt_batch.input.footers import READ_ERRORS, is_damage, read_error
 from rgpt_batch.storage.selection import is_parquet_name
 
 _FILE_MAGIC = b"ARROW1"
@@ -91,6 +91,8 @@ def _read_batches(file: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
 
 def _read_schema(file: str) -> pa.Schema:
     with _opened(file) as (schema, _):
+        # Names that are not UTF-8 show here.
+        len(schema.names)
         return schema
 
 
@@ -107,7 +109,7 @@ def _opened(file: str) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
             else:
                 with pa.ipc.open_file(source) as reader:
                     yield reader.schema, map(reader.get_batch, range(reader.num_record_batches))
-    except (OSError, pa.ArrowException) as error:
+    except READ_ERRORS as error:
         if not is_damage(error):
             raise read_error(file, error) from error
         raise ShardError(
