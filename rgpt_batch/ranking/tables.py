@@ -22,7 +22,7 @@ from rgpt_batch.errors import ShardError
 from rgpt_batch.importing.readers.numerals import MAX_SCORE, is_score
 from rgpt_batch.importing.readers.relations import check_case, check_types
 from rgpt_batch.importing.readers.trec import read_run
-from rgpt_batch.input.columns import ALIASES, hits
+from rgpt_batch.input.columns import ALIASES, hits, missing_column_fix
 from rgpt_batch.input.rows import database_source, read_rows, read_schema
 
 Duplicates = Literal["error", "max"]
@@ -190,7 +190,8 @@ def _find_id(schema: pa.Schema, role: str, file: str) -> str:
     if not found:
         raise ShardError(
             f"{file}: no {role} column ({', '.join(ALIASES[role])}). It has: "
-            f"{', '.join(schema.names)}. Rename the column."
+            f"{', '.join(schema.names)}. "
+            f"{missing_column_fix(file, ALIASES[role], 'Rename the column.')}"
         )
     return found[0]
 
