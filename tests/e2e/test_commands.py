@@ -20,7 +20,7 @@ import pytest
 
 from rgpt_batch.output.score_file import read_footer
 from tests.conftest import ROOT
-from tests.e2e.conftest import Finish, Job, ReadStatus, Start
+from tests.e2e.jobs import Finish, Job, ReadStatus, Start
 from tests.e2e.processes import parts, rgpt_batch
 
 # 12:34:56 starting the engine for 10s: 0 of 96 pairs, no unit finished
