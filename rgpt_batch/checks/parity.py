@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import random
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -80,7 +81,8 @@ def check_parity(
 ) -> Parity:
     """Score a sample with the configured engine and with the reference, and compare.
 
-    Both results stay below the output folder, in _rgpt/parity.
+    Both results stay below the output folder, in a folder of their own in _rgpt/parity: another run
+    of the same command may check at the same time.
 
     Args:
         config: The job's; config.parity says how many pairs, and how far they may be apart.
@@ -99,10 +101,10 @@ def check_parity(
         nothing = SCORE_SCHEMA.empty_table()
         return compare_scores(nothing, nothing, tolerance=tolerance)
     tables = []
+    own = uuid.uuid4().hex
     for name, chosen in (("reference", reference_config(config)), ("engine", config)):
         report(f"parity: scoring {sample.num_rows:,} pairs, engine {chosen.engine.method}")
-        folder = open_store(f"{output.location}/_rgpt/parity/{name}")
-        folder.clear()
+        folder = open_store(f"{output.location}/_rgpt/parity/{own}/{name}")
         tables.append(_score(chosen, manifest, sample, folder))
     parity = compare_scores(*tables, tolerance=tolerance)
     report(f"parity: {parity}")

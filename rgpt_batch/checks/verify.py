@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from rgpt_batch.checks.reference import Reference, default_tolerance, deviation
 from rgpt_batch.config.arguments import Location
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, StorageError
+from rgpt_batch.formatting import format_count
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.footers import read_error
 from rgpt_batch.input.pairs import read_pairs
@@ -52,6 +53,7 @@ def verify_output(
     num_rescored: int = 0,
     tolerance: float | None = None,
     seed: int = 0,
+    report: Callable[[str], None] = lambda message: None,
 ) -> Verification:
     """Check an output folder against its plan, its input and its success file.
 
@@ -60,6 +62,7 @@ def verify_output(
         num_rescored: How many random rows to score again with the float32 reference engine.
         tolerance: Largest allowed difference of a score to the reference, nats.
         seed: Chooses the rows.
+        report: Is called with a line of text whenever there is progress to tell.
 
     Raises:
         ConfigError: The folder holds no job.
@@ -71,6 +74,7 @@ def verify_output(
     listing = store.listing()
     files = listing.files
     problems = list(_check_listing(listing, manifest))
+    report(f"checking {format_count(len(files), 'file')}")
     num_rows = 0
     intact: list[WorkUnit] = []
     for unit in manifest.units:
@@ -86,7 +90,7 @@ def verify_output(
         config = recorded_config(store, manifest)
         limit = default_tolerance(config) if tolerance is None else tolerance
         sampled = _sample(intact, num_rescored, seed)
-        max_error, num_done, found = _rescore(config, manifest, files, sampled, limit)
+        max_error, num_done, found = _rescore(config, manifest, files, sampled, limit, report)
         problems += found
     return Verification(
         num_files=len(files),
@@ -206,8 +210,11 @@ def _rescore(
     files: dict[str, CommittedFile],
     sampled: dict[str, tuple[WorkUnit, set[int]]],
     tolerance: float,
+    report: Callable[[str], None],
 ) -> tuple[float, int, list[str]]:
     """Score the sampled rows with the reference; returns the largest error, a count, problems."""
+    num_rows = sum(len(chosen) for _, chosen in sampled.values())
+    report("loading the float32 reference")
     reference = Reference(config)
     max_error, num_done = 0.0, 0
     problems = []
@@ -217,8 +224,12 @@ def _rescore(
         batches = read_pairs(unit, manifest.columns, source=False)
         pairs = [pair for batch in batches for pair in batch.pairs]
         written = pq.read_table(open_source(path), columns=["score"])["score"].take(rows)
-        found = deviation(reference.scores([pairs[row] for row in rows]), written.to_pylist())
-        num_done += len(rows)
+        expected: list[float | None] = []
+        for row in rows:
+            expected += reference.scores([pairs[row]])
+            num_done += 1
+            report(f"scored {num_done:,} of {num_rows:,} sampled rows again")
+        found = deviation(expected, written.to_pylist())
         max_error = max(max_error, found.largest)
         for place in found.rejected_by_one:
             is_scored = written[place].is_valid

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from rgpt_batch.commands.import_options import RULES, TABLES, output_options, run_option
 from rgpt_batch.commands.signals import sigterm_unwinds
 from rgpt_batch.commands.text import LocalPath, print_facts
 
@@ -14,91 +14,8 @@ if TYPE_CHECKING:
     from rgpt_batch.importing.import_pairs import ImportSummary
     from rgpt_batch.importing.readers.relations import Source
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_TABLES = (
-    "Parquet (file, folder or pattern, path or URI), a folder of datasets.save_to_disk, .jsonl or "
-    ".tsv"
-)
-
-_RULES = """\b
-What all sources have in common:
-  output   Parquet shards, zstd: query_id, query, doc_id, document, and first_stage_score and
-           first_stage_rank where the source knows them; ordered by query_id, rank, score, doc_id,
-           or with --order document by doc_id, query_id
-  texts    title + ' ' + text, stripped, where a corpus has a title column, as BEIR does; all else
-           is left as it is; no quoting in .tsv
-  ids      strings, byte for byte: 007 is not 7; each text must be there once, and each pair
-  files    text is UTF-8 (anything else is an error with its line), with or without gzip, BOM, \\r
-  columns  found by their usual names, among them PyTerrier's (qid, docno, query, text), BEIR's
-           (_id, title, text) and MS MARCO's (qid, pid, query, passage)
-Exit codes: 0 complete, 2 wrong usage or input, 3 unknown ids and nothing written
-"""
-
-
-def _output_options(command: _Command) -> _Command:
-    for option in reversed(
-        (
-            click.option(
-                "--output",
-                required=True,
-                type=LocalPath(),
-                help="Folder for the shards; missing or empty. It appears when it is complete.",
-            ),
-            click.option(
-                "--missing",
-                type=click.Choice(["error", "null"]),
-                default="error",
-                show_default=True,
-                help="What to do about pairs whose query or document is unknown: write nothing, or "
-                "keep them with null text, which `score` rejects with a reason.",
-            ),
-            click.option(
-                "--order",
-                type=click.Choice(["query", "document"]),
-                default="query",
-                show_default=True,
-                help="What rows are ordered by. By document, shards are smaller where documents "
-                "have several queries, and an engine with a prefix cache reads each one once.",
-            ),
-            click.option(
-                "--rows-per-shard",
-                type=click.IntRange(min=1),
-                default=100_000,
-                show_default=True,
-                help="Rows of an output file.",
-            ),
-            click.option(
-                "--memory-gib",
-                type=click.FloatRange(min=0.25),
-                default=2.0,
-                show_default=True,
-                help="Memory for sorting and joining, GiB.",
-            ),
-            click.option(
-                "--temp-folder",
-                type=LocalPath(exists=True, file_okay=False),
-                help="Where to put what does not fit into memory, up to the size of all texts. "
-                "[default: a hidden folder beside the output]",
-            ),
-            click.option("--quiet", is_flag=True, help="Show no progress."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-_run_option = click.option(
-    "--run",
-    "run_path",
-    required=True,
-    type=LocalPath(exists=True, dir_okay=False),
-    help="Candidates: a TREC run (query_id Q0 doc_id rank score tag) or MS MARCO's three columns "
-    "(query_id doc_id rank), with tabs or blanks.",
-)
-
-
-@click.group("import", epilog=_RULES)
+@click.group("import", epilog=RULES)
 def import_group() -> None:
     """Write pairs for `score` from a run and a corpus, or from a data set."""
 
@@ -107,14 +24,14 @@ def import_group() -> None:
     epilog="Example: rgpt-batch import trec --run bm25.trec.gz --queries topics.tsv "
     "--corpus corpus.parquet --output pairs/"
 )
-@_run_option
-@click.option("--queries", required=True, help=f"Ids and texts of queries: {_TABLES}.")
+@run_option
+@click.option("--queries", required=True, help=f"Ids and texts of queries: {TABLES}.")
 @click.option(
     "--corpus",
     required=True,
     help="Ids and texts of documents; formats as above.",
 )
-@_output_options
+@output_options
 def trec(run_path: str, queries: str, corpus: str, output: str, **options: Any) -> int:
     """Import a run, a table of queries and a corpus."""
     from rgpt_batch.importing.sources.trec import TrecSource
@@ -136,7 +53,7 @@ def trec(run_path: str, queries: str, corpus: str, output: str, **options: Any) 
 @click.option(
     "--split", default="test", show_default=True, help="Of the qrels, if there is no run."
 )
-@_output_options
+@output_options
 def beir(folder: str, run_path: str | None, split: str, output: str, **options: Any) -> int:
     """Import a BEIR FOLDER (corpus.jsonl, queries.jsonl, qrels/)."""
     from rgpt_batch.importing.sources.beir import BeirSource
@@ -162,7 +79,7 @@ def beir(folder: str, run_path: str | None, split: str, output: str, **options: 
 )
 @click.option("--queries", help="queries.*.tsv: qid, query. [default: none]")
 @click.option("--collection", help="collection.tsv: pid, passage. [default: none]")
-@_output_options
+@output_options
 def msmarco(
     top1000: str | None,
     run_path: str | None,
@@ -192,7 +109,7 @@ def msmarco(
 @click.argument("pairs_path", metavar="PAIRS")
 @click.option("--queries", help="Ids and texts of queries. [default: the texts in PAIRS]")
 @click.option("--corpus", help="Ids and texts of documents. [default: the texts in PAIRS]")
-@_output_options
+@output_options
 def pairs(
     pairs_path: str, queries: str | None, corpus: str | None, output: str, **options: Any
 ) -> int:
@@ -208,6 +125,22 @@ def pairs(
 
 
 @import_group.command(
+    epilog="Example: rgpt-batch import rankllm retrieve_results_dl19.json --output pairs/"
+)
+@click.argument("path", metavar="FILE", type=LocalPath(exists=True, dir_okay=False))
+@output_options
+def rankllm(path: str, output: str, **options: Any) -> int:
+    """Import FILE, the JSON of RankGPT and rank_llm: queries with their candidates and texts.
+
+    Both layouts are read: `query` with `hits`, and `query` with `candidates`; as one array or one
+    object per line. A title goes before its text. Where candidates have no rank it is their place.
+    """
+    from rgpt_batch.importing.sources.rank_llm import RankLlmSource
+
+    return _import(RankLlmSource(path=path), output, **options)
+
+
+@import_group.command(
     "ir-datasets",
     epilog="Example: rgpt-batch import ir-datasets msmarco-passage/trec-dl-2019/judged "
     "--output pairs/",
@@ -220,7 +153,7 @@ def pairs(
     help="Candidates; formats as for `import trec`. [default: the data set's scoreddocs]",
 )
 @click.option("--qrels", is_flag=True, help="Take what the qrels judge as candidates.")
-@_output_options
+@output_options
 def ir_datasets(name: str, run_path: str | None, qrels: bool, output: str, **options: Any) -> int:
     """Import a data set of ir_datasets by its NAME.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 # A job that runs renews its status every two seconds.
 _SILENT_SECONDS = 30
+_REPORT_SECONDS = 2.0
 
 
 @click.command(short_help="Show how far a job is.", epilog="Example: rgpt-batch status scored/")
@@ -107,7 +110,14 @@ def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
     from rgpt_batch.formatting import format_count
     from rgpt_batch.job.run import EXIT_INCOMPLETE
 
-    result = verify_output(output, num_rescored=sample, tolerance=tolerance, seed=seed)
+    _share_cores()
+    result = verify_output(
+        output,
+        num_rescored=sample,
+        tolerance=tolerance,
+        seed=seed,
+        report=_report_sometimes(),
+    )
     for problem in result.problems:
         click.echo(f"problem      {problem}")
     facts = {
@@ -123,6 +133,29 @@ def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
     )
     print_facts(facts)
     return EXIT_INCOMPLETE if result.problems else 0
+
+
+def _share_cores() -> None:
+    """Let torch, which is not loaded yet, use the cores of this process, and no more than that.
+
+    OpenMP's threads wait for each other in a loop: where other programs use the cores too, that
+    takes several times as long.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+
+
+def _report_sometimes() -> Callable[[str], None]:
+    """Return what prints progress, but not every line of it."""
+    last = -_REPORT_SECONDS
+
+    def report(message: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _REPORT_SECONDS:
+            last = time.monotonic()
+            click.echo(f"{time.strftime('%H:%M:%S')} {message}", err=True)
+
+    return report
 
 
 def _read_status(store: Store) -> Status:

@@ -11,11 +11,14 @@ import pyarrow as pa
 
 from rgpt_batch.database import quote_name, quote_text
 from rgpt_batch.errors import ShardError
+from rgpt_batch.importing.readers.numerals import MAX_SCORE
 from rgpt_batch.importing.readers.relations import LINE, RANK, SCORE, Relations, Table
+from rgpt_batch.importing.readers.unfit import refuse_unfit
 from rgpt_batch.input.rows import database_source
 
 _NUM_EXAMPLES = 3
 _BATCH_ROWS = 2048
+_MAX_RANK = 2**31 - 1
 # What str.strip takes off.
 _WHITE_SPACE = "".join(
     map(chr, (*range(9, 14), *range(28, 33), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)))
@@ -54,9 +57,17 @@ class Join:
         """Look for what makes a join ambiguous.
 
         Raises:
-            ShardError: Ids are null or empty, a query or document has two texts, or a pair is
-                given twice.
+            ShardError: Ids are null or empty, a query or document has two texts, a pair is given
+                twice, or a score or rank of the first stage is no number to order by.
         """
+        candidates = self._relations.candidates
+        for role, largest, why in ((SCORE, MAX_SCORE, "float32"), (RANK, _MAX_RANK, "int32")):
+            # Readers of text have checked every line.
+            if role in candidates.columns and LINE not in candidates.columns:
+                name = candidates.columns[role]
+                # One file may be a copy of an Arrow file.
+                origin = candidates.origin if len(candidates.paths) == 1 else None
+                refuse_unfit(candidates.paths, name, largest=largest, why=why, origin=origin)
         self._check_ids("candidates", self._relations.candidates, ("query_id", "doc_id"))
         if self._relations.queries is not None:
             self._check_ids("queries", self._relations.queries, ("query_id",))

@@ -78,11 +78,29 @@ def hits(names: Collection[str], groups: Iterable[Sequence[str]]) -> list[str]:
     return [n for n in found if n != "docid"] if "docno" in found else found
 
 
+def missing_column_fix(file: str, names: Collection[str], fix: str) -> str:
+    """Return what to do about a column that a file lacks.
+
+    Where a folder is named `column=value`, as Hive does, that is told: values in names are not
+    read, since nobody can tell 7 from "7" and "007" there.
+
+    Args:
+        file: Its path.
+        names: What the column may be called.
+        fix: What to do in all other cases.
+    """
+    for folder in file.split("/")[:-1]:
+        if folder.partition("=")[0] in names and "=" in folder:
+            return f"The folder's name '{folder}' is not read: write the column into the files."
+    return fix
+
+
 def _find(schema: pa.Schema, role: str, name: str | None, shard: str) -> str:
     fix = f"Set input.columns.{role} to the column's name."
     found = hits(schema.names, [(name,) if name else ALIASES[role]])
     if not found:
         wanted = f"column '{name}'" if name else f"{role} column ({', '.join(ALIASES[role])})"
+        fix = missing_column_fix(shard, [name] if name else ALIASES[role], fix)
         raise ShardError(f"{shard}: no {wanted}. It has: {', '.join(schema.names)}. {fix}")
     if len(found) > 1:
         raise ShardError(f"{shard}: {' and '.join(found)} could both be the {role}. {fix}")

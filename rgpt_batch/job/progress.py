@@ -130,6 +130,7 @@ class ProgressDisplay:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._refresh, daemon=True)
         self._bar: Progress | None = None
+        self._activity_began = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal and not self._quiet:
@@ -156,6 +157,7 @@ class ProgressDisplay:
         self._stop.set()
         self._thread.join()
         stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+        self._activity_began = time.monotonic()
         self._show("done" if error is None else "stopped" if stopped else "failed")
         if self._bar:
             self._bar.stop()
@@ -172,7 +174,8 @@ class ProgressDisplay:
         while not self._stop.wait(0.5):
             now, activity = time.monotonic(), self._activity()
             is_news = activity != shown
-            shown = activity
+            if is_news:
+                shown, self._activity_began = activity, now
             if is_news or now - last_status >= _STATUS_SECONDS:
                 self._write_status(activity)
                 last_status = now
@@ -191,15 +194,26 @@ class ProgressDisplay:
         done = self._tally.num_rows_before + self._tally.done.num_rows
         if self._bar:
             self._bar.update(self._task, completed=done, text=self._text(), description=activity)
-        else:
-            print(
-                f"{time.strftime('%H:%M:%S')} {activity}: {done:,} of "
-                f"{self._tally.num_rows:,} pairs, {self._text()}",
-                file=sys.stderr,
-                flush=True,
-            )
+            return
+        waited = time.monotonic() - self._activity_began
+        # A speed of 0 would say that something is wrong; this says what is waited for.
+        if self._tally.first_started is None and waited >= 1:
+            activity += f" for {format_seconds(waited)}"
+        print(
+            f"{time.strftime('%H:%M:%S')} {activity}: {done:,} of {self._tally.num_rows:,} pairs, "
+            f"{self._text()}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _text(self) -> str:
+        has_begun = self._tally.first_started is not None
+        parts = self._speeds() if has_begun else ["no unit finished"]
+        if self._tally.num_units_failed:
+            parts.append(f"{self._tally.num_units_failed:,} units failed")
+        return ", ".join(parts)
+
+    def _speeds(self) -> list[str]:
         pairs_per_second, tokens_per_second, eta = self._tally.rates()
         done = self._tally.done
         parts = [
@@ -211,8 +225,6 @@ class ProgressDisplay:
             parts.insert(
                 0, f"reused {self._tally.done.num_reused:,} of {self._tally.done.num_rows:,}"
             )
-        if self._tally.num_units_failed:
-            parts.append(f"{self._tally.num_units_failed:,} units failed")
         if eta:
             parts.append(f"{format_seconds(eta)} left")
-        return ", ".join(parts)
+        return parts

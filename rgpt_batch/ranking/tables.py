@@ -18,11 +18,12 @@ import pyarrow as pa
 
 from rgpt_batch.database import quote_name
 from rgpt_batch.errors import ShardError
-from rgpt_batch.importing.readers.numerals import MAX_SCORE, is_score
+from rgpt_batch.importing.readers.numerals import MAX_SCORE
 from rgpt_batch.importing.readers.relations import check_case, check_types
 from rgpt_batch.importing.readers.trec import read_run
-from rgpt_batch.input.columns import ALIASES, hits
-from rgpt_batch.input.rows import database_source, read_rows, read_schema, read_schemas
+from rgpt_batch.importing.readers.unfit import refuse_unfit
+from rgpt_batch.input.columns import ALIASES, hits, missing_column_fix
+from rgpt_batch.input.rows import database_source, read_schema, read_schemas
 
 Duplicates = Literal["error", "max"]
 
@@ -105,7 +106,7 @@ def load_pairs(
     where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} other files"
     for role, name in columns.items():
         if name is not None and _has_unfit(connection, table, role):
-            _refuse_unfit(files, name)
+            refuse_unfit(files, name, largest=MAX_SCORE, why="float32")
     if duplicates == "error":
         _check_no_duplicates(connection, table, where)
     return num_without_ids
@@ -167,29 +168,14 @@ def _has_unfit(connection: duckdb.DuckDBPyConnection, table: str, column: str) -
     return bool(found[0][0])
 
 
-def _refuse_unfit(files: Sequence[str], column: str) -> None:
-    """Name the first row that holds such a score; raises ShardError."""
-    for file in files:
-        row = 0
-        wanted = pa.schema([(column, pa.float64())])
-        for batch in read_rows([file], wanted):
-            for value in batch[column].to_pylist():
-                if value is not None and not is_score(value):
-                    raise ShardError(
-                        f"{file}: row {row:,} (counted from 0) has {value!r} in column '{column}', "
-                        f"expected null or a number of at most {MAX_SCORE:.2g}, which float32 can "
-                        "hold. Correct it."
-                    )
-                row += 1
-
-
 def _find_id(schema: pa.Schema, role: str, file: str) -> str:
     # Scored files may pass a column of another usual name through.
     found = hits(schema.names, [(alias,) for alias in ALIASES[role]])
     if not found:
         raise ShardError(
             f"{file}: no {role} column ({', '.join(ALIASES[role])}). It has: "
-            f"{', '.join(schema.names)}. Rename the column."
+            f"{', '.join(schema.names)}. "
+            f"{missing_column_fix(file, ALIASES[role], 'Rename the column.')}"
         )
     return found[0]
 

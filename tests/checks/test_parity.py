@@ -11,9 +11,11 @@ import pyarrow as pa
 import pytest
 
 from rgpt_batch import load_config, run_job
-from rgpt_batch.checks.parity import Parity, compare_scores, require_parity
+from rgpt_batch.checks.parity import Parity, check_parity, compare_scores, require_parity
 from rgpt_batch.errors import ParityError
-from tests.jobs import Score
+from rgpt_batch.job.plan import plan_job
+from rgpt_batch.output import open_store
+from tests.jobs import Score, fake_config
 from tests.models import fill_head, save_tiny_llama
 
 WritePairs = Callable[..., Path]
@@ -44,6 +46,21 @@ def test_scores_within_the_tolerance_pass_and_are_described() -> None:
     assert parity.kendall_tau == pytest.approx(4 / 6)
     assert "4 of 5 pairs scored" in str(parity)
     require_parity(parity)
+
+
+def test_checks_of_one_output_leave_each_others_scores_alone(
+    write_pairs: WritePairs, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    config = fake_config(tiny_tokenizer, "parity.num_pairs=4")
+    config, manifest = plan_job(config, [str(write_pairs(9))], str(tmp_path / "scored"))
+    store = open_store(str(tmp_path / "scored"))
+    first = check_parity(config, manifest, store)
+    files = sorted((tmp_path / "scored").rglob("part-*.parquet"))
+    assert len(files) == 2
+    identities = [file.stat().st_ino for file in files]
+    assert check_parity(config, manifest, store) == first
+    assert [file.stat().st_ino for file in files] == identities
+    assert len(list((tmp_path / "scored").rglob("part-*.parquet"))) == 4
 
 
 def test_kendalls_tau_is_that_of_scipy_with_ties_too() -> None:

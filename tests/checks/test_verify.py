@@ -68,6 +68,16 @@ def test_untouched_output_is_well_and_all_of_its_rows_can_be_scored_again(output
     assert result.max_score_error < 1e-6
 
 
+def test_every_sampled_row_is_reported(output: Path) -> None:
+    said: list[str] = []
+    result = _verify(output, num_rescored=7, report=said.append)
+    assert said[:2] == ["checking 3 files", "loading the float32 reference"]
+    numbers = range(1, result.num_rescored + 1)
+    assert said[2:] == [
+        f"scored {number} of {result.num_rescored} sampled rows again" for number in numbers
+    ]
+
+
 def test_verifying_changes_nothing(output: Path) -> None:
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     _verify(output, num_rescored=5)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.conversion.checkpoints import (
     BAICHUAN,
     QWEN,
-    Tensors,
     baichuan_tensors,
     qwen_tensors,
     save,
@@ -56,11 +54,3 @@ def qwen(tmp_path: Path, tokenizer_files: Path) -> Path:
     write_json(folder / "special_tokens_map.json", {"pad_token": "<|endoftext|>"})
     (folder / "modeling_qwen.py").write_text("raise SystemExit('code of the model was run')\n")
     return folder
-
-
-def load_pickled(folder: Path) -> Tensors:
-    """All tensors of a source."""
-    tensors: Tensors = {}
-    for file in sorted(folder.glob("pytorch_model*.bin")):
-        tensors |= torch.load(file, weights_only=True)
-    return tensors

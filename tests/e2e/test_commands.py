@@ -20,13 +20,15 @@ import pytest
 
 from rgpt_batch.output.score_file import read_footer
 from tests.conftest import ROOT
-from tests.e2e.conftest import Finish, Job, ReadStatus, Start
+from tests.e2e.jobs import Finish, Job, ReadStatus, Start
 from tests.e2e.processes import parts, rgpt_batch
 
+# 12:34:56 starting the engine for 10s: 0 of 96 pairs, no unit finished
 # 12:34:56 scoring: 20 of 96 pairs, 58.1 pairs/s, 1,613 tokens/s, 3 rejected, 1s left
 LINE = re.compile(
-    r"^\d\d:\d\d:\d\d (?P<activity>[a-zA-Z ]+): (?P<done>\d+) of 96 pairs, [\d,.]+ pairs/s, "
-    r"[\d,]+ tokens/s, (?P<rejected>\d) rejected(?P<eta>, \d+s left)?$",
+    r"^\d\d:\d\d:\d\d (?P<activity>[a-zA-Z ]+)(?P<waited> for \d+s)?: (?P<done>\d+) of 96 pairs, "
+    r"(no unit finished|[\d,.]+ pairs/s, [\d,]+ tokens/s, (?P<rejected>\d) rejected"
+    r"(?P<eta>, \d+s left)?)$",
     re.MULTILINE,
 )
 
@@ -189,6 +191,7 @@ def test_a_folder_without_a_job_is_a_clear_error(
 
 def test_verify_finds_nothing_wrong_with_a_good_output(finish: Finish, clean_output: Path) -> None:
     code, said = finish(rgpt_batch("verify", clean_output, "--sample", "10"))
+    assert re.search(r"^\d\d:\d\d:\d\d checking 24 files$", said, re.MULTILINE)
     assert code == 0
     assert facts(said)["checked"] == "24 files, 96 rows"
     assert facts(said)["result"] == "all is well"
@@ -221,7 +224,8 @@ def test_without_a_terminal_there_is_a_line_at_the_start_and_one_at_the_end(
     lines = list(LINE.finditer(said))
     assert [line["activity"] for line in lines] == ["starting the engine", "scoring", "done"]
     first, middle, last = lines
-    assert (first["done"], first["rejected"], first["eta"]) == ("0", "0", None)
+    # Nothing is measured before the first unit is finished.
+    assert (first["done"], first["rejected"], first["eta"]) == ("0", None, None)
     assert middle["eta"] or middle["done"] in ("0", "96")
     assert (last["done"], last["rejected"], last["eta"]) == ("96", "3", None)
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.output.score_file import read_footer
-from tests.e2e.conftest import Finish, Job, Start, write_job, write_shard
+from tests.e2e.jobs import Finish, Job, Start, write_job, write_shard
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import parts, rgpt_batch
 from tests.models import fill_head, save_tiny_llama

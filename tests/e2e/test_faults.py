@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.e2e.conftest import Finish, Job, Start, write_job
+from tests.e2e.jobs import Finish, Job, Start, write_job
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import Process, has_parts, parts, rgpt_batch
 from tests.executors.cluster import WITHOUT_TORCH
@@ -287,7 +287,7 @@ def test_an_input_file_that_is_overwritten_while_it_is_read_is_noticed(
     from rgpt_batch.errors import ShardError
     from rgpt_batch.input.pairs import read_pairs
     from rgpt_batch.job.plan import plan_job
-    from tests.e2e.conftest import write_shard
+    from tests.e2e.jobs import write_shard
     from tests.jobs import fake_config
 
     shard = tmp_path / "pairs.parquet"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.e2e.conftest import Command, Finish, Job, Start
+from tests.e2e.jobs import Command, Finish, Job, Start
 from tests.e2e.outputs import read_output, row_differences
 from tests.e2e.processes import parts, rgpt_batch
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.e2e.conftest import Command, Job, Start
+from tests.e2e.jobs import Command, Job, Start
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import has_parts, parts
 

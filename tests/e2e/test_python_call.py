@@ -8,7 +8,7 @@ import pytest
 
 from rgpt_batch import load_config, run_job, verify_output
 from rgpt_batch.errors import ManifestMismatch
-from tests.e2e.conftest import Job
+from tests.e2e.jobs import Job
 from tests.e2e.outputs import read_output, row_differences
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.e2e.conftest import Finish, Job, ReadStatus, Start
+from tests.e2e.jobs import Finish, Job, ReadStatus, Start
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import DEADLINE_SECONDS, parts
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.e2e.conftest import Finish, Job, Start, write_job
+from tests.e2e.jobs import Finish, Job, Start, write_job
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import parts, rgpt_batch
 

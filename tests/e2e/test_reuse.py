@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tests.e2e.conftest import Finish, Job, Start
+from tests.e2e.jobs import Finish, Job, Start
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import has_parts, parts
 

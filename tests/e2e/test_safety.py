@@ -19,7 +19,7 @@ from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import ConfigError, EngineStartError, ManifestMismatch
 from rgpt_batch.output import open_store
 from rgpt_batch.scoring.tokenizer import load_tokenizer
-from tests.e2e.conftest import Finish, Job
+from tests.e2e.jobs import Finish, Job
 from tests.e2e.processes import rgpt_batch
 from tests.engines.configs import float32_config
 from tests.jobs import fake_config, score

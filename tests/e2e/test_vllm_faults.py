@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Job, ReadStatus, Start
+from tests.e2e.jobs import Job, ReadStatus, Start
 from tests.e2e.outputs import read_output
 from tests.e2e.processes import Process, parts
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Finish, Job
+from tests.e2e.jobs import Finish, Job
 from tests.e2e.outputs import read_output
 from tests.e2e.processes import rgpt_batch
 

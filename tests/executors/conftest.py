@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,7 @@ import pytest
 
 from rgpt_batch.executors import Executor
 from rgpt_batch.executors.local import LocalExecutor
-from tests.executors.workers import Journal, make_config
-
-MakeExecutor = Callable[..., Executor]
+from tests.executors.workers import Journal, MakeExecutor, make_config
 
 
 @pytest.fixture

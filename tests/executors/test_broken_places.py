@@ -15,9 +15,8 @@ import ray
 
 from rgpt_batch.errors import EngineStartError
 from tests.executors.cluster import NUM_CPUS, joined_node, node_ids
-from tests.executors.conftest import MakeExecutor
 from tests.executors.test_growing_cluster import in_background, wait_for_activity
-from tests.executors.workers import Journal, Script, ScriptedWorker, make_units, run
+from tests.executors.workers import Journal, MakeExecutor, Script, ScriptedWorker, make_units, run
 
 pytestmark = pytest.mark.ray
 

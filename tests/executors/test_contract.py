@@ -10,10 +10,10 @@ import pytest
 
 from rgpt_batch.errors import CommitError, ConfigError, EngineStartError
 from rgpt_batch.records import UnitFailure, UnitReport
-from tests.executors.conftest import MakeExecutor
 from tests.executors.workers import (
     Fault,
     Journal,
+    MakeExecutor,
     OverlappingWorker,
     Script,
     ScriptedWorker,

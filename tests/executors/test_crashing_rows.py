@@ -13,9 +13,8 @@ import pytest
 from rgpt_batch import run_job
 from rgpt_batch.job.plan import plan_job
 from rgpt_batch.output import open_store
-from tests.executors.conftest import MakeExecutor
 from tests.executors.mortal import MortalWorker
-from tests.executors.workers import Journal, run
+from tests.executors.workers import Journal, MakeExecutor, run
 from tests.jobs import fake_config, read_output, score
 
 PlanJob = Callable[..., Any]

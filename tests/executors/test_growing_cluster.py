@@ -16,10 +16,10 @@ import pytest
 
 from rgpt_batch.errors import EngineStartError
 from tests.executors.cluster import NUM_CPUS, joined_node
-from tests.executors.conftest import MakeExecutor
 from tests.executors.workers import (
     DEADLINE_SECONDS,
     Journal,
+    MakeExecutor,
     Script,
     ScriptedWorker,
     make_units,

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from rgpt_batch.errors import ConfigError, EngineDead
-from tests.executors.conftest import MakeExecutor
 from tests.executors.workers import (
     DEADLINE_SECONDS,
     Fault,
     Journal,
+    MakeExecutor,
     Script,
     ScriptedWorker,
     make_units,

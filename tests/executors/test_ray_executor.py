@@ -14,11 +14,11 @@ import ray
 from rgpt_batch.errors import ConfigError, EngineStartError
 from rgpt_batch.records import UnitFailure, UnitReport
 from tests.executors.cluster import NUM_CPUS, wait_until_idle
-from tests.executors.conftest import MakeExecutor
 from tests.executors.workers import (
     DEADLINE_SECONDS,
     Fault,
     Journal,
+    MakeExecutor,
     Script,
     ScriptedWorker,
     make_units,

@@ -19,6 +19,8 @@ from rgpt_batch.records import Segment, UnitFailure, UnitReport, WorkUnit
 
 DEADLINE_SECONDS = 60.0
 
+MakeExecutor = Callable[..., Executor]
+
 Fault = Literal[
     "raise",
     "foreign",

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
 
 from rgpt_batch.errors import ShardError
+from rgpt_batch.importing.import_pairs import import_pairs
 from rgpt_batch.importing.readers.trec import read_qrels, read_run
+from rgpt_batch.importing.sources.pairs import PairSource
 from tests.importing.files import (
     DOCUMENTS,
     import_rows,
     pair_source,
     trec_source,
     write_json_lines,
+    write_parquet,
     write_run,
     write_tsv,
 )
@@ -213,3 +217,25 @@ def test_rank_between_two_is_none(tmp_path: Path) -> None:
     run = _write(tmp_path / "run", "q1 Q0 d1 1.5 2.5 x\n")
     with pytest.raises(ShardError, match=r"first_stage_rank is '1\.5', expected a whole number"):
         import_rows(trec_source(tmp_path, run=run), tmp_path / "pairs")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "limit"),
+    [
+        ("score", float("inf"), "3.4e+38, which float32"),
+        ("score", float("nan"), "3.4e+38, which float32"),
+        ("score", 1e300, "3.4e+38, which float32"),
+        ("rank", 2**40, "2.1e+09, which int32"),
+    ],
+)
+def test_first_stage_of_parquet_that_is_no_number_to_order_by_is_named_with_its_row(
+    tmp_path: Path, column: str, value: float, limit: str
+) -> None:
+    columns = {"qid": ["q"] * 3, "docno": ["a", "b", "c"], "query": ["x"] * 3, "text": ["y"] * 3}
+    path = write_parquet(tmp_path / "pairs.parquet", {**columns, column: [1, None, value]})
+    source = PairSource(pairs=path, queries=None, corpus=None)
+    said = f"{path}: row 2 (counted from 0) has {float(value)!r} in column '{column}', expected"
+    with pytest.raises(ShardError, match=re.escape(said)) as refused:
+        import_pairs(source, tmp_path / "pairs")
+    assert f"at most {limit} can hold" in str(refused.value)
+    assert not (tmp_path / "pairs").exists()

@@ -11,7 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.importing.import_pairs import import_pairs
+from rgpt_batch.importing.sources.pairs import PairSource
 from rgpt_batch.input.inspect import inspect_shard
+from rgpt_batch.ranking.rank import rank
 from tests.jobs import Score, fake_config
 
 WritePairs = Callable[..., Path]
@@ -91,6 +94,28 @@ def test_missing_column_is_named_with_what_the_file_has(
         f"{path}: no document column (document, text, passage, doc). It has: query_id, doc_id, "
         "query, body. Set input.columns.document to the column's name."
     )
+
+
+def test_id_that_stands_in_a_folder_name_is_said_to_be_there_and_not_read(
+    score_with_fake: Score, tmp_path: Path
+) -> None:
+    folder = tmp_path / "qid=7" / "part=0"
+    folder.mkdir(parents=True)
+    without = {name: values for name, values in PAIRS.items() if name != "query_id"}
+    pairs = _write(folder / "pairs.parquet", without)
+    said = r"no query_id column \(.*The folder's name 'qid=7' is not read: write the column into"
+    with pytest.raises(ShardError, match=said):
+        score_with_fake(pairs)
+    with pytest.raises(ShardError, match=said):
+        rank([pairs], tmp_path / "run.parquet", top_k=1)
+    source = PairSource(pairs=pairs, queries=None, corpus=None)
+    with pytest.raises(ShardError, match=said):
+        import_pairs(source, tmp_path / "imported")
+    # Another column's folder has nothing to do with it.
+    without = {name: values for name, values in PAIRS.items() if name != "doc_id"}
+    other = _write(tmp_path / "qid=7" / "pairs.parquet", without)
+    with pytest.raises(ShardError, match=r"no doc_id column .* Set input\.columns\.doc_id"):
+        score_with_fake(other)
 
 
 def test_configured_column_that_is_missing_is_named(score_with_fake: Score, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.e2e.conftest import write_job
+from tests.e2e.jobs import write_job
 from tests.e2e.outputs import read_output, row_differences
 from tests.e2e.processes import Process, rgpt_batch, started
 from tests.servers.faulty_proxy import FaultyProxy, seeded

@@ -12,7 +12,7 @@ import pytest
 
 from rgpt_batch.cli import main
 from tests.conftest import ROOT
-from tests.e2e.conftest import Job, write_job
+from tests.e2e.jobs import Job, write_job
 from tests.executors.cluster import WITHOUT_TORCH
 from tests.servers.faulty_proxy import Fault, FaultyProxy, always
 from tests.servers.s3 import SETTINGS

@@ -1,24 +1,15 @@
-"""An input of twenty pairs, jobs on it, and a way to tell copied scores from computed ones."""
+"""Jobs on the input of marks.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch import run_job
 from tests.jobs import Scored, fake_config, read_output
-
-PAIRS = [(f"query {i % 3}", f"document {i} of many") for i in range(20)]
-# What mark() adds to every score. The fake engine's scores are multiples of 0.001.
-MARK = -100.0
-
-Run = Callable[..., Scored]
+from tests.reuse.marks import Run
 
 
 @pytest.fixture
@@ -39,21 +30,3 @@ def run(tiny_tokenizer: Path, tmp_path: Path) -> Run:
         return Scored(summary=summary, table=read_output(tmp_path / name), folder=tmp_path / name)
 
     return run_one
-
-
-def mark(output: Path) -> None:
-    """Change every score of an output, so that a copy of it shows."""
-    for part in output.glob("part-*.parquet"):
-        table = pq.read_table(part)
-        index = table.schema.get_field_index("score")
-        changed = pc.add(table["score"], pa.scalar(MARK, pa.float32()))
-        pq.write_table(
-            table.set_column(index, table.schema.field(index), changed),
-            part,
-            write_page_checksum=True,
-        )
-
-
-def is_marked(scores: Sequence[float | None]) -> list[bool]:
-    """Tell which scores were copied from a marked output."""
-    return [score is not None and score < MARK for score in scores]

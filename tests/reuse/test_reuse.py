@@ -17,7 +17,7 @@ from rgpt_batch.output.score_file import read_footer
 from rgpt_batch.scoring.score import SCORING_VERSION
 from tests.jobs import Scored, column_chunk, fake_config, overwrite
 from tests.models import save_tiny_tokenizer
-from tests.reuse.conftest import MARK, PAIRS, Run, is_marked, mark
+from tests.reuse.marks import MARK, PAIRS, Run, is_marked, mark
 
 WritePairs = Callable[..., Path]
 

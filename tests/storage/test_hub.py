@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.conftest import write_job
+from tests.e2e.jobs import write_job
 from tests.e2e.processes import rgpt_batch, started
 
 REPOSITORY = "datasets/owner/pairs"

@@ -63,11 +63,13 @@ def read_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             record = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ShardError(
-                f"{path}:{number}: not JSON ({error}). Expected one JSON object per line."
+                f"{path}:{number}: not JSON ({error}). Expected one JSON object per line; "
+                "candidates in the JSON of rank_llm are read by `import rankllm`."
             ) from error
         if not isinstance(record, dict):
             raise ShardError(
                 f"{path}:{number}: expected a JSON object, found {type(record).__name__}. "
-                "Write one object per line: `jq -c '.[]'` takes an array apart."
+                "Write one object per line: `jq -c '.[]'` takes an array apart. Candidates in the "
+                "JSON of rank_llm are read by `import rankllm`."
             )
         yield number, record

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from rgpt_batch.errors import ShardError
 from rgpt_batch.importing.readers.spool import Spool
-from rgpt_batch.input.columns import ALIASES, hits
+from rgpt_batch.input.columns import ALIASES, hits, missing_column_fix
 
 # The columns of pair shards that hold what the first stage said.
 SCORE = "first_stage_score"
@@ -166,10 +166,10 @@ def find_columns(names: Collection[str], kind: Kind, where: str) -> dict[str, st
                 raise ShardError(f"{where}: column '{named[0]}' exists twice. Rename one of them.")
             found[role] = named[0]
         elif role in kind.required:
-            known = ", ".join(name for group in groups for name in group)
+            known = [name for group in groups for name in group]
             raise ShardError(
-                f"{where}: the {kind.noun} has no {role} column ({known}). "
-                f"It has: {', '.join(names)}. Rename one."
+                f"{where}: the {kind.noun} has no {role} column ({', '.join(known)}). "
+                f"It has: {', '.join(names)}. {missing_column_fix(where, known, 'Rename one.')}"
             )
     return found
 
