@@ -158,7 +158,7 @@ def test_unknown_option_is_named_with_the_options_that_exist() -> None:
 def test_unknown_section_is_named_with_the_sections_that_exist(tmp_path: Path) -> None:
     path = _write(tmp_path, "model: {name: m}\nmodle: {name: n}\n")
     assert _error(path=path).startswith(
-        f"{path} is not valid:\n  modle: unknown option. Known: model, protocol, score, input, output, "
+        f"{path} is not valid:\n  modle: unknown option. Known: model, protocol, score, input, "
     )
 
 

@@ -23,7 +23,7 @@ from rgpt_batch.engines.base import Engine
 from rgpt_batch.engines.distinct import score_distinct
 from rgpt_batch.engines.vllm.arguments import with_attention_for_alibi
 from rgpt_batch.engines.vllm.hooks import Hook, missing
-from rgpt_batch.errors import EngineDead, EngineStartError
+from rgpt_batch.errors import ConfigError, EngineDead, EngineStartError
 from rgpt_batch.records import Answer, Prompt
 from rgpt_batch.scoring.torch_builds import wrong_builds
 
@@ -41,6 +41,7 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
 
     Raises:
         EngineStartError: vLLM lacks a hook, or does not start with this model.
+        ConfigError: The model's files do not fit the configuration.
     """
 
     hooks: ClassVar[tuple[Hook, ...]] = ()
@@ -53,7 +54,7 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
         set_environment()
         try:
             self._vllm = self._start(config)
-        except EngineStartError:
+        except (ConfigError, EngineStartError):
             raise
         except Exception as error:
             raise start_error(config, error) from error
