@@ -32,7 +32,7 @@ def reference_config(config: JobConfig) -> JobConfig:
 
 
 def default_tolerance(config: JobConfig) -> float:
-    """Return the largest difference to the reference that rounding may make, nats."""
+    """Return the largest difference to the reference that rounding may make."""
     # What the reference computes itself is float32, whatever `auto` means for other engines.
     is_float32 = config.engine.method in ("transformers", "fake")
     dtype = "float32" if is_float32 else config.model.dtype
@@ -68,7 +68,7 @@ class Deviation:
     Attributes:
         rejected_by_one: Rows that one side has scored and the other has not.
         rows: Rows that both have scored, shape (num_scored,).
-        expected: The reference's scores of these rows, nats.
+        expected: The reference's scores of these rows.
         found: The scores in question.
     """
 
@@ -79,7 +79,7 @@ class Deviation:
 
     @property
     def differences(self) -> npt.NDArray[np.float64]:
-        """|found - expected|, nats, shape (num_scored,)."""
+        """|found - expected|, shape (num_scored,)."""
         return np.abs(self.found - self.expected)
 
     @property

@@ -36,13 +36,15 @@ class Verification:
     """What was checked, and what is wrong.
 
     Attributes:
-        max_score_error: Largest difference to the reference among the sampled rows, nats.
+        max_score_error: Largest difference to the reference among the sampled rows.
+        score_unit: Of max_score_error; empty where scores are logits.
     """
 
     num_files: int
     num_rows: int
     num_rescored: int
     max_score_error: float
+    score_unit: str
     problems: tuple[str, ...]
 
 
@@ -58,7 +60,7 @@ def verify_output(
     Args:
         output: The output folder, a path or URI.
         num_rescored: How many random rows to score again with the float32 reference engine.
-        tolerance: Largest allowed difference of a score to the reference, nats.
+        tolerance: Largest allowed difference of a score to the reference.
         seed: Chooses the rows.
 
     Raises:
@@ -93,6 +95,7 @@ def verify_output(
         num_rows=num_rows,
         num_rescored=num_done,
         max_score_error=max_error,
+        score_unit=manifest.identity.score_unit,
         problems=tuple(problems),
     )
 
