@@ -16,13 +16,19 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rgpt_batch.checks.reference import default_tolerance, deviation, reference_config
+from rgpt_batch.checks.reference import (
+    compared_column,
+    default_tolerance,
+    deviation,
+    reference_config,
+)
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ParityError
 from rgpt_batch.executors import create_executor
@@ -30,7 +36,7 @@ from rgpt_batch.executors.unit_runner import UnitRunner
 from rgpt_batch.formatting import with_unit
 from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.output import Store, open_store
-from rgpt_batch.output.score_file import SCORE_SCHEMA
+from rgpt_batch.output.score_file import LABEL_SCHEMA, SCORE_SCHEMA
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.records import ScorePair, Segment, UnitFailure, WorkUnit
 from rgpt_batch.scoring.pair_hash import pair_hash
@@ -96,19 +102,19 @@ def check_parity(
         RgptBatchError: An engine does not start, or the input cannot be read.
     """
     tolerance = config.parity.tolerance or default_tolerance(config)
-    unit = manifest.identity.score_unit
+    unit, column = manifest.identity.score_unit, compared_column(manifest.identity)
     sample = choose_sample(manifest, config.parity.num_pairs)
     if not sample.segments:
         report("parity: no pair of the input can be scored, so there is nothing to compare")
-        nothing = SCORE_SCHEMA.empty_table()
-        return compare_scores(nothing, nothing, tolerance=tolerance, unit=unit)
+        nothing = pa.schema([*SCORE_SCHEMA, *LABEL_SCHEMA]).empty_table()
+        return compare_scores(nothing, nothing, tolerance=tolerance, unit=unit, column=column)
     tables = []
     for name, chosen in (("reference", reference_config(config)), ("engine", config)):
         report(f"parity: scoring {sample.num_rows:,} pairs, engine {chosen.engine.method}")
         folder = open_store(f"{output.location}/_rgpt/parity/{name}")
         folder.clear()
         tables.append(_score(chosen, manifest, sample, folder))
-    parity = compare_scores(*tables, tolerance=tolerance, unit=unit)
+    parity = compare_scores(*tables, tolerance=tolerance, unit=unit, column=column)
     report(f"parity: {parity}")
     return parity
 
@@ -137,20 +143,26 @@ def choose_sample(manifest: Manifest, num_pairs: int) -> WorkUnit:
 
 
 def compare_scores(
-    reference: pa.Table, engine: pa.Table, *, tolerance: float, unit: str = "nats"
+    reference: pa.Table,
+    engine: pa.Table,
+    *,
+    tolerance: float,
+    unit: str = "nats",
+    column: Literal["score", "logit"] = "score",
 ) -> Parity:
     """Compare two scored tables of the same rows.
 
     Args:
-        reference: Columns query_id, doc_id, score and rejection.
+        reference: Columns query_id, doc_id, rejection and the one to compare.
         engine: The same.
         tolerance: See Parity.
         unit: See Parity.
+        column: What to compare; see compared_column.
     """
     problems = []
     if not reference["rejection"].equals(engine["rejection"]):
         problems.append("the two reject different pairs")
-    deviates = deviation(reference["score"].to_pylist(), engine["score"].to_pylist())
+    deviates = deviation(reference[column].to_pylist(), engine[column].to_pylist())
     expected, found, differences = deviates.expected, deviates.found, deviates.differences
     mean = float(differences.mean()) if len(differences) else 0.0
     if not np.isfinite(differences).all():
@@ -165,7 +177,7 @@ def compare_scores(
         (row,) = engine.slice(int(deviates.rows[worst]), 1).to_pylist()
         problems.append(
             f"{len(far):,} pairs are more than {with_unit(f'{tolerance:g}', unit)} off; "
-            f"the worst, query '{row['query_id']}' with document '{row['doc_id']}', has score "
+            f"the worst, query '{row['query_id']}' with document '{row['doc_id']}', has {column} "
             f"{found[worst]:.6f}, the reference says {expected[worst]:.6f}"
         )
     if mean > _MEAN_SHARE * tolerance:

@@ -11,7 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rgpt_batch.checks.reference import Reference, default_tolerance, deviation
+from rgpt_batch.checks.reference import (
+    Reference,
+    compared_column,
+    default_tolerance,
+    deviation,
+)
 from rgpt_batch.config.arguments import Location
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, StorageError
@@ -20,8 +25,15 @@ from rgpt_batch.input.footers import read_error
 from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.output import open_store
 from rgpt_batch.output.runs import recorded_config
-from rgpt_batch.output.score_file import PAIR_HASH, SCORE_SCHEMA, Footer, read_footer
+from rgpt_batch.output.score_file import (
+    LABEL_SCHEMA,
+    PAIR_HASH,
+    SCORE_SCHEMA,
+    Footer,
+    read_footer,
+)
 from rgpt_batch.output.store import CommittedFile, Listing
+from rgpt_batch.planning.identity import Identity
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.records import WorkUnit
 from rgpt_batch.scoring.pair_hash import NUM_BYTES, pair_hashes
@@ -136,7 +148,8 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
     except (ManifestMismatch, StorageError) as error:
         yield str(error)
         return
-    if wrong := [field.name for field in SCORE_SCHEMA if field not in list(table.schema)]:
+    expected = [*SCORE_SCHEMA, *(LABEL_SCHEMA if manifest.identity.judges else ())]
+    if wrong := [field.name for field in expected if field not in list(table.schema)]:
         yield f"{file.path}: {', '.join(wrong)} missing or of another type. {fix}"
         return
     if footer.fingerprint != manifest.fingerprint or footer.unit_id != unit.unit_id:
@@ -152,6 +165,8 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
     if not np.isfinite(values).all() or (values > highest).any():
         above = ", or above 0" if manifest.identity.has_logprobs else ""
         yield f"{file.path}: a score is not finite{above}. {fix}"
+    if manifest.identity.judges and not _follow_from_logits(table, manifest.identity):
+        yield f"{file.path}: a score is not what its logit says. {fix}"
     try:
         ids, hashes = _input_ids_and_hashes(unit, manifest.columns)
     except ShardError as error:
@@ -168,6 +183,17 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
         expected = pa.chunked_array([pc.if_else(is_kept, hashes, None)])
         if not table[PAIR_HASH].equals(expected):
             yield f"{file.path}: a {PAIR_HASH} is not that of the input's texts. {fix}"
+
+
+def _follow_from_logits(table: pa.Table, identity: Identity) -> bool:
+    """Whether each score is what to_score makes of the logit beside it."""
+    if not table["logit"].is_null().equals(table["score"].is_null()):
+        return False
+    logits = table["logit"].drop_null().to_numpy().astype(np.float64)
+    scores = -np.logaddexp(0.0, -logits) if identity.has_logprobs else logits
+    # Both are rounded to float32.
+    found = table["score"].drop_null().to_numpy()
+    return bool(np.allclose(found, scores, rtol=1e-4, atol=1e-30))
 
 
 def _read_file(path: str) -> tuple[Footer, pa.Table]:
@@ -212,6 +238,7 @@ def _rescore(
 ) -> tuple[float, int, list[str]]:
     """Score the sampled rows with the reference; returns the largest error, a count, problems."""
     reference = Reference(config)
+    column = compared_column(manifest.identity)
     max_error, num_done = 0.0, 0
     problems = []
     for unit_id, (unit, chosen) in sampled.items():
@@ -219,8 +246,9 @@ def _rescore(
         rows = sorted(chosen)
         batches = read_pairs(unit, manifest.columns, source=False)
         pairs = [pair for batch in batches for pair in batch.pairs]
-        written = pq.read_table(open_source(path), columns=["score"])["score"].take(rows)
-        found = deviation(reference.scores([pairs[row] for row in rows]), written.to_pylist())
+        written = pq.read_table(open_source(path), columns=[column])[column].take(rows)
+        values = reference.values([pairs[row] for row in rows], column)
+        found = deviation(values, written.to_pylist())
         num_done += len(rows)
         max_error = max(max_error, found.largest)
         for place in found.rejected_by_one:
@@ -230,7 +258,7 @@ def _rescore(
             )
         for place in found.too_far(tolerance):
             problems.append(
-                f"{path}: row {rows[found.rows[place]]} has score {found.found[place]}, but the "
+                f"{path}: row {rows[found.rows[place]]} has {column} {found.found[place]}, but the "
                 f"float32 reference gives {found.expected[place]:.6f} (tolerance {tolerance:g})."
             )
     reference.close()

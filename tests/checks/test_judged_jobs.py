@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -33,6 +35,15 @@ def _job(score_with_fake: Score, write_pairs: WritePairs, *overrides: str) -> Sc
     return score_with_fake(shard, overrides=overrides)
 
 
+def _replace(part: Path, **columns: Any) -> None:
+    """Write a file again with other values."""
+    table = pq.read_table(part)
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), pa.array(values, pa.float32()))
+    pq.write_table(table, part)
+
+
 def test_parity_and_verify_agree_with_themselves_and_name_the_right_unit(
     labels: tuple[str, ...], score_with_fake: Score, write_pairs: WritePairs
 ) -> None:
@@ -56,12 +67,45 @@ def test_logits_may_be_above_0_and_log_probabilities_may_not(
     assert (max(scores) > 0) == (labels is ONE_LABEL)
     assert max(job.column("logit")) > 0 > min(job.column("logit"))
     (part,) = job.folder.glob("part-*.parquet")
-    table = pq.read_table(part)
-    place = table.schema.get_field_index("score")
-    raised = pa.array([abs(score) + 1 for score in scores], pa.float32())
-    pq.write_table(table.set_column(place, table.schema.field(place), raised), part)
+    _replace(part, score=[abs(score) + 1 for score in scores])
     problems = verify_output(str(job.folder)).problems
     assert any("above 0" in problem for problem in problems) == (labels is TWO_LABELS)
+
+
+def test_a_score_that_its_logit_contradicts_is_found(
+    labels: tuple[str, ...], score_with_fake: Score, write_pairs: WritePairs
+) -> None:
+    job = _job(score_with_fake, write_pairs, *labels)
+    (part,) = job.folder.glob("part-*.parquet")
+    logits = [logit + 0.01 * (row == 7) for row, logit in enumerate(job.column("logit"))]
+    _replace(part, logit=logits)
+    problems = verify_output(str(job.folder)).problems
+    assert any("a score is not what its logit says" in problem for problem in problems)
+
+
+def test_wrong_logits_are_found_though_their_scores_fit(
+    labels: tuple[str, ...], score_with_fake: Score, write_pairs: WritePairs
+) -> None:
+    job = _job(score_with_fake, write_pairs, *labels)
+    (part,) = job.folder.glob("part-*.parquet")
+    logits = np.array(job.column("logit")) + 0.1
+    # The most certain pairs: their log-probabilities hardly move.
+    assert logits.max() > 8
+    scores = -np.logaddexp(0.0, -logits) if labels is TWO_LABELS else logits
+    _replace(part, logit=logits, score=scores)
+    found = [p for p in verify_output(str(job.folder), num_rescored=200).problems if "row " in p]
+    certain = job.column("logit").index(max(job.column("logit")))
+    assert any(f"row {certain} has logit" in problem for problem in found)
+
+
+def test_a_file_without_logits_is_not_that_of_a_model_that_judges(
+    score_with_fake: Score, write_pairs: WritePairs
+) -> None:
+    job = _job(score_with_fake, write_pairs, *ONE_LABEL)
+    (part,) = job.folder.glob("part-*.parquet")
+    pq.write_table(pq.read_table(part).drop_columns(["logit"]), part)
+    problems = verify_output(str(job.folder)).problems
+    assert any("logit missing or of another type" in problem for problem in problems)
 
 
 def test_the_report_says_what_the_score_is(
