@@ -85,9 +85,9 @@ _RANDOM: dict[str, dict[str, Any]] = {
         "query_pre_attn_scalar": 32,
     },
 }
-_LABEL_TOKENS = {
-    "qwen3": {"relevant": "in", "not_relevant": "on"},
-    "gemma2": {"relevant": "in", "not_relevant": None},
+_LABEL_TOKENS: dict[str, dict[str, Any]] = {
+    "qwen3": {"kind": "label-tokens", "relevant": "in", "not_relevant": "on"},
+    "gemma2": {"kind": "label-tokens", "relevant": "in"},
 }
 CASES = ("monobert", "rankllama", *_RANDOM)
 
@@ -129,7 +129,7 @@ def make_case(name: str, folder: Path, monobert: Reranker, rankllama: Reranker) 
             has_types=True,
             expected=lambda prompts: np.stack(
                 [
-                    bert_logits(BERT, monobert.tensors, p.token_ids, _first(p)).numpy()
+                    bert_logits(BERT, monobert.tensors, p.token_ids.tolist(), _first(p)).numpy()
                     for p in prompts
                 ]
             ),
@@ -148,11 +148,7 @@ def make_case(name: str, folder: Path, monobert: Reranker, rankllama: Reranker) 
             ),
         )
     save_random(folder, **_RANDOM[name])
-    score = (
-        {"kind": "label-tokens", **_LABEL_TOKENS[name]}
-        if name in _LABEL_TOKENS
-        else {"kind": "classification", "relevant": 0}
-    )
+    score = _LABEL_TOKENS.get(name, {"kind": "classification", "relevant": 0})
     reference = judging_config(folder, "transformers", score)
     return Case(
         folder=folder,

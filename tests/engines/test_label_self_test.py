@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.fake import FakeEngine
 from rgpt_batch.engines.label_self_test import check_types, label_self_test
 from rgpt_batch.errors import EngineStartError
@@ -83,7 +84,7 @@ class KnowsTypes(Altered):
 @pytest.mark.parametrize("step_tokens", [96, 1024, 2048, 8192])
 @pytest.mark.parametrize("config", [CONFIG, WITH_TYPES])
 def test_an_engine_whose_logits_are_of_the_prompt_alone_passes(
-    config: object, step_tokens: int
+    config: JobConfig, step_tokens: int
 ) -> None:
     label_self_test(Altered(), config, step_tokens)
 

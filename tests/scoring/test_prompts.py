@@ -36,7 +36,11 @@ SHIPPED = [
 QUERY = "when should a baby walk"
 DOCUMENT = "most children take their first steps at about twelve months of age"
 # A pair in one text, as causal models that name a label get it.
-ONE_TEXT = [{"special": "<s>"}, {"text": "Q: {query}\nD: {document}\nA:"}, {"special": "</s>"}]
+ONE_TEXT: list[dict[str, Any]] = [
+    {"special": "<s>"},
+    {"text": "Q: {query}\nD: {document}\nA:"},
+    {"special": "</s>"},
+]
 
 
 def _config(parts: list[dict[str, Any]], **settings: Any) -> ProtocolConfig:
@@ -114,9 +118,10 @@ def test_monobert_is_the_pair_encoding_of_bert(
     expected = bert.encode(query, document)
     prompt = _prompt(monobert, _shipped("monobert-340m.yaml"), query, document)
     assert prompt.token_ids.tolist() == expected.ids
-    assert prompt.second_segment == expected.type_ids.index(1)
-    assert prompt.num_query_tokens == prompt.second_segment - 2
-    assert prompt.num_document_tokens == len(expected.ids) - prompt.second_segment - 1
+    second = expected.type_ids.index(1)
+    assert prompt.second_segment == second
+    assert prompt.num_query_tokens == second - 2
+    assert prompt.num_document_tokens == len(expected.ids) - second - 1
     assert prompt.num_dropped_query_tokens == prompt.num_dropped_document_tokens == 0
 
 
