@@ -8,6 +8,7 @@ import pytest
 
 from rgpt_batch.config.load import load_config
 from rgpt_batch.config.options import ENGINES, JobConfig
+from rgpt_batch.config.prompts import ScoreKind
 from rgpt_batch.config.validation import validated
 from rgpt_batch.errors import ConfigError
 
@@ -103,7 +104,7 @@ def test_a_kind_of_score_has_its_protocol() -> None:
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_a_kind_of_score_has_its_engines(kind: str) -> None:
+def test_a_kind_of_score_has_its_engines(kind: ScoreKind) -> None:
     score: Any = {"kind": kind}
     if kind != "query-likelihood":
         score |= CLASSIFICATION if kind == "classification" else TOKENS

@@ -68,11 +68,11 @@ _RANDOM: dict[str, dict[str, Any]] = {
         "pad_token_id": 2,
         "num_labels": 1,
     },
-    # As in Qwen3-Reranker: the head is the embeddings.
-    "qwen3": {
+    # As in mxbai-rerank-v2: the head is the embeddings. Its last MLP is computed for one row.
+    "qwen2": {
         **_DECODER,
-        "model_class": "Qwen3ForCausalLM",
-        "config_class": "Qwen3Config",
+        "model_class": "Qwen2ForCausalLM",
+        "config_class": "Qwen2Config",
         "tie_word_embeddings": True,
     },
     # One token, and logits that are capped.
@@ -86,7 +86,7 @@ _RANDOM: dict[str, dict[str, Any]] = {
     },
 }
 _LABEL_TOKENS: dict[str, dict[str, Any]] = {
-    "qwen3": {"kind": "label-tokens", "relevant": "in", "not_relevant": "on"},
+    "qwen2": {"kind": "label-tokens", "relevant": "in", "not_relevant": "on"},
     "gemma2": {"kind": "label-tokens", "relevant": "in"},
 }
 CASES = ("monobert", "rankllama", *_RANDOM)

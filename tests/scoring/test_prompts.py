@@ -217,7 +217,7 @@ def test_a_query_that_leaves_no_room_is_too_long(byte_level: Any) -> None:
 
 
 def test_a_limit_on_a_text_with_both_cuts_the_document(byte_level: Any) -> None:
-    parts = [{**ONE_TEXT[1], "max_tokens": 20}]
+    parts = [ONE_TEXT[1] | {"max_tokens": 20}]
     prompt = _prompt(byte_level, _config(parts), QUERY, f"{DOCUMENT} " * 5)
     assert len(prompt.token_ids) == 20
     assert prompt.num_dropped_query_tokens == 0
@@ -226,7 +226,10 @@ def test_a_limit_on_a_text_with_both_cuts_the_document(byte_level: Any) -> None:
 
 
 def test_a_limit_that_leaves_nothing_of_a_query_makes_it_too_long(byte_level: Any) -> None:
-    parts = [{"text": "query: {query}", "max_tokens": 1}, {"text": "{document}"}]
+    parts: list[dict[str, Any]] = [
+        {"text": "query: {query}", "max_tokens": 1},
+        {"text": "{document}"},
+    ]
     prompt = _tokenize(byte_level, _config(parts), QUERY, DOCUMENT)
     assert _is_rejected(prompt, RejectionReason.QUERY_TOO_LONG)
 
