@@ -29,3 +29,8 @@ def format_bytes(number: float) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, or its type where it says nothing."""
     return str(error).partition("\n")[0].strip() or type(error).__name__
+
+
+def with_unit(number: str, unit: str) -> str:
+    """Write a unit behind a number; some quantities have none."""
+    return f"{number} {unit}".rstrip()

@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from tests.models import save_tiny_bloom, save_tiny_llama, save_tiny_tokenizer  # noqa: E402
 
 # Fixtures that several folders of tests use.
-pytest_plugins = ("tests.jobs", "tests.servers.s3")
+pytest_plugins = ("tests.jobs", "tests.rerankers", "tests.servers.s3")
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 

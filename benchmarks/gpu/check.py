@@ -94,7 +94,7 @@ def check(name: str, options: tuple[str, ...], cache: Path, table: Table) -> boo
     started = time.monotonic()
     begun = [(way, _begin(way, config)) for way in ways()]
     reference = Reference(config)
-    expected = reference.scores(texts)
+    expected = reference.values(texts, "score")
     reference.close()
     all_agree = True
     for way, contestant in begun:

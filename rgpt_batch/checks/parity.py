@@ -17,20 +17,27 @@ import random
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rgpt_batch.checks.reference import default_tolerance, deviation, reference_config
+from rgpt_batch.checks.reference import (
+    compared_column,
+    default_tolerance,
+    deviation,
+    reference_config,
+)
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ParityError
 from rgpt_batch.executors import create_executor
 from rgpt_batch.executors.unit_runner import UnitRunner
+from rgpt_batch.formatting import with_unit
 from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.output import Store, open_store
-from rgpt_batch.output.score_file import SCORE_SCHEMA
+from rgpt_batch.output.score_file import LABEL_SCHEMA, SCORE_SCHEMA
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.records import ScorePair, Segment, UnitFailure, WorkUnit
 from rgpt_batch.scoring.pair_hash import pair_hash
@@ -45,13 +52,14 @@ _MEAN_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """How far the engine is from the reference; differences in nats.
+    """How far the engine is from the reference.
 
     Attributes:
         num_pairs: Pairs that both engines were given.
         num_scored: Those that both have scored.
         kendall_tau: Over all scored pairs, ties counted as τ-b does; None where a side is constant.
         tolerance: What max_difference may be; mean_difference may be a quarter of it.
+        unit: Of scores and differences; empty where scores are logits.
         problems: Why the engine must not be used, one sentence each.
     """
 
@@ -61,15 +69,16 @@ class Parity:
     mean_difference: float
     kendall_tau: float | None
     tolerance: float
+    unit: str
     problems: tuple[str, ...]
 
     def __str__(self) -> str:
         tau = "undefined" if self.kendall_tau is None else f"{self.kendall_tau:.4f}"
         return (
             f"{self.num_scored:,} of {self.num_pairs:,} pairs scored, differences to the float32 "
-            f"reference at most {self.max_difference:.2g} nats, {self.mean_difference:.2g} on "
-            f"average (allowed {self.tolerance:g} and {_MEAN_SHARE * self.tolerance:g}), "
-            f"Kendall's tau {tau}"
+            f"reference at most {with_unit(f'{self.max_difference:.2g}', self.unit)}, "
+            f"{self.mean_difference:.2g} on average (allowed {self.tolerance:g} and "
+            f"{_MEAN_SHARE * self.tolerance:g}), Kendall's tau {tau}"
         )
 
 
@@ -95,18 +104,19 @@ def check_parity(
         RgptBatchError: An engine does not start, or the input cannot be read.
     """
     tolerance = config.parity.tolerance or default_tolerance(config)
+    unit, column = manifest.identity.score_unit, compared_column(manifest.identity)
     sample = choose_sample(manifest, config.parity.num_pairs)
     if not sample.segments:
         report("parity: no pair of the input can be scored, so there is nothing to compare")
-        nothing = SCORE_SCHEMA.empty_table()
-        return compare_scores(nothing, nothing, tolerance=tolerance)
+        nothing = pa.schema([*SCORE_SCHEMA, *LABEL_SCHEMA]).empty_table()
+        return compare_scores(nothing, nothing, tolerance=tolerance, unit=unit, column=column)
     tables = []
     own = uuid.uuid4().hex
     for name, chosen in (("reference", reference_config(config)), ("engine", config)):
         report(f"parity: scoring {sample.num_rows:,} pairs, engine {chosen.engine.method}")
         folder = open_store(f"{output.location}/_rgpt/parity/{own}/{name}")
         tables.append(_score(chosen, manifest, sample, folder))
-    parity = compare_scores(*tables, tolerance=tolerance)
+    parity = compare_scores(*tables, tolerance=tolerance, unit=unit, column=column)
     report(f"parity: {parity}")
     return parity
 
@@ -134,18 +144,27 @@ def choose_sample(manifest: Manifest, num_pairs: int) -> WorkUnit:
     return WorkUnit(unit_id="000000", segments=tuple(segments), num_bytes=num_bytes)
 
 
-def compare_scores(reference: pa.Table, engine: pa.Table, *, tolerance: float) -> Parity:
+def compare_scores(
+    reference: pa.Table,
+    engine: pa.Table,
+    *,
+    tolerance: float,
+    unit: str = "nats",
+    column: Literal["score", "logit"] = "score",
+) -> Parity:
     """Compare two scored tables of the same rows.
 
     Args:
-        reference: Columns query_id, doc_id, score and rejection.
+        reference: Columns query_id, doc_id, rejection and the one to compare.
         engine: The same.
         tolerance: See Parity.
+        unit: See Parity.
+        column: What to compare; see compared_column.
     """
     problems = []
     if not reference["rejection"].equals(engine["rejection"]):
         problems.append("the two reject different pairs")
-    deviates = deviation(reference["score"].to_pylist(), engine["score"].to_pylist())
+    deviates = deviation(reference[column].to_pylist(), engine[column].to_pylist())
     expected, found, differences = deviates.expected, deviates.found, deviates.differences
     mean = float(differences.mean()) if len(differences) else 0.0
     if not np.isfinite(differences).all():
@@ -159,13 +178,14 @@ def compare_scores(reference: pa.Table, engine: pa.Table, *, tolerance: float) -
         worst = int(differences.argmax())
         (row,) = engine.slice(int(deviates.rows[worst]), 1).to_pylist()
         problems.append(
-            f"{len(far):,} pairs are more than {tolerance:g} nats off; "
-            f"the worst, query '{row['query_id']}' with document '{row['doc_id']}', has score "
+            f"{len(far):,} pairs are more than {with_unit(f'{tolerance:g}', unit)} off; "
+            f"the worst, query '{row['query_id']}' with document '{row['doc_id']}', has {column} "
             f"{found[worst]:.6f}, the reference says {expected[worst]:.6f}"
         )
     if mean > _MEAN_SHARE * tolerance:
         problems.append(
-            f"the mean difference is {mean:.2g} nats, more than {_MEAN_SHARE * tolerance:g}"
+            f"the mean difference is {with_unit(f'{mean:.2g}', unit)}, "
+            f"more than {_MEAN_SHARE * tolerance:g}"
         )
     return Parity(
         num_pairs=engine.num_rows,
@@ -174,6 +194,7 @@ def compare_scores(reference: pa.Table, engine: pa.Table, *, tolerance: float) -
         mean_difference=mean,
         kendall_tau=_kendall_tau(expected, found),
         tolerance=tolerance,
+        unit=unit,
         problems=tuple(problems),
     )
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines import create_engine
+from rgpt_batch.planning.identity import Identity
 from rgpt_batch.records import Prompt, Rejection, ScorePair
 from rgpt_batch.scoring.protocol import load_protocol
 from rgpt_batch.scoring.score import to_score
@@ -32,11 +34,19 @@ def reference_config(config: JobConfig) -> JobConfig:
 
 
 def default_tolerance(config: JobConfig) -> float:
-    """Return the largest difference to the reference that rounding may make, nats."""
+    """Return the largest difference to the reference that rounding may make."""
     # What the reference computes itself is float32, whatever `auto` means for other engines.
     is_float32 = config.engine.method in ("transformers", "fake")
     dtype = "float32" if is_float32 else config.model.dtype
     return _TOLERANCES.get(dtype, _TOLERANCES["bfloat16"])
+
+
+def compared_column(identity: Identity) -> Literal["score", "logit"]:
+    """Name the output column to compare: logits, where scores are made of them.
+
+    A log-probability near 0 would hide how far its logits are off.
+    """
+    return "logit" if identity.judges else "score"
 
 
 class Reference:
@@ -46,15 +56,18 @@ class Reference:
         self._protocol = load_protocol(config.protocol, config.model)
         self._engine = create_engine(reference_config(config))
 
-    def scores(self, pairs: Sequence[ScorePair | Rejection]) -> list[float | None]:
-        """Score pairs; None where the pair is rejected."""
+    def values(
+        self, pairs: Sequence[ScorePair | Rejection], column: Literal["score", "logit"]
+    ) -> list[float | None]:
+        """Score pairs, and return what stands in a column; None where the pair is rejected."""
         prepared = self._protocol.tokenize(pairs)
         prompts = {row: p for row, p in enumerate(prepared) if isinstance(p, Prompt)}
         answers = dict(zip(prompts, self._engine.score(list(prompts.values())), strict=True))
-        return [
-            to_score(prompts[row], answers[row]).value if row in prompts else None
-            for row in range(len(prepared))
-        ]
+        scores = {row: to_score(prompts[row], answers[row]) for row in prompts}
+        found = {
+            row: score.value if column == "score" else score.logit for row, score in scores.items()
+        }
+        return [found.get(row) for row in range(len(prepared))]
 
     def close(self) -> None:
         """Free the model."""
@@ -68,7 +81,7 @@ class Deviation:
     Attributes:
         rejected_by_one: Rows that one side has scored and the other has not.
         rows: Rows that both have scored, shape (num_scored,).
-        expected: The reference's scores of these rows, nats.
+        expected: The reference's scores of these rows.
         found: The scores in question.
     """
 
@@ -79,7 +92,7 @@ class Deviation:
 
     @property
     def differences(self) -> npt.NDArray[np.float64]:
-        """|found - expected|, nats, shape (num_scored,)."""
+        """|found - expected|, shape (num_scored,)."""
         return np.abs(self.found - self.expected)
 
     @property

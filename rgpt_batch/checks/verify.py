@@ -11,7 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rgpt_batch.checks.reference import Reference, default_tolerance, deviation
+from rgpt_batch.checks.reference import (
+    Reference,
+    compared_column,
+    default_tolerance,
+    deviation,
+)
 from rgpt_batch.config.arguments import Location
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, StorageError
@@ -21,8 +26,15 @@ from rgpt_batch.input.footers import read_error
 from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.output import open_store
 from rgpt_batch.output.runs import recorded_config
-from rgpt_batch.output.score_file import PAIR_HASH, SCORE_SCHEMA, Footer, read_footer
+from rgpt_batch.output.score_file import (
+    LABEL_SCHEMA,
+    PAIR_HASH,
+    SCORE_SCHEMA,
+    Footer,
+    read_footer,
+)
 from rgpt_batch.output.store import CommittedFile, Listing
+from rgpt_batch.planning.identity import Identity
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.records import WorkUnit
 from rgpt_batch.scoring.pair_hash import NUM_BYTES, pair_hashes
@@ -37,13 +49,15 @@ class Verification:
     """What was checked, and what is wrong.
 
     Attributes:
-        max_score_error: Largest difference to the reference among the sampled rows, nats.
+        max_score_error: Largest difference to the reference among the sampled rows.
+        score_unit: Of max_score_error; empty where scores are logits.
     """
 
     num_files: int
     num_rows: int
     num_rescored: int
     max_score_error: float
+    score_unit: str
     problems: tuple[str, ...]
 
 
@@ -60,7 +74,7 @@ def verify_output(
     Args:
         output: The output folder, a path or URI.
         num_rescored: How many random rows to score again with the float32 reference engine.
-        tolerance: Largest allowed difference of a score to the reference, nats.
+        tolerance: Largest allowed difference of a score to the reference.
         seed: Chooses the rows.
         report: Is called with a line of text whenever there is progress to tell.
 
@@ -97,6 +111,7 @@ def verify_output(
         num_rows=num_rows,
         num_rescored=num_done,
         max_score_error=max_error,
+        score_unit=manifest.identity.score_unit,
         problems=tuple(problems),
     )
 
@@ -137,7 +152,8 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
     except (ManifestMismatch, StorageError) as error:
         yield str(error)
         return
-    if wrong := [field.name for field in SCORE_SCHEMA if field not in list(table.schema)]:
+    expected = [*SCORE_SCHEMA, *(LABEL_SCHEMA if manifest.identity.judges else ())]
+    if wrong := [field.name for field in expected if field not in list(table.schema)]:
         yield f"{file.path}: {', '.join(wrong)} missing or of another type. {fix}"
         return
     if footer.fingerprint != manifest.fingerprint or footer.unit_id != unit.unit_id:
@@ -153,6 +169,8 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
     if not np.isfinite(values).all() or (values > highest).any():
         above = ", or above 0" if manifest.identity.has_logprobs else ""
         yield f"{file.path}: a score is not finite{above}. {fix}"
+    if manifest.identity.judges and not _follow_from_logits(table, manifest.identity):
+        yield f"{file.path}: a score is not what its logit says. {fix}"
     try:
         ids, hashes = _input_ids_and_hashes(unit, manifest.columns)
     except ShardError as error:
@@ -169,6 +187,17 @@ def _check_file(file: CommittedFile, unit: WorkUnit, manifest: Manifest) -> Iter
         expected = pa.chunked_array([pc.if_else(is_kept, hashes, None)])
         if not table[PAIR_HASH].equals(expected):
             yield f"{file.path}: a {PAIR_HASH} is not that of the input's texts. {fix}"
+
+
+def _follow_from_logits(table: pa.Table, identity: Identity) -> bool:
+    """Whether each score is what to_score makes of the logit beside it."""
+    if not table["logit"].is_null().equals(table["score"].is_null()):
+        return False
+    logits = table["logit"].drop_null().to_numpy().astype(np.float64)
+    scores = -np.logaddexp(0.0, -logits) if identity.has_logprobs else logits
+    # Both are rounded to float32.
+    found = table["score"].drop_null().to_numpy()
+    return bool(np.allclose(found, scores, rtol=1e-4, atol=1e-30))
 
 
 def _read_file(path: str) -> tuple[Footer, pa.Table]:
@@ -216,6 +245,7 @@ def _rescore(
     num_rows = sum(len(chosen) for _, chosen in sampled.values())
     report("loading the float32 reference")
     reference = Reference(config)
+    column = compared_column(manifest.identity)
     max_error, num_done = 0.0, 0
     problems = []
     for unit_id, (unit, chosen) in sampled.items():
@@ -223,10 +253,10 @@ def _rescore(
         rows = sorted(chosen)
         batches = read_pairs(unit, manifest.columns, source=False)
         pairs = [pair for batch in batches for pair in batch.pairs]
-        written = pq.read_table(open_source(path), columns=["score"])["score"].take(rows)
+        written = pq.read_table(open_source(path), columns=[column])[column].take(rows)
         expected: list[float | None] = []
         for row in rows:
-            expected += reference.scores([pairs[row]])
+            expected += reference.values([pairs[row]], column)
             num_done += 1
             report(f"scored {num_done:,} of {num_rows:,} sampled rows again")
         found = deviation(expected, written.to_pylist())
@@ -238,7 +268,7 @@ def _rescore(
             )
         for place in found.too_far(tolerance):
             problems.append(
-                f"{path}: row {rows[found.rows[place]]} has score {found.found[place]}, but the "
+                f"{path}: row {rows[found.rows[place]]} has {column} {found.found[place]}, but the "
                 f"float32 reference gives {found.expected[place]:.6f} (tolerance {tolerance:g})."
             )
     reference.close()

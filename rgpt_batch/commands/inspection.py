@@ -100,14 +100,13 @@ def status(output: str, as_json: bool) -> int:
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0, min_open=True),
-    help="Largest difference of a sampled score, nats. [default: float32 0.001, float16 0.1, "
-    "else 0.6]",
+    help="Largest difference of a sampled score. [default: float32 0.001, float16 0.1, else 0.6]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the sample.")
 def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
     """Check files, rows, ids and checksums of an output folder, and on request its scores."""
     from rgpt_batch.checks.verify import verify_output
-    from rgpt_batch.formatting import format_count
+    from rgpt_batch.formatting import format_count, with_unit
     from rgpt_batch.job.run import EXIT_INCOMPLETE
 
     _share_cores()
@@ -126,7 +125,8 @@ def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
     }
     if result.num_rescored:
         facts["rescored"] = (
-            f"{result.num_rescored:,} rows, largest difference {result.max_score_error:.2g} nats"
+            f"{result.num_rescored:,} rows, largest difference "
+            f"{with_unit(f'{result.max_score_error:.2g}', result.score_unit)}"
         )
     facts["result"] = (
         format_count(len(result.problems), "problem") if result.problems else "all is well"

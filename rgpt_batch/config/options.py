@@ -119,8 +119,9 @@ class EngineConfig(Section):
     )
     prefix_caching: bool | None = Field(
         None,
-        description="Compute the document once for all its queries in a unit (query-rows, "
-        "token-ids). Default: where the input's documents have more than one query.",
+        description="Compute the beginning that prompts share once: with query-rows and token-ids "
+        "the document, for all its queries in a unit; with pooling the words of the prompt. "
+        "Default: where the input's documents have more than one query; with pooling always.",
     )
     enforce_eager: bool = Field(False, description="No CUDA graphs, no compilation.")
     vllm_args: dict[str, Any] = Field(
@@ -197,7 +198,7 @@ class ParityConfig(Section):
     tolerance: float | None = Field(
         None,
         gt=0,
-        description="Largest difference of a score, nats; on average a quarter is allowed. "
+        description="Largest difference of a score; on average a quarter is allowed. "
         "Default: 0.001 where the job computes in float32, 0.1 for float16, else 0.6.",
     )
 

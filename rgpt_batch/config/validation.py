@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -41,8 +42,11 @@ def _describe(model: Any, problem: Any) -> str:
     return f"{where}: {message}" if where else str(message)
 
 
-def _options(model: Any, section: Sequence[str]) -> list[str]:
-    """List the options of a section, given the path to it."""
+def _options(model: Any, section: Sequence[str | int]) -> list[str]:
+    """List the options of a section, given the path to it; a number is a place in a list."""
     for part in section:
-        model = model.model_fields[part].annotation
+        if isinstance(part, int):
+            model = typing.get_args(model)[0]
+        else:
+            model = model.model_fields[part].annotation
     return list(model.model_fields)

@@ -14,7 +14,8 @@ def create_engine(config: JobConfig) -> AnyEngine:
     """Load the configured engine.
 
     Raises:
-        ConfigError: The weights are pickled, and that is not allowed.
+        ConfigError: The weights are pickled, and that is not allowed; or the vocabulary has no such
+            label.
         EngineStartError: It cannot be loaded, or fails its self-test.
     """
     if config.reads_weights:
@@ -45,7 +46,7 @@ def _start(config: JobConfig, method: EngineMethod) -> AnyEngine:
         case "pooling":
             from rgpt_batch.engines.vllm.pooling import PoolingEngine
 
-            return PoolingEngine(config)
+            return _tested(PoolingEngine(config), config)
         case "encoder-decoder":
             from rgpt_batch.engines.encoder_decoder import EncoderDecoderEngine
 
@@ -64,11 +65,13 @@ def _start(config: JobConfig, method: EngineMethod) -> AnyEngine:
 
 def _tested(engine: AnyEngine, config: JobConfig) -> AnyEngine:
     """Return the engine if it passes its self-test, else close it and raise."""
+    from rgpt_batch.engines.label_self_test import label_self_test
     from rgpt_batch.engines.self_test import self_test
     from rgpt_batch.engines.vllm.arguments import max_num_batched_tokens
 
+    test = self_test if config.score.is_likelihood else label_self_test
     try:
-        self_test(engine, config, max_num_batched_tokens(config))
+        test(engine, config, max_num_batched_tokens(config))
     except BaseException:
         engine.close()
         raise

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
-from rgpt_batch.records import Answer, Prompt, QueryLogprobs, TokenizedPair
+from rgpt_batch.records import (
+    Answer,
+    LabelLogits,
+    LabelPrompt,
+    Prompt,
+    QueryLogprobs,
+    TokenizedPair,
+)
 
 # A kind of prompt, and what answers it: TokenizedPair and QueryLogprobs, or LabelPrompt and
 # LabelLogits.
@@ -44,5 +51,6 @@ class Engine(Protocol[PromptT, AnswerT]):
 
 
 LikelihoodEngine = Engine[TokenizedPair, QueryLogprobs]
+LabelEngine = Engine[LabelPrompt, LabelLogits]
 # Whichever the configuration asks for.
 AnyEngine = Engine[Any, Any]

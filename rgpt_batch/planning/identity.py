@@ -159,6 +159,18 @@ class Identity:
         return self.scoring.get("score.not_relevant") != "None"
 
     @property
+    def score_unit(self) -> str:
+        """The unit of scores and of their differences; empty where they are logits."""
+        return "nats" if self.has_logprobs else ""
+
+    @property
+    def score_meaning(self) -> str:
+        """What the column score holds."""
+        if not self.judges:
+            return "mean log-probability of the query's tokens, nats"
+        return "log-probability of relevant, nats" if self.has_logprobs else "logit of relevant"
+
+    @property
     def settings(self) -> dict[str, str]:
         """All of it but the input, as text."""
         columns = self.columns

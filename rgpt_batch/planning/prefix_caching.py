@@ -22,6 +22,9 @@ def decide_prefix_caching(
     Raises:
         ShardError: The unit cannot be read.
     """
+    # Prompts of models that judge begin with the same words, whatever the documents are.
+    if not config.score.is_likelihood:
+        return config
     if config.engine.prefix_caching is not None or config.engine.method not in _METHODS:
         return config
     largest = max(units, key=lambda unit: unit.num_rows)

@@ -79,6 +79,7 @@ def _context(report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "rows": report.rows,
+        "score_unit": report.manifest.identity.score_unit,
         "quality": report.quality,
         "cost": report.cost,
         "model": _model_name(report.model),
@@ -105,7 +106,7 @@ def _plots(report: Report, units: Sequence[Spans]) -> dict[str, Plot]:
                 rows.scores,
                 plot_id="scores",
                 title="Scores",
-                label="score: mean log-probability of the query's tokens, nats",
+                label=f"score: {report.manifest.identity.score_meaning}",
                 decimals=2,
             )
         for name, title, distribution in (

@@ -95,7 +95,7 @@ class RowFacts:
     """The committed rows in figures.
 
     Attributes:
-        scores: Mean logprobs, nats; None where no row has a score.
+        scores: See Identity.score_meaning; None where no row has a score.
         query_tokens: Per scored row.
         document_tokens: Per scored row, as they stand in the prompt.
         text_tokens: Query and document together: the prompt without the template.

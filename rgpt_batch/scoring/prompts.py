@@ -109,8 +109,12 @@ class PromptProtocol(ScoringProtocol):
             return Rejection(reason=RejectionReason.EMPTY_QUERY)
         parts = [self._tokens(part, pair, encodings) for part in self._parts]
         num_query = sum(end - start for start, end in (part.query for part in parts))
+        num_dropped_query = sum(part.num_dropped_query for part in parts)
         if not num_query:
-            return Rejection(reason=RejectionReason.EMPTY_QUERY)
+            too_long = num_dropped_query > 0
+            return Rejection(
+                reason=RejectionReason.QUERY_TOO_LONG if too_long else RejectionReason.EMPTY_QUERY
+            )
         num_excess = max(0, sum(len(part.ids) for part in parts) - self._max_length)
         for part in parts:
             num_excess = part.drop(num_excess)
@@ -122,7 +126,7 @@ class PromptProtocol(ScoringProtocol):
             token_ids=np.array([token for part in parts for token in part.ids], dtype=np.int32),
             second_segment=num_first if len(first) < len(parts) else None,
             num_query_tokens=num_query,
-            num_dropped_query_tokens=sum(part.num_dropped_query for part in parts),
+            num_dropped_query_tokens=num_dropped_query,
             num_document_tokens=sum(
                 end - start for start, end in (part.document for part in parts)
             ),

@@ -64,6 +64,84 @@ def qwen_logits(
     return hidden @ tensors["lm_head.weight"].float().T
 
 
+def rankllama_logit(
+    config: Mapping[str, Any],
+    tensors: Tensors,
+    adapter: Mapping[str, Any],
+    factors: Tensors,
+    ids: Sequence[int],
+) -> float:
+    """The adapter's head at the last token; each projection is W x + alpha / r · B (A x).
+
+    Source: LoRA (arXiv 2106.09685), RankLLaMA (arXiv 2310.08319).
+
+    Args:
+        config: The base's, a Llama.
+        tensors: The base's.
+        adapter: adapter_config.json.
+        factors: The adapter's tensors.
+        ids: The prompt.
+    """
+
+    def project(name: str, x: torch.Tensor) -> torch.Tensor:
+        low = x @ factors[f"base_model.model.{name}.lora_A.weight"].T
+        high = low @ factors[f"base_model.model.{name}.lora_B.weight"].T
+        return x @ tensors[f"{name}.weight"].T + adapter["lora_alpha"] / adapter["r"] * high
+
+    hidden, eps = tensors["model.embed_tokens.weight"][list(ids)], config["rms_norm_eps"]
+    for number in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{number}."
+        normed = rms_norm(hidden, tensors[f"{prefix}input_layernorm.weight"], eps)
+        qkv = [project(f"{prefix}self_attn.{part}_proj", normed) for part in "qkv"]
+        mixed = attention(torch.cat(qkv, dim=1), config["num_attention_heads"], theta=10000.0)
+        hidden = hidden + project(f"{prefix}self_attn.o_proj", mixed)
+        normed = rms_norm(hidden, tensors[f"{prefix}post_attention_layernorm.weight"], eps)
+        gate = torch.nn.functional.silu(project(f"{prefix}mlp.gate_proj", normed))
+        up = project(f"{prefix}mlp.up_proj", normed)
+        hidden = hidden + project(f"{prefix}mlp.down_proj", gate * up)
+    last = rms_norm(hidden, tensors["model.norm.weight"], eps)[-1]
+    return (factors["base_model.model.score.weight"][0] @ last).item()
+
+
+def bert_logits(
+    config: Mapping[str, Any], tensors: Tensors, ids: Sequence[int], second_segment: int
+) -> torch.Tensor:
+    """Logits of a BERT classifier, shape (num_labels,); tokens from second_segment on are type 1.
+
+    Source: BERT (arXiv 1810.04805). Every norm stands behind its sum, and the head reads the tanh
+    of a layer on [CLS].
+    """
+
+    def linear(name: str, x: torch.Tensor) -> torch.Tensor:
+        return x @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
+
+    def norm(name: str, x: torch.Tensor) -> torch.Tensor:
+        x = x - x.mean(dim=-1, keepdim=True)
+        x = x / (x.pow(2).mean(dim=-1, keepdim=True) + 1e-12).sqrt()
+        return x * tensors[f"{name}.LayerNorm.weight"] + tensors[f"{name}.LayerNorm.bias"]
+
+    def embedded(name: str, rows: Sequence[int]) -> torch.Tensor:
+        return tensors[f"bert.embeddings.{name}_embeddings.weight"][list(rows)]
+
+    types = [int(place >= second_segment) for place in range(len(ids))]
+    hidden = embedded("word", ids) + embedded("position", range(len(ids)))
+    hidden = norm("bert.embeddings", hidden + embedded("token_type", types))
+    num_heads = config["num_attention_heads"]
+    for number in range(config["num_hidden_layers"]):
+        prefix = f"bert.encoder.layer.{number}"
+        query, key, value = (
+            linear(f"{prefix}.attention.self.{part}", hidden).unflatten(1, (num_heads, -1))
+            for part in ("query", "key", "value")
+        )
+        scores = torch.einsum("qhd,khd->hqk", query, key) / query.shape[2] ** 0.5
+        mixed = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), value).flatten(1)
+        mixed = linear(f"{prefix}.attention.output.dense", mixed)
+        hidden = norm(f"{prefix}.attention.output", hidden + mixed)
+        inner = torch.nn.functional.gelu(linear(f"{prefix}.intermediate.dense", hidden))
+        hidden = norm(f"{prefix}.output", hidden + linear(f"{prefix}.output.dense", inner))
+    return linear("classifier", linear("bert.pooler.dense", hidden[0]).tanh())
+
+
 def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     return weight * hidden / (hidden.pow(2).mean(dim=-1, keepdim=True) + eps).sqrt()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from tests.conversion.checkpoints import (
     save,
     save_adapter,
 )
-from tests.conversion.references import baichuan_logits, qwen_logits
+from tests.conversion.references import baichuan_logits, qwen_logits, rankllama_logit
 from tests.conversion.vocabularies import LLAMA_TOKENIZER, write_json
 
 # Largest difference of a logit in float32; logits are up to some 30. Measured: 2e-5.
@@ -146,33 +146,8 @@ def test_merged_rankllama_scores_as_base_and_adapter_side_by_side(
 
     # The same by hand: each projection is W x + alpha / r · B (A x), never merged.
     tensors, factors = llama_tensors(LLAMA), adapter_tensors(ADAPTER, llama_tensors(LLAMA))
-    expected = _side_by_side(LLAMA, tensors, factors)
+    expected = rankllama_logit(LLAMA, tensors, ADAPTER, factors, IDS)
     assert abs(score.item() - expected) <= TOLERANCE
-
-
-def _side_by_side(
-    config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], factors: Mapping[str, Any]
-) -> float:
-    from tests.conversion.references import attention, rms_norm
-
-    def project(name: str, x: torch.Tensor) -> torch.Tensor:
-        low = x @ factors[f"base_model.model.{name}.lora_A.weight"].T
-        high = low @ factors[f"base_model.model.{name}.lora_B.weight"].T
-        return x @ tensors[f"{name}.weight"].T + ADAPTER["lora_alpha"] / ADAPTER["r"] * high
-
-    hidden, eps = tensors["model.embed_tokens.weight"][IDS], config["rms_norm_eps"]
-    for number in range(config["num_hidden_layers"]):
-        prefix = f"model.layers.{number}."
-        normed = rms_norm(hidden, tensors[f"{prefix}input_layernorm.weight"], eps)
-        qkv = [project(f"{prefix}self_attn.{part}_proj", normed) for part in "qkv"]
-        mixed = attention(torch.cat(qkv, dim=1), config["num_attention_heads"], theta=10000.0)
-        hidden = hidden + project(f"{prefix}self_attn.o_proj", mixed)
-        normed = rms_norm(hidden, tensors[f"{prefix}post_attention_layernorm.weight"], eps)
-        gate = torch.nn.functional.silu(project(f"{prefix}mlp.gate_proj", normed))
-        up = project(f"{prefix}mlp.up_proj", normed)
-        hidden = hidden + project(f"{prefix}mlp.down_proj", gate * up)
-    last = rms_norm(hidden, tensors["model.norm.weight"], eps)[-1]
-    return (factors["base_model.model.score.weight"][0] @ last).item()
 
 
 @pytest.mark.parametrize("num_labels", [1, 2])

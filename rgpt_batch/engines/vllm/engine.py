@@ -24,7 +24,7 @@ from rgpt_batch.engines.base import Engine
 from rgpt_batch.engines.distinct import score_distinct
 from rgpt_batch.engines.vllm.arguments import with_attention_for_alibi
 from rgpt_batch.engines.vllm.hooks import Hook, missing
-from rgpt_batch.errors import EngineDead, EngineStartError
+from rgpt_batch.errors import ConfigError, EngineDead, EngineStartError
 from rgpt_batch.records import Answer, Prompt
 from rgpt_batch.scoring.torch_builds import wrong_builds
 
@@ -42,6 +42,7 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
 
     Raises:
         EngineStartError: vLLM lacks a hook, or does not start with this model.
+        ConfigError: The model's files do not fit the configuration.
     """
 
     hooks: ClassVar[tuple[Hook, ...]] = ()
@@ -56,7 +57,9 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
             self._vllm = self._start(config)
         except BaseException as error:
             gc.unfreeze()
-            if isinstance(error, EngineStartError) or not isinstance(error, Exception):
+            if not isinstance(error, Exception) or isinstance(
+                error, (ConfigError, EngineStartError)
+            ):
                 raise
             raise start_error(config, error) from error
 

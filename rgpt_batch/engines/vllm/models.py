@@ -33,12 +33,17 @@ def register() -> None:
 
 def architectures(config: JobConfig) -> list[str]:
     """Name the model classes that the configuration or else the checkpoint asks for."""
-    from vllm.transformers_utils.config import get_config
-
     if given := config.engine.vllm_args.get("hf_overrides", {}).get("architectures"):
         return list(given)
+    return hf_config(config).architectures or []
+
+
+def hf_config(config: JobConfig) -> Any:
+    """Read the checkpoint's config.json, as vLLM does."""
+    from vllm.transformers_utils.config import get_config
+
     model = config.model
-    return get_config(model.name, model.trust_remote_code, model.revision).architectures or []
+    return get_config(model.name, model.trust_remote_code, model.revision)
 
 
 def load_here(architecture: str, config: JobConfig) -> None:

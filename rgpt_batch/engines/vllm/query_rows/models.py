@@ -1,8 +1,9 @@
 """A vLLM plugin that adds a scoring model for every causal language model.
 
 For `LlamaForCausalLM` it adds `LlamaForCausalLMQueryRows`, with the same weights and layers. It has
-a pooler instead of a sampler, and computes the end of the last layer for the pooler's rows alone.
-vLLM runs it as a pooling model.
+a pooler instead of a sampler, and computes the end of the last layer for the pooler's rows alone:
+those of the query, or, where the configuration names labels, the prompt's last one. vLLM runs it as
+a pooling model.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from rgpt_batch.engines.vllm import models
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _SUFFIX = "QueryRows"
+# A setting of the model's configuration: ids of the tokens whose logits are the answer.
+LABEL_IDS = "rgpt_batch_label_ids"
 
 
 def query_rows_architecture(architecture: str) -> str:
@@ -49,6 +52,7 @@ def _query_rows_model(base: Any, name: str) -> Any:
     from vllm.model_executor.models.interfaces_base import VllmModelForPooling
 
     from rgpt_batch.engines.vllm.last_layer import stop_before_last_mlp
+    from rgpt_batch.engines.vllm.query_rows.label_pooler import LabelPooler
     from rgpt_batch.engines.vllm.query_rows.pooler import QueryRowsPooler
 
     class QueryRowsModel(base, VllmModelForPooling):  # type: ignore[misc]
@@ -57,9 +61,17 @@ def _query_rows_model(base: Any, name: str) -> Any:
         def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
             super().__init__(vllm_config=vllm_config, prefix=prefix)
             finish = stop_before_last_mlp(self)
-            self.pooler = QueryRowsPooler(
-                lambda rows: self.compute_logits(finish(rows)),
-                vllm_config.model_config.get_vocab_size(),
+            model_config = vllm_config.model_config
+            vocab_size = model_config.get_vocab_size()
+
+            def logits(rows: Any) -> Any:
+                return self.compute_logits(finish(rows))
+
+            label_ids = getattr(model_config.hf_config, LABEL_IDS, None)
+            self.pooler = (
+                QueryRowsPooler(logits, vocab_size)
+                if label_ids is None
+                else LabelPooler(logits, vocab_size, label_ids)
             )
 
     QueryRowsModel.__name__ = QueryRowsModel.__qualname__ = name

@@ -41,7 +41,7 @@ class QueryRowsPooler(Pooler):  # type: ignore[misc]
     def __init__(self, compute_logits: Callable[[torch.Tensor], Any], vocab_size: int) -> None:
         super().__init__()
         self._compute_logits = compute_logits
-        self._max_rows = max(1, _MAX_LOGITS_BYTES // (4 * vocab_size))
+        self._max_rows = rows_per_block(vocab_size)
 
     def get_supported_tasks(self) -> set[str]:
         """Name the only task. Requests for `classify` may read the prefix cache."""
@@ -134,6 +134,11 @@ class QueryRowsPooler(Pooler):  # type: ignore[misc]
             if block.shape[1]
         ]
         return torch.cat(blocks) if blocks else torch.empty(0, device=device)
+
+
+def rows_per_block(vocab_size: int) -> int:
+    """Return for how many rows logits are computed at once."""
+    return max(1, _MAX_LOGITS_BYTES // (4 * vocab_size))
 
 
 def _extend(seen: list[torch.Tensor], first_token: int, values: torch.Tensor) -> None:
