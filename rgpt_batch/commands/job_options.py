@@ -21,7 +21,11 @@ def job_options(command: _Command) -> _Command:
     for option in reversed(
         (
             click.option(
-                "--config", "-c", type=LocalPath(), help="YAML configuration. [default: none]"
+                "--config",
+                "-c",
+                type=LocalPath(),
+                help="YAML configuration, or a name that `rgpt-batch models` lists. "
+                "[default: none]",
             ),
             click.option(
                 "--input",
