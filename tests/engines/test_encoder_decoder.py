@@ -95,7 +95,7 @@ def test_half_precision_stays_near_float32(monot5: Path, dtype: str) -> None:
     expected = np.array([e.values for e in Seq2SeqReference(config).score(PROMPTS)])
     with open_engine(config.with_options({"model.dtype": dtype})) as engine:
         found = np.array([each.values for each in engine.score(PROMPTS)])
-    # Measured: 0.02 and 0.003, of logits up to 3.
+    # Measured: 0.05 and 0.007, of logits up to 3; transformers' own decoder is 0.06 and 0.009 off.
     assert np.abs(found - expected).max() <= (0.1 if dtype == "bfloat16" else 0.02)
 
 
