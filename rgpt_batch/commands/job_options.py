@@ -18,7 +18,10 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 _CONFIG = click.option(
-    "--config", "-c", type=LocalPath(), help="YAML configuration. [default: none]"
+    "--config",
+    "-c",
+    type=LocalPath(),
+    help="YAML configuration, or a name that `rgpt-batch models` lists. [default: none]",
 )
 _MODEL = (
     click.option(

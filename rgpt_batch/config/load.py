@@ -12,6 +12,7 @@ import yaml
 from rgpt_batch.config.arguments import Location, as_location
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.config.settings import set_option
+from rgpt_batch.config.shipped import shipped_configs
 from rgpt_batch.config.validation import validated
 from rgpt_batch.config.yaml_text import load_yaml
 from rgpt_batch.errors import ConfigError
@@ -25,7 +26,8 @@ def load_config(path: Location | None, overrides: str | Sequence[str] = ()) -> J
     working folder, as all that an override names.
 
     Args:
-        path: YAML file; None starts from the defaults alone.
+        path: YAML file, or the name of one that comes with the program, such as monot5-220m; None
+            starts from the defaults alone.
         overrides: `dotted.key=value`, one or several, the value in YAML; later ones win.
 
     Raises:
@@ -35,7 +37,8 @@ def load_config(path: Location | None, overrides: str | Sequence[str] = ()) -> J
     if path is not None:
         path = as_location(path, "configuration")
         try:
-            settings = load_yaml(Path(path).read_text(encoding="utf-8")) or {}
+            file = Path(path) if Path(path).is_file() else shipped_configs().get(path, Path(path))
+            settings = load_yaml(file.read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot read the configuration: {error}") from error
         except yaml.YAMLError as error:

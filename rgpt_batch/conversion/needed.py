@@ -8,7 +8,7 @@ from typing import Literal
 
 from rgpt_batch.conversion.settings import Settings
 
-Kind = Literal["baichuan", "qwen", "bert", "adapter", "other"]
+Kind = Literal["baichuan", "qwen", "bert", "t5", "adapter", "other"]
 
 ADAPTER_CONFIG = "adapter_config.json"
 _BERT_CONFIG = "bert_config.json"
@@ -16,6 +16,8 @@ BERT_SIZES = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
     *("intermediate_size", "max_position_embeddings", "type_vocab_size"),
 )
+# What a tokenizer.json is made of.
+TOKENIZER_SOURCES = ("tokenizer.model", "spiece.model", "qwen.tiktoken")
 _NEEDS: dict[Kind, str] = {
     "baichuan": "holds Baichuan's layout, which no engine loads",
     "qwen": "holds the first Qwen's layout, which no engine loads",
@@ -43,7 +45,7 @@ def needed_for_tokenizer(folder: Path) -> str | None:
     """Do the same for the tokenizer."""
     if (folder / "tokenizer.json").is_file():
         return None
-    for name in ("tokenizer.model", "qwen.tiktoken"):
+    for name in TOKENIZER_SOURCES:
         if (folder / name).is_file():
             return _sentence(folder, f"holds {name}, but no tokenizer.json with its exact tokens")
     return None
@@ -84,6 +86,8 @@ def model_kind(folder: Path) -> Kind:
             return "baichuan"
         case "qwen":
             return "qwen"
+        case "t5":
+            return "t5"
         case None if all(name in config for name in BERT_SIZES):
             return "bert"
     return "other"

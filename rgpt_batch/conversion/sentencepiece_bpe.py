@@ -6,22 +6,27 @@ do, gives wrong tokens for runs of blanks: Llama-2's pieces of blanks have the l
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rgpt_batch.conversion.sentencepiece_model import (
+    BLANK,
+    BYTE,
+    NORMAL,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    parse_model,
+    trial_texts,
+)
 from rgpt_batch.errors import ConfigError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_BLANK = "▁"
-_MAX_RUN = 120
-_NUM_JOINED_TEXTS = 20_000
 # Of sentencepiece_model.proto.
 _BPE = 2
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 
 
 def read_model(file: Path) -> Any:
@@ -30,18 +35,7 @@ def read_model(file: Path) -> Any:
     Raises:
         ConfigError: The file is damaged, sentencepiece is not installed, or it is no such model.
     """
-    try:
-        from google.protobuf.message import DecodeError
-        from sentencepiece import sentencepiece_model_pb2
-    except ImportError as error:
-        raise ConfigError(
-            'Converting a tokenizer.model needs sentencepiece: pip install "rgpt-batch[convert]"'
-        ) from error
-    model: Any = sentencepiece_model_pb2.ModelProto()
-    try:
-        model.ParseFromString(file.read_bytes())
-    except DecodeError as error:
-        raise ConfigError(f"{file}: is damaged or no SentencePiece model ({error}).") from error
+    model = parse_model(file)
     _check(file, model)
     return model
 
@@ -52,13 +46,13 @@ def _check(file: Path, model: Any) -> None:
     problems = {
         "it has no pieces": not types,
         "it is no BPE model": trainer.model_type != _BPE,
-        "it has no unknown piece, or several": types.count(_UNKNOWN) != 1,
-        "it has unused pieces": _UNUSED in types,
+        "it has no unknown piece, or several": types.count(UNKNOWN) != 1,
+        "it has unused pieces": UNUSED in types,
         "it normalises characters": bool(normalizer.precompiled_charsmap),
         "it removes repeated blanks": normalizer.remove_extra_whitespaces,
         "it does not keep blanks": not normalizer.escape_whitespaces,
         "it puts blanks at the end of words": trainer.treat_whitespace_as_suffix,
-        "it lacks byte pieces": trainer.byte_fallback and types.count(_BYTE) != 256,
+        "it lacks byte pieces": trainer.byte_fallback and types.count(BYTE) != 256,
         "it has a piece twice": len({piece.piece for piece in model.pieces}) != len(types),
     }
     if found := [problem for problem, is_there in problems.items() if is_there]:
@@ -80,7 +74,7 @@ def convert_model(model: Any, file: Path) -> Tokenizer:
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
-    unknown = next(piece.piece for piece in model.pieces if piece.type == _UNKNOWN)
+    unknown = next(piece.piece for piece in model.pieces if piece.type == UNKNOWN)
     tokenizer = Tokenizer(
         models.BPE(
             vocab={piece.piece: number for number, piece in enumerate(model.pieces)},
@@ -91,11 +85,11 @@ def convert_model(model: Any, file: Path) -> Tokenizer:
         )
     )
     has_prefix = model.normalizer_spec.add_dummy_prefix
-    blanks = normalizers.Replace(" ", _BLANK)
+    blanks = normalizers.Replace(" ", BLANK)
     tokenizer.normalizer = (
-        normalizers.Sequence([normalizers.Prepend(_BLANK), blanks]) if has_prefix else blanks
+        normalizers.Sequence([normalizers.Prepend(BLANK), blanks]) if has_prefix else blanks
     )
-    parts = [decoders.Replace(_BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    parts = [decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]
     if has_prefix:
         parts.append(decoders.Strip(" ", 1, 0))
     tokenizer.decoder = decoders.Sequence(parts)
@@ -104,7 +98,7 @@ def convert_model(model: Any, file: Path) -> Tokenizer:
         [
             AddedToken(piece.piece, normalized=True, special=False)
             for piece in model.pieces
-            if piece.type == _USER_DEFINED
+            if piece.type == USER_DEFINED
         ]
     )
     _compare(model, tokenizer, file)
@@ -116,7 +110,7 @@ def _compare(model: Any, tokenizer: Tokenizer, file: Path) -> None:
     from sentencepiece import SentencePieceProcessor
 
     processor = SentencePieceProcessor(model_proto=model.SerializeToString())
-    texts = list(_trial_texts(model))
+    texts = list(trial_texts(model))
     for text, encoding in zip(texts, tokenizer.encode_batch(texts), strict=True):
         if encoding.ids != processor.encode(text):
             raise ConfigError(
@@ -125,25 +119,11 @@ def _compare(model: Any, tokenizer: Tokenizer, file: Path) -> None:
             )
 
 
-def _trial_texts(model: Any) -> Iterator[str]:
-    pieces = [
-        piece.piece.replace(_BLANK, " ")
-        for piece in model.pieces
-        if piece.type in (_NORMAL, _USER_DEFINED)
-    ]
-    yield from pieces
-    for character in {piece[0] for piece in pieces if len(piece) > 1 and len(set(piece)) == 1}:
-        yield from (character * length for length in range(1, _MAX_RUN + 1))
-    chosen = random.Random(0)
-    for _ in range(_NUM_JOINED_TEXTS):
-        yield "".join(chosen.choices(pieces, k=chosen.randint(2, 6)))
-
-
 def _merges(model: Any) -> Iterator[tuple[str, str]]:
     """Every way to put a piece together from two others; the best score comes first."""
-    normal = {piece.piece for piece in model.pieces if piece.type == _NORMAL}
+    normal = {piece.piece for piece in model.pieces if piece.type == NORMAL}
     ordered = sorted(
-        (piece for piece in model.pieces if piece.type == _NORMAL), key=lambda piece: -piece.score
+        (piece for piece in model.pieces if piece.type == NORMAL), key=lambda piece: -piece.score
     )
     for piece in ordered:
         text = piece.piece

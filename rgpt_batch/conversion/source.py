@@ -18,7 +18,10 @@ from rgpt_batch.conversion.needed import (
 from rgpt_batch.conversion.qwen import qwen_layout
 from rgpt_batch.conversion.rankllama import base_folder, rankllama_layout
 from rgpt_batch.conversion.settings import Settings
+from rgpt_batch.conversion.t5 import t5_layout
+from rgpt_batch.conversion.t5_tokenizer import from_spiece
 from rgpt_batch.conversion.tokenizers import (
+    SPIECE,
     TIKTOKEN,
     TOKENIZER_FILES,
     NewTokenizer,
@@ -77,6 +80,8 @@ def open_source(folder: Path, base: Path | None) -> Source:
             layout = qwen_layout(config)
         case "bert":
             layout = bert_layout(config, found)
+        case "t5":
+            layout = t5_layout(config, found)
         case "adapter":
             layout = rankllama_layout(folder, config)
         case "other":
@@ -116,4 +121,6 @@ def _new_tokenizer(kind: Kind, folder: Path) -> NewTokenizer | None:
         return from_tiktoken(folder)
     if not needed_for_tokenizer(folder):
         return None
-    return from_tiktoken(folder) if (folder / TIKTOKEN).is_file() else from_sentencepiece(folder)
+    if (folder / TIKTOKEN).is_file():
+        return from_tiktoken(folder)
+    return from_spiece(folder) if (folder / SPIECE).is_file() else from_sentencepiece(folder)

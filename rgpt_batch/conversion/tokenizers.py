@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SENTENCEPIECE = "tokenizer.model"
+SPIECE = "spiece.model"
 TIKTOKEN = "qwen.tiktoken"
 TOKENIZER_JSON = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
-_SPECIALS, _ADDED = "special_tokens_map.json", "added_tokens.json"
+SPECIALS, ADDED = "special_tokens_map.json", "added_tokens.json"
 TOKENIZER_FILES = frozenset(
     {
-        *(SENTENCEPIECE, TIKTOKEN, TOKENIZER_JSON, CONFIG, _SPECIALS, _ADDED),
+        *(SENTENCEPIECE, SPIECE, TIKTOKEN, TOKENIZER_JSON, CONFIG, SPECIALS, ADDED),
         *("vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja"),
     }
 )
@@ -81,7 +82,7 @@ def from_sentencepiece(folder: Path) -> NewTokenizer:
     _add_tokens(folder, tokenizer, config, named)
     adds_bos = config.get("add_bos_token", _ADDS_BOS)
     adds_eos = config.get("add_eos_token", _ADDS_EOS)
-    _set_template(
+    set_template(
         tokenizer,
         bos=named["bos_token"] if adds_bos else None,
         eos=named["eos_token"] if adds_eos else None,
@@ -93,11 +94,11 @@ def from_sentencepiece(folder: Path) -> NewTokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             **{name: token for name, token in named.items() if token is not None},
             "clean_up_tokenization_spaces": False,
-            **_max_length(config),
+            **max_length(config),
         },
         f"{SENTENCEPIECE} to {TOKENIZER_JSON}: merges ordered by score; "
         f"BOS {'added' if adds_bos else 'not added'}, EOS {'added' if adds_eos else 'not added'}",
-        frozenset({SENTENCEPIECE, TOKENIZER_JSON, CONFIG, _SPECIALS, _ADDED}),
+        frozenset({SENTENCEPIECE, TOKENIZER_JSON, CONFIG, SPECIALS, ADDED}),
     )
 
 
@@ -117,10 +118,10 @@ def from_tiktoken(folder: Path) -> NewTokenizer:
             "eos_token": END_OF_TEXT,
             "pad_token": END_OF_TEXT,
             "clean_up_tokenization_spaces": False,
-            **(_max_length(Settings(folder / CONFIG)) if (folder / CONFIG).is_file() else {}),
+            **(max_length(Settings(folder / CONFIG)) if (folder / CONFIG).is_file() else {}),
         },
         f"{TIKTOKEN} to {TOKENIZER_JSON}: texts composed (NFC), special tokens matched in texts",
-        frozenset({TIKTOKEN, TOKENIZER_JSON, CONFIG, _SPECIALS, _ADDED}),
+        frozenset({TIKTOKEN, TOKENIZER_JSON, CONFIG, SPECIALS, ADDED}),
     )
 
 
@@ -147,8 +148,8 @@ def _named_tokens(folder: Path, config: Settings) -> dict[str, str | None]:
         name: _content(config.values[name]) if name in config.values else default
         for name, default in _DEFAULT_TOKENS.items()
     }
-    if (folder / _SPECIALS).is_file():
-        specials = Settings(folder / _SPECIALS)
+    if (folder / SPECIALS).is_file():
+        specials = Settings(folder / SPECIALS)
         for name in named:
             if name not in specials:
                 continue
@@ -177,14 +178,14 @@ def _add_tokens(
     wanted: dict[str, dict[str, Any]] = {
         token: {"special": True} for token in named.values() if token is not None
     }
-    for token, settings in _described_tokens(folder, config):
+    for token, settings in described_tokens(folder, config):
         wanted[token] = wanted.get(token, {}) | settings
     for token, settings in sorted(wanted.items(), key=lambda entry: entry[1].get("id", -1)):
         number = settings.get("id", tokenizer.token_to_id(token))
         if number is None:
             raise ConfigError(
                 f"{config.file}: names the token '{token}', which neither {SENTENCEPIECE} nor "
-                f"{_ADDED} has. Take these files as they were published."
+                f"{ADDED} has. Take these files as they were published."
             )
         if token in user_defined:
             continue
@@ -205,10 +206,10 @@ def _add_tokens(
             )
 
 
-def _described_tokens(folder: Path, config: Settings) -> Iterator[tuple[str, dict[str, Any]]]:
+def described_tokens(folder: Path, config: Settings) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the added tokens that the files describe, with id and flags."""
-    if (folder / _ADDED).is_file():
-        added = Settings(folder / _ADDED)
+    if (folder / ADDED).is_file():
+        added = Settings(folder / ADDED)
         for token in added.values:
             yield token, {"id": added.integer(token)}
     decoder = config.get("added_tokens_decoder", {})
@@ -226,7 +227,8 @@ def _described_tokens(folder: Path, config: Settings) -> Iterator[tuple[str, dic
         yield str(_content(token)), {"special": True}
 
 
-def _set_template(tokenizer: Tokenizer, *, bos: str | None, eos: str | None) -> None:
+def set_template(tokenizer: Tokenizer, *, bos: str | None, eos: str | None) -> None:
+    """Say which tokens are added around a text, and around each of two."""
     from tokenizers import processors
 
     if bos is None and eos is None:
@@ -240,6 +242,7 @@ def _set_template(tokenizer: Tokenizer, *, bos: str | None, eos: str | None) -> 
     )
 
 
-def _max_length(config: Settings) -> dict[str, int]:
+def max_length(config: Settings) -> dict[str, int]:
+    """Return the setting model_max_length, if there is one."""
     value = config.get("model_max_length")
     return {"model_max_length": value} if isinstance(value, int) else {}

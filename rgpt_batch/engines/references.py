@@ -210,6 +210,8 @@ def load_model(auto_class: str, config: ModelConfig, dtype: str) -> Any:
             f"model '{config.name}': the checkpoint lacks {len(missing)} tensors, such as "
             f"{missing[0]}. Download or convert it again."
         )
+    if model.config.model_type == "t5":
+        _check_head(model, config.name)
     if getattr(model.config, "attn_logit_softcapping", None):
         # torch's attention, the default, leaves Gemma 2's soft cap out without a word.
         model.set_attn_implementation("eager")
@@ -232,6 +234,27 @@ def num_positions(hf_config: Any) -> int | None:
     # RoBERTa's first positions belong to padding.
     is_roberta = "roberta" in text_config.model_type
     return int(positions) - (text_config.pad_token_id + 1 if is_roberta else 0)
+
+
+def _check_head(model: Any, name: str) -> None:
+    """Refuse a T5 whose config and checkpoint disagree on whether it has a head of its own.
+
+    transformers 5 goes by the checkpoint for the head, and by the config for a factor before it.
+
+    Raises:
+        EngineStartError: They do.
+    """
+    has_head = model.lm_head.weight is not model.shared.weight
+    if has_head == model.config.scale_decoder_outputs:
+        found = (
+            "ties the head to the embeddings, but the checkpoint's lm_head.weight differs from them"
+            if has_head
+            else "asks for a head of its own, but the checkpoint has no other lm_head.weight"
+        )
+        raise EngineStartError(
+            f"model '{name}': its config (tie_word_embeddings) {found}. One of the two is wrong: "
+            "download both again."
+        )
 
 
 def head_rows(config: JobConfig, num_labels: int) -> list[int]:

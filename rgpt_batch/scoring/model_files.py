@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rgpt_batch.config.options import ModelConfig
-from rgpt_batch.conversion.needed import conversion_command, needed_for_model, needed_for_tokenizer
+from rgpt_batch.conversion.needed import (
+    TOKENIZER_SOURCES,
+    conversion_command,
+    needed_for_model,
+    needed_for_tokenizer,
+)
 from rgpt_batch.errors import ConfigError
 
 # Files up to this size are hashed whole; of larger ones, evenly spread samples. Training changes
@@ -105,13 +110,13 @@ def check_tokenizer(name: str, revision: str | None) -> None:
     if found and "tokenizer.json" not in names:
         fix = (
             "Put a tokenizer.json whose ids equal those of sentencepiece into a folder"
-            if found[0] != "tokenizer.model"
+            if found[0] not in TOKENIZER_SOURCES
             else f"Convert it once: {conversion_command(Path(name))}"
         )
         raise ConfigError(
-            f"the tokenizer of '{name}': {found[0]} without tokenizer.json. transformers 5 "
-            "rebuilds its merges in the order of ids instead of scores, which gives other ids than "
-            "the model was trained with wherever blanks follow one another. "
+            f"the tokenizer of '{name}': {found[0]} without tokenizer.json. What "
+            "transformers 5 makes of it by itself gives some texts other ids than the model was "
+            "trained with. "
             f"{fix}, and set model.tokenizer to that folder."
         )
 

@@ -11,6 +11,34 @@ import torch
 
 Tensors = dict[str, torch.Tensor]
 
+# As monoT5's of 2020; the tokenizer has 1,000 pieces and 100 extra ids, and rows are left over.
+T5: dict[str, Any] = {
+    "architectures": ["T5ForConditionalGeneration"],
+    "d_ff": 128,
+    "d_kv": 16,
+    "d_model": 64,
+    "decoder_start_token_id": 0,
+    "dropout_rate": 0.1,
+    "eos_token_id": 1,
+    "initializer_factor": 1.0,
+    "is_encoder_decoder": True,
+    "layer_norm_epsilon": 1e-06,
+    "model_type": "t5",
+    "n_positions": 512,
+    "num_heads": 3,
+    "num_layers": 2,
+    "output_past": True,
+    "pad_token_id": 0,
+    "relative_attention_num_buckets": 32,
+    "vocab_size": 1128,
+}
+# As flan-T5's, which RankT5s were made from: gates, and a head of its own.
+FLAN_T5: dict[str, Any] = T5 | {
+    "feed_forward_proj": "gated-gelu",
+    "num_decoder_layers": 3,
+    "tie_word_embeddings": False,
+}
+
 BAICHUAN: dict[str, Any] = {
     "_from_model_config": True,
     "architectures": ["BaichuanForCausalLM"],
@@ -247,6 +275,51 @@ def bert_tensors(config: Mapping[str, Any], *, num_labels: int, old_names: bool)
         layer_norm(f"{prefix}.output")
     linear("bert.pooler.dense", hidden, hidden)
     linear("classifier", num_labels, hidden)
+    return tensors
+
+
+def t5_tensors(config: Mapping[str, Any], *, copies: bool = True) -> Tensors:
+    """All tensors of a T5, with the copies of its embeddings that old files hold."""
+    hidden, inner = config["d_model"], config["num_heads"] * config["d_kv"]
+    chosen = torch.Generator().manual_seed(5)
+    tensors: Tensors = {}
+
+    def add(name: str, *shape: int, scale: float) -> None:
+        tensors[f"{name}.weight"] = torch.randn(shape, generator=chosen) * scale
+
+    add("shared", config["vocab_size"], hidden, scale=1.0)
+    gated = config.get("feed_forward_proj", "relu").startswith("gated")
+    num_layers = config["num_layers"]
+    stacks = {"encoder": num_layers, "decoder": config.get("num_decoder_layers", num_layers)}
+    for stack, number in stacks.items():
+        attentions = ["SelfAttention"] + ["EncDecAttention"] * (stack == "decoder")
+        for block in range(number):
+            prefix = f"{stack}.block.{block}.layer"
+            for place, attention in enumerate(attentions):
+                for part in "qkv":
+                    scale = (hidden * config["d_kv"]) ** -0.5 if part == "q" else hidden**-0.5
+                    add(f"{prefix}.{place}.{attention}.{part}", inner, hidden, scale=2 * scale)
+                add(f"{prefix}.{place}.{attention}.o", hidden, inner, scale=inner**-0.5)
+                add(f"{prefix}.{place}.layer_norm", hidden, scale=1.0)
+            place = len(attentions)
+            for part in ("wi_0", "wi_1") if gated else ("wi",):
+                name = f"{prefix}.{place}.DenseReluDense.{part}"
+                add(name, config["d_ff"], hidden, scale=hidden**-0.5)
+            name = f"{prefix}.{place}.DenseReluDense.wo"
+            add(name, hidden, config["d_ff"], scale=config["d_ff"] ** -0.5)
+            add(f"{prefix}.{place}.layer_norm", hidden, scale=1.0)
+        bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
+        add(bias, config["relative_attention_num_buckets"], config["num_heads"], scale=1.0)
+        add(f"{stack}.final_layer_norm", hidden, scale=1.0)
+    if config.get("tie_word_embeddings", True) is False:
+        add("lm_head", config["vocab_size"], hidden, scale=0.1)
+    elif copies:
+        tensors["lm_head.weight"] = tensors["shared.weight"]
+    if copies:
+        for stack in stacks:
+            tensors[f"{stack}.embed_tokens.weight"] = tensors["shared.weight"]
+        name = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias"
+        add(name, config["relative_attention_num_buckets"], config["num_heads"], scale=1.0)
     return tensors
 
 

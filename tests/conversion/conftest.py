@@ -17,6 +17,7 @@ from tests.conversion.vocabularies import (
     BAICHUAN_TOKENIZER,
     save_baichuan_model,
     save_llama_model,
+    save_t5_model,
     save_tiktoken,
     write_json,
 )
@@ -24,10 +25,11 @@ from tests.conversion.vocabularies import (
 
 @pytest.fixture(scope="session")
 def tokenizer_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of baichuan.model, llama.model (1,000 pieces each) and qwen.tiktoken (556 ranks)."""
+    """Folder of baichuan.model, llama.model, t5.model (1,000 pieces) and qwen.tiktoken (556)."""
     folder = tmp_path_factory.mktemp("tokenizers")
     save_baichuan_model(folder / "baichuan.model", vocab_size=1000)
     save_llama_model(folder / "llama.model", vocab_size=1000)
+    save_t5_model(folder / "t5.model", vocab_size=1000)
     save_tiktoken(folder / "qwen.tiktoken", num_merges=300)
     return folder
 

@@ -5,6 +5,7 @@ Nothing of rgpt_batch or transformers is used, and the tensors are the checkpoin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -140,6 +141,85 @@ def bert_logits(
         inner = torch.nn.functional.gelu(linear(f"{prefix}.intermediate.dense", hidden))
         hidden = norm(f"{prefix}.output", hidden + linear(f"{prefix}.output.dense", inner))
     return linear("classifier", linear("bert.pooler.dense", hidden[0]).tanh())
+
+
+def t5_logits(config: Mapping[str, Any], tensors: Tensors, ids: Sequence[int]) -> torch.Tensor:
+    """Logits of the decoder's first token after it was given its start token, shape (vocab_size,).
+
+    Source: arXiv 1910.10683 and the published modeling code. RMSNorm before each part, attention
+    without a scale, relative positions in buckets that the first layer's table turns into biases;
+    a tied head takes hidden / sqrt(d_model).
+    """
+    embeddings = tensors["shared.weight"].float()
+    distance = torch.arange(len(ids))[None, :] - torch.arange(len(ids))[:, None]
+    buckets = _encoder_buckets(distance, config["relative_attention_num_buckets"])
+    encoded = _t5_stack(config, tensors, "encoder", embeddings[list(ids)], buckets, None)
+    start = embeddings[[config["decoder_start_token_id"]]]
+    # A position's distance to itself is in bucket 0.
+    origin = torch.zeros(1, 1, dtype=torch.long)
+    hidden = _t5_stack(config, tensors, "decoder", start, origin, encoded)[0]
+    if config.get("tie_word_embeddings", True) is False:
+        return hidden @ tensors["lm_head.weight"].float().T
+    return hidden / config["d_model"] ** 0.5 @ embeddings.T
+
+
+def _t5_stack(
+    config: Mapping[str, Any],
+    tensors: Tensors,
+    stack: str,
+    hidden: torch.Tensor,
+    buckets: torch.Tensor,
+    encoded: torch.Tensor | None,
+) -> torch.Tensor:
+    weights, eps = _part(tensors, f"{stack}."), config["layer_norm_epsilon"]
+    table = weights["block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+    bias = table[buckets].permute(2, 0, 1)
+    number = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("block."))
+    for block in range(number):
+        layers = [_part(weights, f"block.{block}.layer.{place}.") for place in range(3)]
+        normed = rms_norm(hidden, layers[0]["layer_norm.weight"], eps)
+        attention = _part(layers[0], "SelfAttention.")
+        hidden = hidden + _t5_attention(attention, normed, normed, bias, config["num_heads"])
+        if encoded is not None:
+            normed = rms_norm(hidden, layers[1]["layer_norm.weight"], eps)
+            attention = _part(layers[1], "EncDecAttention.")
+            none = torch.zeros(1)
+            hidden = hidden + _t5_attention(attention, normed, encoded, none, config["num_heads"])
+        last = layers[1] if encoded is None else layers[2]
+        normed = rms_norm(hidden, last["layer_norm.weight"], eps)
+        if "DenseReluDense.wi.weight" in last:
+            inner = (normed @ last["DenseReluDense.wi.weight"].T).clamp_min(0)
+        else:
+            gate = normed @ last["DenseReluDense.wi_0.weight"].T
+            # GELU as the paper of 2016 approximates it.
+            bent = torch.tanh((2 / torch.pi) ** 0.5 * (gate + 0.044715 * gate**3))
+            inner = gate * (1 + bent) / 2 * (normed @ last["DenseReluDense.wi_1.weight"].T)
+        hidden = hidden + inner @ last["DenseReluDense.wo.weight"].T
+    return rms_norm(hidden, weights["final_layer_norm.weight"], eps)
+
+
+def _t5_attention(
+    weights: Tensors, queries: torch.Tensor, keys: torch.Tensor, bias: torch.Tensor, num_heads: int
+) -> torch.Tensor:
+    query, key, value = (
+        (source @ weights[f"{part}.weight"].T).unflatten(1, (num_heads, -1)).transpose(0, 1)
+        for part, source in (("q", queries), ("k", keys), ("v", keys))
+    )
+    mixed = (query @ key.transpose(1, 2) + bias).softmax(dim=-1) @ value
+    return mixed.transpose(0, 1).flatten(1) @ weights["o.weight"].T
+
+
+def _encoder_buckets(distance: torch.Tensor, num_buckets: int) -> torch.Tensor:
+    """Half of the buckets for tokens behind; of each half, half for single distances, to 128."""
+    half, single = num_buckets // 2, num_buckets // 4
+    buckets = torch.zeros_like(distance)
+    for place in (distance != 0).nonzero().tolist():
+        far = abs(int(distance[*place]))
+        if far >= single:
+            steps = math.log(far / single) / math.log(128 / single) * (half - single)
+            far = min(half - 1, single + int(steps))
+        buckets[*place] = far + half * (int(distance[*place]) > 0)
+    return buckets
 
 
 def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

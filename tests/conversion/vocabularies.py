@@ -88,6 +88,34 @@ def save_llama_model(file: Path, *, vocab_size: int) -> Path:
     return file
 
 
+def save_t5_model(file: Path, *, vocab_size: int) -> Path:
+    """Train a Unigram model with T5's traits: NFKC, one blank between words, T5's first pieces."""
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=demo_texts(),
+        model_prefix=str(file.with_suffix("")),
+        model_type="unigram",
+        vocab_size=vocab_size,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    file.with_suffix(".vocab").unlink()
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(file.read_bytes())
+    # monoT5's labels, for the two that matter least.
+    names = {piece.piece for piece in model.pieces}
+    rarest = sorted(
+        (piece for piece in model.pieces if len(piece.piece) > 1), key=lambda piece: piece.score
+    )
+    for piece, label in zip(rarest, {"▁true", "▁false"} - names, strict=False):
+        piece.piece = label
+    file.write_bytes(model.SerializeToString())
+    return file
+
+
 def _train(file: Path, **options: Any) -> None:
     texts = [*demo_texts(), "一个小例子。如何学习走路。", "    if x:\n        y = 1" * 3]
     sentencepiece.SentencePieceTrainer.train(

@@ -270,7 +270,7 @@ def test_card_prompt_of_a_llama_keeps_the_blank_that_a_query_begins_with(tmp_pat
     assert prompt.token_ids[prompt.query_start :].tolist() == expected.ids
 
 
-@pytest.mark.parametrize("file", ["tokenizer.model", "spiece.model"])
+@pytest.mark.parametrize("file", ["tokenizer.model", "spiece.model", "spm.model"])
 def test_sentencepiece_without_tokenizer_json_is_refused_with_the_reason(
     tiny_llama: Path, tmp_path: Path, file: str
 ) -> None:
@@ -279,8 +279,8 @@ def test_sentencepiece_without_tokenizer_json_is_refused_with_the_reason(
     load_tokenizer(ModelConfig(name=str(folder)))
     (folder / "tokenizer.json").unlink()
     reason = f"{file} without tokenizer.json.*set model.tokenizer"
-    if file == "tokenizer.model":
-        reason = "holds tokenizer.model, but no tokenizer.json .* rgpt-batch convert "
+    if file != "spm.model":
+        reason = f"holds {file}, but no tokenizer.json .* rgpt-batch convert "
     with pytest.raises(ConfigError, match=reason):
         load_tokenizer(ModelConfig(name=str(folder)))
     with pytest.raises(ConfigError, match=reason):
