@@ -87,6 +87,20 @@ def test_the_largest_unit_decides(
     assert smaller.engine.prefix_caching is False
 
 
+@pytest.mark.parametrize("num_queries", [1, 4])
+def test_prompts_of_models_that_judge_begin_alike_whatever_the_documents(
+    num_queries: int, write_pairs: WritePairs, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    prompt = "protocol={name: prompt, prompt: [{text: '{query} {document}'}]}"
+    score = "score={kind: label-tokens, relevant: 'yes'}"
+    config = fake_config(tiny_tokenizer, "engine.method=auto", prompt, score)
+    path = write_pairs(pairs(10, num_queries))
+    _, manifest = plan_job(config, [str(path)], str(tmp_path / "out"))
+    # The engine decides: on where the model is causal.
+    decided = decide_prefix_caching(config, manifest.columns, manifest.units)
+    assert decided.engine.prefix_caching is None
+
+
 def test_other_engines_have_no_prefix_cache_to_decide_on(
     write_pairs: WritePairs, tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
