@@ -15,7 +15,7 @@ What is converted:
   Qwen-7B (v1)        to Qwen2
   RankLLaMA           the adapter is merged into its base
   monoBERT            its bare config is completed
-  monoT5, RankT5      copies of the embeddings are left out
+  MonoT5, RankT5      copies of the embeddings are left out
   any model           pytorch_model.bin to safetensors
   tokenizer.model     of Llama-2 and Baichuan, to tokenizer.json (needs the extra `convert`)
   spiece.model        of T5, to tokenizer.json (needs the extra `convert`)

@@ -84,12 +84,11 @@ def convert_unigram(model: Any, num_extra_ids: int, file: Path) -> Tokenizer:
         models.Unigram([(piece.piece, piece.score) for piece in model.pieces], unk_id=2)
     )
     tokenizer.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
-    blanks = {"replacement": BLANK, "prepend_scheme": "always"}
     # After it has normalised characters, SentencePiece knows one kind of blank.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Metaspace(**blanks)]
+        [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Metaspace(BLANK, "always")]
     )
-    tokenizer.decoder = decoders.Metaspace(**blanks)
+    tokenizer.decoder = decoders.Metaspace(BLANK, "always")
     extra = [f"<extra_id_{number}>" for number in reversed(range(num_extra_ids))]
     tokenizer.add_special_tokens(
         [AddedToken(token, normalized=False) for token in (PAD, END, UNK, *extra)]

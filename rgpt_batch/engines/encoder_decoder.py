@@ -52,6 +52,7 @@ class EncoderDecoderEngine(Engine[LabelPrompt, LabelLogits]):
         self._labels = label_ids(config.model, config.score)
         self._model: Any = load_model("AutoModelForSeq2SeqLM", config.model, config.model.dtype)
         self._start = _start_token(self._model, config.model.name)
+        _check_labels(config, self._labels, len(self._model.lm_head.weight))
         on_gpu = self._model.device.type == "cuda"
         if on_gpu:
             _limit_gpu_memory(config)
@@ -190,6 +191,17 @@ def _start_token(model: Any, name: str) -> int:
             f"model '{name}': its config.json has no decoder_start_token_id. T5's is 0: add it."
         )
     return int(start)
+
+
+def _check_labels(config: JobConfig, labels: Sequence[int], num_rows: int) -> None:
+    # A GPU would say no more than that its kernel failed.
+    for label, number in zip(config.score.labels, labels, strict=True):
+        if number >= num_rows:
+            raise EngineStartError(
+                f"score: label '{label}' has id {number:,}, but the head of model "
+                f"'{config.model.name}' has only {num_rows:,} rows. Set model.tokenizer to the "
+                "tokenizer that belongs to it."
+            )
 
 
 def _limit_gpu_memory(config: JobConfig) -> None:

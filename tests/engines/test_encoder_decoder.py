@@ -72,8 +72,9 @@ def test_logits_are_those_of_the_architecture_in_batches_of_mixed_lengths(
 
 def test_engine_and_reference_agree_whatever_the_batches(flan: Path) -> None:
     expected = np.array([e.values for e in Seq2SeqReference(t5_config(flan)).score(PROMPTS)])
-    for options in ({"max_num_batched_tokens": 8}, {"max_num_seqs": 3}, {}):
-        with open_engine(t5_config(flan, **options)) as engine:
+    small_steps = t5_config(flan, max_num_batched_tokens=8)
+    for config in (small_steps, t5_config(flan, max_num_seqs=3), t5_config(flan)):
+        with open_engine(config) as engine:
             assert engine.score([]) == []
             found = np.array([each.values for each in engine.score(PROMPTS)])
             backwards = np.array([each.values for each in engine.score(PROMPTS[::-1])])[::-1]
@@ -189,6 +190,15 @@ def test_checkpoint_without_a_layer_or_its_head_is_refused(
     create_engine(t5_config(headless)).close()
     set_config(flan_copy := _changed(flan, tmp_path / "flan"), tie_word_embeddings=True)
     _refused(flan_copy, "ties the head to the embeddings, but")
+
+
+def test_label_that_the_head_has_no_row_for_is_refused(monot5: Path, tmp_path: Path) -> None:
+    small = _changed(monot5, tmp_path / "small")
+    tensors = load_file(small / "model.safetensors")
+    tensors["shared.weight"] = tensors["shared.weight"][:1050].clone()
+    save_file(tensors, small / "model.safetensors", metadata={"format": "pt"})
+    set_config(small, vocab_size=1050)
+    _refused(small, "label '<extra_id_10>' has id 1,089, but .* only 1,050 rows", RANKT5)
 
 
 def test_self_test_refuses_a_model_that_does_not_read_its_prompt(
