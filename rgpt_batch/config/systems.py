@@ -59,14 +59,12 @@ SYSTEMS = (
         _WRITTEN,
     ),
     System("RankingGPT-qwen-7b", "qwen-7b", 7_721_000_000, "to Qwen2, qwen.tiktoken", _WRITTEN),
-    System("MonoBERT-340M", "monobert-340m", 335_000_000, "bare config, old names", _TRANSFORMERS),
+    System("MonoBERT-340M", "monobert-340m", 335_000_000, "bare config, old names", _WRITTEN),
     System("MonoT5-220M", "monot5-220m", 223_000_000, _T5, _WRITTEN),
     System("MonoT5-770M", "monot5-770m", 738_000_000, _T5, _WRITTEN),
     System("MonoT5-3B", "monot5-3b", 2_852_000_000, _T5, _WRITTEN),
     System("RankT5-770M", "rankt5-770m", 738_000_000, _T5, _WRITTEN),
-    System(
-        "RankLLaMA-7B", "rankllama-7b", 6_607_000_000, "adapter merged into Llama 2", _TRANSFORMERS
-    ),
+    System("RankLLaMA-7B", "rankllama-7b", 6_607_000_000, "adapter merged into Llama 2", _WRITTEN),
     System("bge-reranker-v2-m3", "bge-reranker-v2-m3", 568_000_000, None, _TRANSFORMERS),
     System("bge-reranker-v2-gemma", "bge-reranker-v2-gemma", 2_506_000_000, None, _TRANSFORMERS),
     System("Qwen3-Reranker-0.6B", "qwen3-reranker-0.6b", 596_000_000, None, _TRANSFORMERS),

@@ -21,6 +21,7 @@ from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.base import Engine
 from rgpt_batch.engines.distinct import score_distinct
 from rgpt_batch.engines.first_token import first_token_logits
+from rgpt_batch.engines.label_self_test import label_self_test
 from rgpt_batch.engines.references import load_model
 from rgpt_batch.errors import EngineDead, EngineStartError
 from rgpt_batch.records import LabelLogits, LabelPrompt
@@ -29,8 +30,6 @@ from rgpt_batch.scoring.labels import label_ids
 # Matrices whose sides are multiples of 8 are multiplied faster.
 _MULTIPLE = 8
 _MAX_TOKENS_GPU, _MAX_TOKENS_CPU = 8192, 1024
-# Of a logit between two batches. Other shapes round differently, in float32 by some 1e-6.
-_MAX_DIFFERENCE, _MAX_DIFFERENCE_16_BIT = 0.01, 0.5
 
 
 class EncoderDecoderEngine(Engine[LabelPrompt, LabelLogits]):
@@ -60,12 +59,7 @@ class EncoderDecoderEngine(Engine[LabelPrompt, LabelLogits]):
             _MAX_TOKENS_GPU if on_gpu else _MAX_TOKENS_CPU
         )
         self._max_num_seqs = config.engine.max_num_seqs
-        is_float32 = self._model.dtype.itemsize == 4
-        self_test(
-            self,
-            self._model.config.vocab_size,
-            _MAX_DIFFERENCE if is_float32 else _MAX_DIFFERENCE_16_BIT,
-        )
+        label_self_test(self, config, step_tokens=0)
 
     @override
     def score(self, pairs: Sequence[LabelPrompt]) -> list[LabelLogits]:
@@ -125,46 +119,6 @@ class EncoderDecoderEngine(Engine[LabelPrompt, LabelLogits]):
     @override
     def close(self) -> None:
         self._model = None
-
-
-def self_test(engine: EncoderDecoderEngine, vocab_size: int, max_difference: float) -> None:
-    """Score prompts of several lengths together and alone, and compare.
-
-    Raises:
-        EngineStartError: A prompt's logits depend on what else is in its batch, or not on its text.
-        EngineError: The engine fails.
-    """
-    rng = np.random.default_rng(0)
-    prompts = [_prompt(rng.integers(3, min(vocab_size, 30_000), size)) for size in (5, 61, 16, 61)]
-    together = np.array([each.values for each in engine.score(prompts)])
-    alone = np.array([engine.score([prompt])[0].values for prompt in prompts])
-    if not (np.isfinite(together).all() and np.isfinite(alone).all()):
-        raise EngineStartError(
-            f"{engine.method} gave logits that are not finite in its self-test. Often the dtype "
-            "overflows: try model.dtype=bfloat16 or float32."
-        )
-    difference = float(np.abs(together - alone).max())
-    if difference > max_difference:
-        raise EngineStartError(
-            f"{engine.method} gave the same prompts logits that differ by {difference:.2g} between "
-            f"two batches in its self-test; {max_difference:g} is allowed."
-        )
-    if not np.ptp(alone, axis=0).all():
-        raise EngineStartError(
-            f"{engine.method} gave different prompts the same logits in its self-test, "
-            f"{alone[0].tolist()}. Is the checkpoint complete?"
-        )
-
-
-def _prompt(ids: npt.NDArray[np.int64]) -> LabelPrompt:
-    return LabelPrompt(
-        token_ids=ids.astype(np.int32),
-        second_segment=None,
-        num_query_tokens=1,
-        num_dropped_query_tokens=0,
-        num_document_tokens=len(ids) - 1,
-        num_dropped_document_tokens=0,
-    )
 
 
 def _check_options(config: JobConfig) -> None:
