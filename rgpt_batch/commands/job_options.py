@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rgpt_batch.commands.text import LocalPath
+from rgpt_batch.errors import ConfigError
 
 if TYPE_CHECKING:
     from rgpt_batch.config.options import JobConfig
@@ -141,7 +142,13 @@ def text_tables(queries: str | None, documents: str | None) -> TextTables | None
     """Return where the texts are; None where the input holds them."""
     from rgpt_batch.importing.joined import TextTables
 
-    return TextTables(queries=queries, documents=documents) if queries or documents else None
+    for option, value in (("--queries", queries), ("--documents", documents)):
+        # A variable of a shell script that is not set, for example.
+        if value == "":
+            raise ConfigError(f"{option} is empty. Name a Parquet file or folder, or leave it out.")
+    if queries is None and documents is None:
+        return None
+    return TextTables(queries=queries, documents=documents)
 
 
 def load_job_config(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,8 @@ def _folder_identity(folder: Path) -> str:
         )
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        # A name need not be UTF-8.
+        digest.update(os.fsencode(file.name) + f"\0{file.stat().st_size}\0".encode())
         digest.update(_file_digest(file))
     return f"sha256:{digest.hexdigest()}"
 

@@ -31,6 +31,7 @@ def own_job(tmp_path: Path, tiny_tokenizer: Path) -> Job:
         (["--protocol", "own"], "'own' is not one of"),
         (["-c", "/no/such.yaml"], "/no/such.yaml: cannot read the configuration"),
         (["-i", "/no/such/pairs"], "/no/such/pairs: no such file or folder"),
+        (["--queries", ""], "--queries is empty. Name a Parquet file or folder, or leave it out."),
         (["--pass-through", "colour"], "no column 'colour' to pass through"),
         (["--model", "/no/such/model"], "/no/such/model"),
         (["-o", "executor.num_workers=2"], "the local executor runs one worker"),

@@ -209,7 +209,7 @@ def test_self_test_refuses_a_model_that_does_not_read_its_prompt(
         _changed(monot5, tmp_path / "deaf", **{name: 0.0}), "different prompts the same logits"
     )
     broken = _changed(monot5, tmp_path / "broken", **{name: float("nan")})
-    _refused(broken, "not finite in its self-test")
+    _refused(broken, "gave logits from nan to nan in its self-test")
 
 
 def test_checkpoint_that_holds_the_embeddings_once_is_complete(monot5: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -58,6 +59,12 @@ def test_added_file_changes_the_identity(model: Path, name: str) -> None:
 def test_renamed_file_changes_the_identity(model: Path) -> None:
     before = _identity(model)
     (model / "merges.txt").rename(model / "mergez.txt")
+    assert _identity(model) != before
+
+
+def test_a_name_that_is_not_utf_8_counts_too(model: Path) -> None:
+    before = _identity(model)
+    Path(os.fsdecode(os.fsencode(model) + b"/caf\xe9.json")).write_text("{}")
     assert _identity(model) != before
 
 
