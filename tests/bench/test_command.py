@@ -19,7 +19,7 @@ SMALL = (
 @pytest.mark.vllm
 def test_variants_are_measured_in_turns_or_told_why_not(run_cli: RunCli, tmp_path: Path) -> None:
     # Costs 60 to 100 s of CPU: three processes load vLLM.
-    names = ("card", "query-rows", "pipeline", "token-ids")
+    names = ("prompt-logprobs", "query-rows", "pipeline", "token-ids")
     done = run_cli(
         *("bench", "--shape", "bloom-560m-tiny", "--queries-per-document", "1", *SMALL),
         *(argument for name in names for argument in ("--variant", name)),
@@ -31,7 +31,7 @@ def test_variants_are_measured_in_turns_or_told_why_not(run_cli: RunCli, tmp_pat
         line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| 40 tokens")
     ]
     # The pipeline takes turns with query-rows alone.
-    assert [row[1] for row in rows] == ["card", "query-rows", "query-rows", "pipeline"]
+    assert [row[1] for row in rows] == ["prompt-logprobs", *["query-rows"] * 2, "pipeline"]
     assert all(float(row[2].replace(",", "")) > 0 for row in rows)
     # Variants score the same pairs the same, in bfloat16 where the machine has it.
     assert all(float(row[8].rstrip(" |")) < 0.1 for row in rows[:2])
