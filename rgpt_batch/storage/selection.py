@@ -7,6 +7,7 @@ only where the argument spells their beginning. docs/inputs.md has the rule as a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -36,7 +37,9 @@ class Verdict(Enum):
 
 def describe(reason: Reason, names: Sequence[str]) -> str:
     """Say in a line how many files and folders are left out, and why."""
-    return f"left out because {reason.value}: {len(names):,}, such as {names[0]}"
+    # A name that is not UTF-8 could be neither printed nor logged.
+    shown = os.fsencode(names[0]).decode("utf-8", "backslashreplace")
+    return f"left out because {reason.value}: {len(names):,}, such as {shown}"
 
 
 def has_magic(text: str) -> bool:

@@ -118,6 +118,7 @@ def test_such_files_beside_what_is_read_do_no_harm(
     tiny_tokenizer: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = write_pairs(3, "in/a.parquet").parent
     arguments = ["-i", str(folder), "--output", f"{tmp_path}/out", "-o", "engine.method=fake"]
@@ -125,6 +126,9 @@ def test_such_files_beside_what_is_read_do_no_harm(
     Path(os.fsdecode(os.fsencode(folder) + b"/" + ODD)).touch()
     for command in (["plan"], ["score", "--executor", "local", "--quiet"]):
         assert _exit_code([*command, *arguments]) == 0
+        # As text that any log takes.
+        assert "caf\\xe9" in caplog.text
+        caplog.text.encode()
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/out/" + ODD)).touch()
     for command in (["status"], ["verify"], ["retry-failed"], ["report"]):
         assert _exit_code([*command, f"{tmp_path}/out"]) == 0, capsys.readouterr().err
