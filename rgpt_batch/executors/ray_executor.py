@@ -25,6 +25,7 @@ from rgpt_batch.executors.base import Executor, MakeWorker
 from rgpt_batch.executors.cluster_watch import ClusterWatch
 from rgpt_batch.executors.patience import Patience
 from rgpt_batch.executors.places import Places
+from rgpt_batch.executors.ray_cluster import cluster_answers
 from rgpt_batch.executors.ray_slot import (
     Slot,
     WorkerActor,
@@ -291,6 +292,9 @@ def _init_ray() -> bool:
             ray.init(**options, resources={})
             return True
         except ValueError:
-            pass
+            # One is on record here. Ray would wait for it though its processes are gone.
+            if not cluster_answers():
+                ray.init("local", **options, resources={})
+                return True
     ray.init(**options)
     return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -247,3 +248,20 @@ def test_a_failed_parity_check_exits_2_with_its_numbers(
     assert "disagrees with the float32 reference, so nothing was scored" in said
     assert "5 of 5 pairs scored, differences to the float32 reference at most 0 nats" in said
     assert parts(tmp_path / "scored") == []
+
+
+@pytest.mark.ray
+def test_a_cluster_that_was_killed_here_is_not_waited_for(
+    job: Job, finish: Finish, tmp_path: Path
+) -> None:
+    # Ray finds its address on record and would wait for it. Costs 40 to 60 s, most of it a wait.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        (Path(folder) / "ray").mkdir()
+        (Path(folder) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+        code, said = finish(
+            job.score(tmp_path / "scored", "--executor", "ray"),
+            environment={"RAY_TMPDIR": folder, "RAY_ADDRESS": ""},
+        )
+    assert code == 0, said
+    assert "the Ray cluster that ran here does not answer: starting another" in said
+    assert (tmp_path / "scored" / "_SUCCESS").exists()
