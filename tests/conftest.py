@@ -31,6 +31,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from tests.models import save_tiny_bloom, save_tiny_llama, save_tiny_tokenizer  # noqa: E402
+from tests.users import not_root  # noqa: E402
 
 # Fixtures that several folders of tests use.
 pytest_plugins = ("tests.jobs", "tests.rerankers", "tests.servers.s3")
@@ -115,14 +116,10 @@ def unlistable() -> Iterator[Path]:
         pq.write_table(pa.table(pairs), root / name)
     (root / "secret.parquet").chmod(0o000)
     (root / "closed").chmod(0o000)
-    was_root = os.geteuid() == 0
-    if was_root:
-        os.seteuid(65534)
     try:
-        yield root
+        with not_root():
+            yield root
     finally:
-        if was_root:
-            os.seteuid(0)
         (root / "closed").chmod(0o755)
         shutil.rmtree(root)
 

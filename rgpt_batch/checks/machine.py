@@ -17,8 +17,8 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from rgpt_batch.engines.gpus import visible_gpus
-from rgpt_batch.executors.ray_cluster import NoAnswerError, count_nodes
+from rgpt_batch.engines.memory import main_memory, visible_gpus
+from rgpt_batch.executors.ray_cluster import count_nodes
 from rgpt_batch.formatting import format_bytes
 from rgpt_batch.scoring.torch_builds import wrong_builds
 from rgpt_batch.storage.connections import settings_present
@@ -111,12 +111,8 @@ def _torch() -> Finding:
             problem="no engine but fake runs",
             fix="install vLLM, which brings it",
         )
-    return Finding(
-        name="torch",
-        value=found,
-        problem=wrong_builds(),
-        fix="uninstall them, as the sentence before says" if wrong_builds() else None,
-    )
+    # Its sentence says the fix as well.
+    return Finding(name="torch", value=found, problem=wrong_builds())
 
 
 def _gpus() -> Iterator[Finding]:
@@ -144,7 +140,7 @@ def _gpus() -> Iterator[Finding]:
         yield Finding(name="gpus", value="none")
     for index, gpu in enumerate(found):
         yield Finding(
-            name=f"gpu {index}", value=f"{gpu.name}, {format_bytes(gpu.memory_bytes)} of memory"
+            name=f"gpu {index}", value=f"{gpu.name}, {format_bytes(gpu.num_bytes)} of memory"
         )
 
 
@@ -174,8 +170,7 @@ def _cpu() -> Finding:
 
 
 def _space() -> Iterator[Finding]:
-    pages = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_AVPHYS_PAGES")
-    total, free = (number * os.sysconf("SC_PAGE_SIZE") for number in pages)
+    total, free = main_memory()
     yield Finding(name="memory", value=f"{format_bytes(total)}, {format_bytes(free)} unused")
     for name, folder in (("disk here", "."), ("temporary disk", tempfile.gettempdir())):
         free = shutil.disk_usage(folder).free
@@ -208,7 +203,7 @@ def _ray() -> Finding:
         )
     try:
         num_nodes = count_nodes()
-    except NoAnswerError:
+    except TimeoutError:
         return Finding(
             name="ray",
             value=f"{found}, the cluster that ran here does not answer",

@@ -24,14 +24,34 @@ class Memory:
         return "cpu" if 2 * num_bytes <= 0.8 * self.cpu else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """A GPU of this machine."""
+
+    name: str
+    num_bytes: int
+
+
 def machine_memory() -> Memory:
     """Ask the system, and CUDA if there is one."""
+    total, _ = main_memory()
+    return Memory(cpu=total, gpu=max((gpu.num_bytes for gpu in visible_gpus()), default=0))
+
+
+def main_memory() -> tuple[int, int]:
+    """Return the bytes of main memory: all, and what nobody uses."""
+    pages = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_AVPHYS_PAGES")
+    total, free = (number * os.sysconf("SC_PAGE_SIZE") for number in pages)
+    return total, free
+
+
+def visible_gpus() -> list[Gpu]:
+    """List the GPUs that a process here would get.
+
+    Raises:
+        Exception: Of any kind: torch is not there, or does not start.
+    """
     import torch
 
-    gpus = [
-        int(torch.cuda.get_device_properties(number).total_memory)
-        for number in range(torch.cuda.device_count())
-    ]
-    return Memory(
-        cpu=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), gpu=max(gpus, default=0)
-    )
+    found = (torch.cuda.get_device_properties(each) for each in range(torch.cuda.device_count()))
+    return [Gpu(name=gpu.name, num_bytes=int(gpu.total_memory)) for gpu in found]

@@ -11,10 +11,6 @@ ANSWER_SECONDS = 30
 _logger = logging.getLogger(__name__)
 
 
-class NoAnswerError(Exception):
-    """A cluster is on record, but does not answer."""
-
-
 def count_nodes() -> int | None:
     """Count the nodes of the cluster that RAY_ADDRESS names, or that runs on this machine.
 
@@ -22,7 +18,7 @@ def count_nodes() -> int | None:
         None where there is no cluster.
 
     Raises:
-        NoAnswerError: There was one, and it does not answer in time: it was killed, perhaps.
+        TimeoutError: There was one, and it does not answer in time: it was killed, perhaps.
     """
     try:
         done = subprocess.run(
@@ -33,7 +29,7 @@ def count_nodes() -> int | None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise NoAnswerError from error
+        raise TimeoutError from error
     if done.returncode:
         return None
     return done.stdout.partition("Active:")[2].partition("Pending:")[0].count("node_")
@@ -44,7 +40,7 @@ def cluster_answers() -> bool:
     try:
         if count_nodes() is not None:
             return True
-    except NoAnswerError:
+    except TimeoutError:
         pass
     _logger.warning("the Ray cluster that ran here does not answer: starting another for this job")
     return False

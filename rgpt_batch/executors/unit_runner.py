@@ -10,35 +10,30 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines import create_engine
-from rgpt_batch.errors import EngineOutputError
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.pairs import PairBatch, read_pairs
 from rgpt_batch.output import open_store
 from rgpt_batch.output.score_file import Footer, serialize, to_table
 from rgpt_batch.planning.versions import installed_versions
 from rgpt_batch.records import (
-    Answer,
     PreparedPair,
     Prompt,
-    QueryLogprobs,
     Rejection,
     RejectionReason,
     ReusedScore,
-    RowResult,
     UnitReport,
     WorkUnit,
 )
 from rgpt_batch.reuse.index import ScoreIndex
 from rgpt_batch.scoring.pair_hash import pair_hashes
 from rgpt_batch.scoring.protocol import load_protocol
-from rgpt_batch.scoring.score import to_score
+from rgpt_batch.scoring.results import to_results
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,7 +110,7 @@ class UnitRunner:
             engine_started = time.perf_counter()
             answers = self._engine.score(list(prompts.values()))
             engine_finished = time.perf_counter()
-        results = _merge(unit, rows, prompts, answers)
+        results = to_results(rows.pairs, answers, rows.hashes, f"unit {unit.unit_id}: ")
         rejected = Counter(
             str(r.outcome.reason) for r in results if isinstance(r.outcome, Rejection)
         )
@@ -196,32 +191,3 @@ class UnitRunner:
         if self._config.output.pair_hash or self._score_index:
             return pair_hashes(batch.pairs)
         return [None] * len(batch.pairs)
-
-
-def _merge(
-    unit: WorkUnit,
-    rows: _UnitRows,
-    prompts: dict[int, Prompt],
-    answers: Sequence[Answer],
-) -> list[RowResult]:
-    """Give every row its score or its rejection."""
-    if len(answers) != len(prompts):
-        raise EngineOutputError(
-            f"unit {unit.unit_id}: the engine answered {len(answers)} of {len(prompts)} pairs."
-        )
-    answer_of = dict(zip(prompts, answers, strict=True))
-    results = []
-    for row, (pair, pair_hash) in enumerate(zip(rows.pairs, rows.hashes, strict=True)):
-        if isinstance(pair, Prompt):
-            answer = answer_of[row]
-            logprobs = answer if isinstance(answer, QueryLogprobs) else None
-            results.append(
-                RowResult(outcome=to_score(pair, answer), logprobs=logprobs, pair_hash=pair_hash)
-            )
-        elif isinstance(pair, ReusedScore):
-            results.append(
-                RowResult(outcome=pair.score, logprobs=pair.logprobs, pair_hash=pair_hash)
-            )
-        else:
-            results.append(RowResult(outcome=pair))
-    return results

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -16,8 +17,8 @@ from rgpt_batch.input.columns import resolve_columns
 from rgpt_batch.input.pairs import to_pair_batch
 from rgpt_batch.output.score_file import check_pass_through, to_table
 from rgpt_batch.records import (
+    PreparedPair,
     Prompt,
-    QueryLogprobs,
     Rejection,
     RowResult,
     ScorePair,
@@ -25,8 +26,8 @@ from rgpt_batch.records import (
 )
 from rgpt_batch.scoring.model_files import pinned
 from rgpt_batch.scoring.protocol import load_protocol
-from rgpt_batch.scoring.score import to_score
-from rgpt_batch.scoring.tokenizer import load_tokenizer
+from rgpt_batch.scoring.results import to_results
+from rgpt_batch.scoring.tokenizer import LoadedTokenizer, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,6 @@ class Scorer:
         check_pass_through(config.output.pass_through, labels=not config.score.is_likelihood)
         self._config = config.with_options({"model": pinned(config.model)})
         self._protocol = load_protocol(self._config.protocol, self._config.model)
-        self._tokenizer = load_tokenizer(self._config.model)
         self._engine = create_engine(self._config)
         self._lock = threading.Lock()
 
@@ -134,22 +134,18 @@ class Scorer:
     ) -> None:
         self.close()
 
-    def _results(self, prepared: Iterable[object]) -> list[RowResult]:
-        prepared = list(prepared)
+    def _results(self, prepared: Sequence[PreparedPair]) -> list[RowResult]:
         prompts = [prompt for prompt in prepared if isinstance(prompt, Prompt)]
         with self._lock:
-            answers = iter(self._engine.score(prompts))
-        results = []
-        for each in prepared:
-            if isinstance(each, Rejection):
-                results.append(RowResult(outcome=each))
-            elif isinstance(each, Prompt):
-                answer = next(answers)
-                logprobs = answer if isinstance(answer, QueryLogprobs) else None
-                results.append(RowResult(outcome=to_score(each, answer), logprobs=logprobs))
-        return results
+            answers = self._engine.score(prompts)
+        return to_results(prepared, answers, [None] * len(prepared))
 
-    def _scored_pair(self, prompt: object, result: RowResult) -> ScoredPair:
+    @functools.cached_property
+    def _tokenizer(self) -> LoadedTokenizer:
+        """Only pairs need it again, tables do not."""
+        return load_tokenizer(self._config.model)
+
+    def _scored_pair(self, prompt: PreparedPair, result: RowResult) -> ScoredPair:
         if isinstance(result.outcome, Rejection):
             return ScoredPair(score=None, rejection=str(result.outcome.reason), query_tokens=())
         tokens: tuple[tuple[str, float], ...] = ()

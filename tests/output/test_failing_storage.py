@@ -18,9 +18,9 @@ from rgpt_batch.job.run_job import retry_failed
 from rgpt_batch.output.score_file import read_footer
 from rgpt_batch.ranking.rank import rank
 from tests.jobs import Score, fake_config
+from tests.users import NOBODY, not_root
 
 WritePairs = Callable[..., Path]
-_NOBODY = 65534
 
 
 @pytest.fixture
@@ -35,17 +35,14 @@ def root() -> Iterator[Path]:
 @contextmanager
 def _unreadable(part: Path, root: Path) -> Iterator[None]:
     """Take from a file, for a while, the permission to be read: it is as good as ever."""
-    was_root = os.geteuid() == 0
     part.chmod(0)
-    if was_root:
+    if os.geteuid() == 0:
         for path in [root, *root.rglob("*")]:
-            os.chown(path, _NOBODY, -1)
-        os.seteuid(_NOBODY)
+            os.chown(path, NOBODY, -1)
     try:
-        yield
+        with not_root():
+            yield
     finally:
-        if was_root:
-            os.seteuid(0)
         part.chmod(0o644)
 
 

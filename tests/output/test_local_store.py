@@ -21,6 +21,7 @@ import pytest
 from rgpt_batch.errors import CommitError, ManifestMismatch
 from rgpt_batch.output import LocalStore
 from tests.output.tables import FILE, OTHER, OTHER_FILE, TABLE, manifest, success
+from tests.users import not_root
 
 ROOT = Path(__file__).parents[2]
 
@@ -247,14 +248,10 @@ def read_only_folder() -> Iterator[Path]:
     """A folder in which this user, for the time of the test not root, may not write."""
     root = Path(tempfile.mkdtemp())
     root.chmod(0o555)
-    was_root = os.geteuid() == 0
-    if was_root:
-        os.seteuid(65534)
     try:
-        yield root
+        with not_root():
+            yield root
     finally:
-        if was_root:
-            os.seteuid(0)
         root.chmod(0o755)
         shutil.rmtree(root)
 

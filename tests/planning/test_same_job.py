@@ -49,13 +49,13 @@ def test_a_job_is_continued_whatever_working_folder_its_input_is_named_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = write_pairs(4, "data/pairs.parquet")
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     named = score_with_fake("../data/pairs.parquet")
     (plan,) = (named.folder / "_rgpt").glob("plan-*.json")
     manifest = Manifest.from_json(plan.read_bytes(), str(plan))
     assert manifest.identity.input.paths == (str(path),)
-    for spelled in (path, "./../data/pairs.parquet", f"{tmp_path}/work/../data/"):
+    for spelled in (path, "./../data/pairs.parquet", f"{tmp_path}/here/../data/"):
         again = score_with_fake(spelled)
         assert (again.summary.num_rows_before, again.summary.num_rows_scored) == (4, 0)
 

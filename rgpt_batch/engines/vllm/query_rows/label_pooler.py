@@ -10,18 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from vllm.model_executor.layers.pooler import Pooler
 
-from rgpt_batch.engines.vllm.query_rows.pooler import rows_per_block
+from rgpt_batch.engines.vllm.query_rows.pooler import LogitsPooler
 
 
-class LabelPooler(Pooler):  # type: ignore[misc]
+class LabelPooler(LogitsPooler):
     """Computes logits at the last row of each prompt, and keeps those of the labels.
 
     Args:
-        compute_logits: Turns rows of hidden states, shape (rows, hidden_size), into logits, shape
-            (rows, vocab_size). It may write into its argument.
-        vocab_size: The larger it is, the fewer rows are computed at once.
+        compute_logits: See LogitsPooler.
+        vocab_size: See LogitsPooler.
         label_ids: Tokens of the vocabulary.
     """
 
@@ -31,14 +29,8 @@ class LabelPooler(Pooler):  # type: ignore[misc]
         vocab_size: int,
         label_ids: Sequence[int],
     ) -> None:
-        super().__init__()
-        self._compute_logits = compute_logits
+        super().__init__(compute_logits, vocab_size)
         self._label_ids = list(label_ids)
-        self._max_rows = rows_per_block(vocab_size)
-
-    def get_supported_tasks(self) -> set[str]:
-        """Name the only task. Requests for `classify` may read the prefix cache."""
-        return {"classify"}
 
     def forward(self, hidden_states: torch.Tensor, pooling_metadata: Any) -> list[Any]:
         """Compute the logits of the prompts that end in this step.

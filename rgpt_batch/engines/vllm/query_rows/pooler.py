@@ -29,8 +29,8 @@ _MAX_LOGITS_BYTES = 512 * 2**20
 _CPU_BLOCK_BYTES = 8 * 2**20
 
 
-class QueryRowsPooler(Pooler):  # type: ignore[misc]
-    """Computes logits at the rows that predict query tokens, and nowhere else.
+class LogitsPooler(Pooler):  # type: ignore[misc]
+    """A pooler that computes logits at a few rows.
 
     Args:
         compute_logits: Turns rows of hidden states, shape (rows, hidden_size), into logits, shape
@@ -46,6 +46,10 @@ class QueryRowsPooler(Pooler):  # type: ignore[misc]
     def get_supported_tasks(self) -> set[str]:
         """Name the only task. Requests for `classify` may read the prefix cache."""
         return {"classify"}
+
+
+class QueryRowsPooler(LogitsPooler):
+    """Computes logits at the rows that predict query tokens, and nowhere else."""
 
     def forward(self, hidden_states: torch.Tensor, pooling_metadata: Any) -> list[Any]:
         """Score the rows that this step has computed.
