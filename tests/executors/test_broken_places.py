@@ -14,8 +14,8 @@ import pytest
 import ray
 
 from rgpt_batch.errors import EngineStartError
+from tests.executors.background import in_background, wait_for_activity, wait_for_outcomes
 from tests.executors.cluster import NUM_CPUS, joined_node, node_ids
-from tests.executors.test_growing_cluster import in_background, wait_for_activity
 from tests.executors.workers import Journal, MakeExecutor, Script, ScriptedWorker, make_units, run
 
 pytestmark = pytest.mark.ray
@@ -52,7 +52,7 @@ def test_a_single_worker_leaves_a_broken_gpu_for_a_good_one(
             journal.wait_for_workers("failed start", 3)
             wait_for_activity(executor, "waiting until Ray has 1 GPU and 1 CPU free for a worker")
             ray.kill(blocker_of["1"])
-            journal.wait_for_units("end", 6)
+            wait_for_outcomes(executor, outcomes, 6)
     assert len(outcomes) == 6
     assert [event["gpus"] for event in journal.events("start")] == ["0", "0", "0", "1"]
 
@@ -70,7 +70,7 @@ def test_a_worker_without_gpu_keeps_away_from_a_node_where_no_engine_starts(
             "starts: scripted on a broken place, GPU ",
         )
         with joined_node(num_cpus=NUM_CPUS) as other:
-            journal.wait_for_units("end", 6)
+            wait_for_outcomes(executor, outcomes, 6)
             wait_for_activity(executor, "scoring on 1 of 2 workers")
     assert len(outcomes) == 6
     assert journal.units("failed start") == [head] * 3
@@ -106,7 +106,7 @@ def test_a_broken_first_node_does_not_end_a_job_that_has_asked_for_more(
             with joined_node(num_cpus=1, num_gpus=1) as good:
                 journal.wait_for_workers("good start", 1)
                 wait_for_activity(executor, "scoring on 1 of 2 workers")
-                journal.wait_for_units("end", 6)
+                wait_for_outcomes(executor, outcomes, 6)
     assert len(outcomes) == 6
     assert journal.units("failed start") == [broken.node_id] * 3
     assert journal.units("good start") == [good.node_id]

@@ -5,9 +5,6 @@ Every node that joins costs some 3 s where cores are free.
 
 from __future__ import annotations
 
-import threading
-import time
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +12,9 @@ from typing import Any
 import pytest
 
 from rgpt_batch.errors import EngineStartError
+from tests.executors.background import in_background, wait_for_activity, wait_for_outcomes
 from tests.executors.cluster import NUM_CPUS, joined_node
 from tests.executors.workers import (
-    DEADLINE_SECONDS,
     Journal,
     MakeExecutor,
     Script,
@@ -27,32 +24,6 @@ from tests.executors.workers import (
 )
 
 pytestmark = pytest.mark.ray
-
-
-@contextmanager
-def in_background(executor: Any, units: Any, make_worker: Any) -> Any:
-    """Run while the test does something else; yields the list to which the outcomes come."""
-    outcomes, errors = [], []
-
-    def score() -> None:
-        try:
-            with executor:
-                outcomes.extend(executor.run(units, make_worker))
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=score)
-    thread.start()
-    yield outcomes
-    thread.join(DEADLINE_SECONDS)
-    assert not thread.is_alive() and not errors, errors
-
-
-def wait_for_activity(executor: Any, activity: Any) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while executor.activity != activity:
-        assert time.monotonic() < deadline, executor.activity
-        time.sleep(0.02)
 
 
 def test_workers_with_gpus_wait_for_them_and_scoring_starts_with_the_first(
@@ -70,10 +41,7 @@ def test_workers_with_gpus_wait_for_them_and_scoring_starts_with_the_first(
         assert not journal.events("start")
         with joined_node(num_cpus=1, num_gpus=1):
             journal.wait_for_workers("end", 1)
-            deadline = time.monotonic() + DEADLINE_SECONDS
-            while len(outcomes) < 12:
-                assert time.monotonic() < deadline, executor.activity
-                time.sleep(0.02)
+            wait_for_outcomes(executor, outcomes, 12)
     assert executor.activity == "scoring on 1 of 3 workers"
     assert [event["gpus"] for event in journal.events("start")] == ["0"]
     assert sorted(journal.units("begin")) == [f"{i:06d}" for i in range(12)]
@@ -92,7 +60,7 @@ def test_gpus_that_join_later_get_workers_of_their_own(
     ):
         journal.wait_for_workers("begin", 1)
         with joined_node(num_cpus=2, num_gpus=2):
-            journal.wait_for_units("end", 12)
+            wait_for_outcomes(executor, outcomes, 12)
     assert len(outcomes) == 12
 
 
@@ -110,7 +78,7 @@ def test_units_of_a_machine_that_is_lost_are_not_blamed(
         journal.wait_for_workers("begin", 1)
         lost.lose()
         with joined_node(num_cpus=1, num_gpus=1):
-            journal.wait_for_workers("end", 1)
+            wait_for_outcomes(executor, outcomes, 1)
     assert [outcome.num_attempts for outcome in outcomes] == [1]
 
 
