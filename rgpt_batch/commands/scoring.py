@@ -40,6 +40,7 @@ def score(
         tables=text_tables(queries, documents),
         reuse=reuse,
         quiet=quiet,
+        capture_output=True,
     )
     _print_summary(summary)
     return summary.exit_code
@@ -56,7 +57,7 @@ def retry_failed(output: str, quiet: bool) -> int:
     """Score the failed units of an output folder with the input and options of its last run."""
     from rgpt_batch.job import run_job as job
 
-    summary = job.retry_failed(output, quiet=quiet)
+    summary = job.retry_failed(output, quiet=quiet, capture_output=True)
     _print_summary(summary)
     return summary.exit_code
 
