@@ -82,3 +82,28 @@ def test_a_start_that_fails_shows_the_end_of_the_log(
 
 def test_a_run_in_which_nothing_was_printed_leaves_no_log(clean_output: Path) -> None:
     assert not (clean_output / "_rgpt" / "logs").exists()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_try_shows_scores_alone(job: Job, finish: Finish, tmp_path: Path, terminal: bool) -> None:
+    options = ["-c", job.config, "-o", "engine.fake_seconds_per_pair=0.001"]
+    command = rgpt_batch("try", "what is it", "It is a number.", *options)
+    environment = {**NOISY, "TMPDIR": str(tmp_path)}
+    code, said = finish(command, environment=environment, terminal=terminal, without_torch=False)
+    assert code == 0, said
+    assert "It is a number." in said
+    assert "NOISE" not in said
+    assert not list(tmp_path.glob("rgpt-batch-*"))
+
+
+def test_try_shows_the_end_of_the_log_where_the_engine_does_not_start(
+    job: Job, finish: Finish, tmp_path: Path
+) -> None:
+    options = ["-c", job.config, "-o", "engine.method=prompt-logprobs"]
+    command = rgpt_batch("try", "what is it", "It is a number.", *options)
+    environment = {**BROKEN_VLLM, "TMPDIR": str(tmp_path)}
+    code, said = finish(command, environment=environment, without_torch=False)
+    assert code == 1, said
+    (log,) = tmp_path.glob("rgpt-batch-*/_rgpt/logs/*.log")
+    assert f"see the log {log}" in said
+    assert "\n  | NOISE: no device was found\n" in said
