@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,7 @@ def plan(
     ) as ahead:
         tokens = sample_tokens(ahead.config, ahead.manifest, sample)
         print_facts(_facts(ahead, tokens))
+        print_facts(_documents(ahead, tokens))
         for note in _notes(ahead, on_change):
             click.echo(f"note         {note}")
         speed = pairs_per_second or _last_speed(ahead.store)
@@ -108,6 +110,33 @@ def _facts(ahead: Preview, tokens: TokenSample) -> dict[str, str]:
             "texts are the same; the time below counts them as if they were scored"
         )
     return {**facts, "fingerprint": ahead.manifest.fingerprint}
+
+
+def _documents(ahead: Preview, tokens: TokenSample) -> dict[str, str]:
+    """Say how often documents repeat, and what clustering saves and takes."""
+    from rgpt_batch.formatting import format_seconds
+    from rgpt_batch.job.order import count
+
+    started = time.perf_counter()
+    counts = count(ahead.config, ahead.source, lambda message: None)
+    if counts is None or not counts.num_rows:
+        return {}
+    share = f"{counts.share_of_tokens(tokens):.0%} of the tokens"
+    seconds = format_seconds(time.perf_counter() - started)
+    counted = f"(by their ids, read in {seconds})"
+    if ahead.config.units.order != "document":
+        return {"documents": f"{counts}: --order document computes {share} {counted}"}
+    # Footers count a text that repeats in a row group once.
+    num_bytes = max(
+        sum(unit.num_bytes for unit in ahead.manifest.units),
+        ahead.manifest.num_rows * tokens.mean_text_bytes,
+    )
+    gib = num_bytes / 2**30
+    return {
+        "documents": f"{counts} of input order: clustered, {share} are computed {counted}",
+        "disk": f"up to {2 * gib:,.1f} GiB where the output is while pairs are clustered, "
+        f"{gib:,.1f} GiB after that; memory {ahead.config.input.join_memory_gib:g} GiB",
+    }
 
 
 def _notes(ahead: Preview, on_change: str) -> Iterator[str]:
