@@ -35,6 +35,7 @@ _REPORT_SECONDS = 2.0
 def status(output: str, as_json: bool) -> int:
     """Show how far the job of an output folder is."""
     from rgpt_batch.formatting import format_seconds
+    from rgpt_batch.job.restore import scored_store
     from rgpt_batch.output import open_store
 
     store = open_store(output)
@@ -42,7 +43,10 @@ def status(output: str, as_json: bool) -> int:
     if manifest is None:
         raise ConfigError(f"{output}: no job was planned here.")
     listing = store.listing()
-    committed = listing.files
+    committed, units = listing.files, manifest.units
+    if manifest.clustered and listing.problem is not None:
+        # What is there of the output tells nothing until all is scored.
+        committed, units = scored_store(store, manifest).committed(), manifest.clustered
     recorded = _read_status(store)
     # A record may be older than what the folder shows.
     if listing.problem is None:
@@ -51,7 +55,7 @@ def status(output: str, as_json: bool) -> int:
         recorded.state = "unfinished"
     if listing.success is not None:
         recorded.num_rejected = listing.success.num_rejected
-    num_rows = sum(unit.num_rows for unit in manifest.units if unit.unit_id in committed)
+    num_rows = sum(unit.num_rows for unit in units if unit.unit_id in committed)
     failed_units = {
         failure.unit_id: failure.cause
         for failure in store.read_failures()
@@ -59,7 +63,7 @@ def status(output: str, as_json: bool) -> int:
     }
     facts = {
         **recorded.model_dump(exclude_unset=True),
-        "num_units": len(manifest.units),
+        "num_units": len(units),
         "num_units_committed": len(committed),
         "num_rows": manifest.num_rows,
         "num_rows_committed": num_rows,
@@ -72,7 +76,7 @@ def status(output: str, as_json: bool) -> int:
     print_facts(
         {
             "state": _format_state(recorded),
-            "units": f"{len(committed):,} of {len(manifest.units):,} committed",
+            "units": f"{len(committed):,} of {len(units):,} committed",
             "rows": f"{num_rows:,} of {manifest.num_rows:,}",
             "rejected": format_rejected(recorded.num_rejected)
             + ("" if recorded.state in ("complete", "incomplete") else " in the last run"),

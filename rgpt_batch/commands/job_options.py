@@ -104,6 +104,13 @@ def job_options(command: _Command) -> _Command:
                 "nothing, or reject the pairs; same as -o input.missing=…  [default: error]",
             ),
             click.option(
+                "--order",
+                type=click.Choice(["input", "document", "auto"]),
+                help="Which rows stand together in units and come out together: as in the input, "
+                "or those of one document, which is then computed once; auto looks whether that "
+                "pays; same as -o units.order=…  [default: input]",
+            ),
+            click.option(
                 "--on-change",
                 type=click.Choice(["refuse", "overwrite"]),
                 default="refuse",
@@ -162,6 +169,7 @@ def load_job_config(
     executor: str | None = None,
     parity: int | None = None,
     missing: str | None = None,
+    order: str | None = None,
     max_rejected_fraction: float | None = None,
 ) -> JobConfig:
     """Read the configuration; the shortcuts win over -o, which wins over the file.
@@ -179,6 +187,7 @@ def load_job_config(
         "executor.kind": executor,
         "parity.num_pairs": parity,
         "input.missing": missing,
+        "units.order": order,
     }
     given = tuple(f"{key}={value}" for key, value in shortcuts.items() if value is not None)
     loaded = load_config(config, (*overrides, *given))

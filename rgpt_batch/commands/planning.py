@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from rgpt_batch.commands.text import json_option, price_option, print_facts, pri
 if TYPE_CHECKING:
     from rgpt_batch.job.preview import Preview
     from rgpt_batch.output import Store
+    from rgpt_batch.planning.documents import DocumentCounts
     from rgpt_batch.planning.estimate import TokenSample
 
 # So many files of so few rows: opening them takes longer than reading.
@@ -80,13 +82,16 @@ def plan(
         report=lambda message: None if quiet else click.echo(message, err=True),
     ) as ahead:
         tokens = sample_tokens(ahead.config, ahead.manifest, sample)
+        counted = _Counted.of(ahead)
         speed = pairs_per_second or _last_speed(ahead.store)
         effort = None if speed is None else _Effort.of(ahead, speed, workers, price_per_hour)
         notes = list(_notes(ahead, on_change))
         if as_json:
-            print_json(_json(ahead, tokens, effort, notes))
+            print_json(_json(ahead, tokens, counted, effort, notes))
             return 0
         print_facts(_facts(ahead, tokens))
+        if counted is not None:
+            print_facts(_documents(ahead, tokens, counted))
         for note in notes:
             click.echo(f"note         {note}")
         print_facts({"time": _time(effort)})
@@ -128,7 +133,11 @@ class _Effort:
 
 
 def _json(
-    ahead: Preview, tokens: TokenSample, effort: _Effort | None, notes: Sequence[str]
+    ahead: Preview,
+    tokens: TokenSample,
+    counted: _Counted | None,
+    effort: _Effort | None,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     units, earlier = ahead.manifest.units, ahead.earlier
     return {
@@ -141,6 +150,7 @@ def _json(
         "largest_unit_rows": max(unit.num_rows for unit in units),
         "max_tokens": ahead.config.protocol.max_tokens,
         "sample": asdict(tokens),
+        "documents": None if counted is None else asdict(counted.counts),
         "num_rows_of_reuse": None if earlier is None else earlier.num_rows,
         "is_of_another_job": ahead.is_of_another_job,
         "effort": None if effort is None else asdict(effort),
@@ -171,6 +181,46 @@ def _facts(ahead: Preview, tokens: TokenSample) -> dict[str, str]:
             "texts are the same; the time below counts them as if they were scored"
         )
     return {**facts, "fingerprint": ahead.manifest.fingerprint}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counted:
+    """How often documents repeat, and how long it took to count them."""
+
+    counts: DocumentCounts
+    seconds: float
+
+    @classmethod
+    def of(cls, ahead: Preview) -> _Counted | None:
+        from rgpt_batch.job.order import count
+
+        started = time.perf_counter()
+        counts = count(ahead.config, ahead.source, lambda message: None)
+        if counts is None or not counts.num_rows:
+            return None
+        return cls(counts=counts, seconds=time.perf_counter() - started)
+
+
+def _documents(ahead: Preview, tokens: TokenSample, counted: _Counted) -> dict[str, str]:
+    """Say how often documents repeat, and what clustering saves and takes."""
+    from rgpt_batch.formatting import format_seconds
+
+    counts = counted.counts
+    share = f"{counts.share_of_tokens(tokens):.0%} of the tokens"
+    counted_how = f"(by their ids, read in {format_seconds(counted.seconds)})"
+    if ahead.config.units.order != "document":
+        return {"documents": f"{counts}: --order document computes {share} {counted_how}"}
+    # Footers count a text that repeats in a row group once.
+    num_bytes = max(
+        sum(unit.num_bytes for unit in ahead.manifest.units),
+        ahead.manifest.num_rows * tokens.mean_text_bytes,
+    )
+    gib = num_bytes / 2**30
+    return {
+        "documents": f"{counts} of input order: clustered, {share} are computed {counted_how}",
+        "disk": f"up to {2 * gib:,.1f} GiB where the output is while pairs are clustered, "
+        f"{gib:,.1f} GiB after that; memory {ahead.config.input.join_memory_gib:g} GiB",
+    }
 
 
 def _notes(ahead: Preview, on_change: str) -> Iterator[str]:

@@ -80,7 +80,10 @@ class InputConfig(Section):
         "or document is unknown. error: score nothing; reject: NULL_QUERY or NULL_DOCUMENT.",
     )
     join_memory_gib: float = Field(
-        2.0, ge=0.25, description="Memory for joining such tables, GiB; more spills to disk."
+        2.0,
+        ge=0.25,
+        description="Memory for joining such tables, and for changing the order of rows, GiB; more "
+        "spills to disk.",
     )
 
 
@@ -95,6 +98,11 @@ class OutputConfig(Section):
     )
     max_rejected_fraction: float = Field(
         0.1, ge=0, le=1, description="Share of rejected rows above which the job exits with 3."
+    )
+    order: Literal["units", "input"] = Field(
+        "units",
+        description="Where units.order has clustered rows. units: as they stand in the units, with "
+        "the input file and the row's index; input: brought back into input order at the end.",
     )
 
 
@@ -143,6 +151,12 @@ class UnitsConfig(Section):
     max_rows: PositiveInt = Field(20_000, description="Rows per unit.")
     max_bytes: PositiveInt = Field(
         64 * 2**20, description="Uncompressed bytes per unit; what one worker holds in memory."
+    )
+    order: Literal["input", "document", "auto"] = Field(
+        "input",
+        description="Which rows stand together. input: as they come; document: rows of the same "
+        "document, so that the engine computes it once; the input is first copied in that order to "
+        "the output folder. auto: document where that saves a sixth of the documents or more.",
     )
 
 

@@ -11,10 +11,8 @@ since `verify` reads them; deleting _rgpt/pairs-* then does no other harm.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +22,6 @@ from rgpt_batch.config.arguments import Location, as_locations
 from rgpt_batch.config.options import InputConfig, JobConfig
 from rgpt_batch.database import open_database
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.importing.import_pairs import write_shards
 from rgpt_batch.importing.join import Join, MissingIds
 from rgpt_batch.importing.readers.relations import (
     DOCUMENTS,
@@ -37,6 +34,12 @@ from rgpt_batch.importing.readers.relations import (
     Table,
 )
 from rgpt_batch.importing.readers.tables import open_parquet
+from rgpt_batch.importing.shards import (
+    ROWS_PER_SHARD,
+    document_groups,
+    make_shards,
+    write_shards,
+)
 from rgpt_batch.importing.sources.pairs import OpenTexts, with_texts
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.find import resolve_inputs
@@ -48,7 +51,6 @@ from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.storage.files import open_version
 from rgpt_batch.storage.selection import is_parquet_name
 
-_ROWS_PER_SHARD = 100_000
 _Given = Location | Sequence[Location]
 _COLUMNS = ("query_id", "doc_id", "query", "document")
 
@@ -116,23 +118,15 @@ class JoinedTables:
         folder = Path(output, "_rgpt", f"pairs-{fingerprint}")
         if not folder.is_dir():
             report("joining candidates with their texts")
-            self._join(folder)
+            make_shards(folder, self._join)
         paths = resolve_inputs([str(folder)])
         return inspect_shards(paths, InputConfig(), self._config.output.pass_through)
 
-    def _join(self, final: Path) -> None:
-        staging = final.parent / "staging"
-        staging.mkdir(parents=True, exist_ok=True)
+    def _join(self, shards: Path, work: str) -> None:
         before = self.facts()
         options = self._config.input
         remedy = "Raise input.join_memory_gib, or make room where the output folder is."
-        with (
-            tempfile.TemporaryDirectory(prefix="joining-", dir=staging) as work,
-            open_database(options.join_memory_gib, work, remedy=remedy) as connection,
-        ):
-            shards = Path(work, "shards")
-            # mkdir obeys the umask; the temporary folder is closed to others.
-            shards.mkdir()
+        with open_database(options.join_memory_gib, work, remedy=remedy) as connection:
             join = Join(connection, self._relations)
             join.check()
             if not join.num_pairs()[0]:
@@ -141,14 +135,10 @@ class JoinedTables:
                 )
             if options.missing == "error":
                 _check_missing(self._relations, join.missing_queries(), join.missing_documents())
-            write_shards(join.batches("document"), shards, _ROWS_PER_SHARD)
+            groups = document_groups(join.batches("document"), "doc_id", self._config.units)
+            write_shards(groups, shards, ROWS_PER_SHARD)
             if self.facts() != before:
                 raise ShardError("a table changed while it was read. Run the same command again.")
-            # Another run of the same command may have been faster; its shards are the same.
-            with suppress(OSError):
-                shards.rename(final)
-        if not final.is_dir():
-            raise ConfigError(f"{final}: cannot be written. Check the permissions.")
 
 
 def _open_relations(config: JobConfig, candidates: _Given, texts: TextTables) -> Relations:

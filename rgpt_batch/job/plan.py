@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rgpt_batch.config.options import JobConfig, ModelConfig
 from rgpt_batch.errors import ConfigError, ManifestMismatch
+from rgpt_batch.importing.clustered import ClusteredPairs
 from rgpt_batch.importing.joined import JoinedTables, TextTables
 from rgpt_batch.input.find import resolve_inputs
+from rgpt_batch.job.order import in_order
 from rgpt_batch.output import Store
 from rgpt_batch.output.score_file import check_pass_through
 from rgpt_batch.output.scored_files import find_files
@@ -18,6 +20,7 @@ from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.planning.pair_shards import JobInput, PairShards, Report
 from rgpt_batch.planning.same_job import differences, is_same_job, with_full_paths
 from rgpt_batch.planning.units import plan_units
+from rgpt_batch.records import WorkUnit
 from rgpt_batch.scoring.model_files import check_tokenizer, check_weights, pinned
 from rgpt_batch.storage.files import local_path
 from rgpt_batch.storage.find import would_find
@@ -42,8 +45,20 @@ class Job:
         """Cut the input into units; see JobInput.shards."""
         fingerprint = self.identity.fingerprint
         shards = self.source.shards(fingerprint, output, report)
-        units = plan_units(shards, self.config.units)
-        return Manifest(fingerprint=fingerprint, identity=self.identity, units=tuple(units))
+        units = tuple(plan_units(shards, self.config.units))
+        clustered: tuple[WorkUnit, ...] = ()
+        if isinstance(self.source, ClusteredPairs) and self.source.order == "restored":
+            given = self.source.pairs.shards(fingerprint, output, report)
+            units, clustered = tuple(plan_units(given, self.config.units)), units
+        return Manifest(
+            fingerprint=fingerprint, identity=self.identity, units=units, clustered=clustered
+        )
+
+    def sketch(self, output: str, report: Report) -> Manifest:
+        """As cut, but leave the order of rows: for a plan that is not to be carried out."""
+        source = self.source.pairs if isinstance(self.source, ClusteredPairs) else self.source
+        job = replace(self, source=source)
+        return job.cut(output, report)
 
 
 def open_input(config: JobConfig, inputs: Sequence[str], texts: TextTables | None) -> JobInput:
@@ -86,7 +101,8 @@ def check_places(output: str, *, tables: TextTables | None, reuse: str | None) -
 def reopen_input(config: JobConfig, facts: InputFacts) -> JobInput:
     """Find the input of a job that was planned before; errors as open_input."""
     if isinstance(facts, PairFiles):
-        return PairShards(config, facts.paths, resolve_inputs(facts.paths))
+        pairs = PairShards(config, facts.paths, resolve_inputs(facts.paths))
+        return in_order(config, pairs, facts.order)
     return JoinedTables(
         config,
         facts.candidates.paths,
@@ -113,7 +129,7 @@ def identify(config: JobConfig, source: JobInput, output: str) -> Job:
 
 
 def plan_job(config: JobConfig, inputs: Sequence[str], output: str) -> tuple[JobConfig, Manifest]:
-    """Find out what a job on pairs with texts has to do, without writing anything.
+    """Find out what a job on pairs with texts, in input order, has to do; write nothing.
 
     Returns:
         The configuration with the model pinned to a commit, and the plan.

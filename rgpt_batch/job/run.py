@@ -13,6 +13,7 @@ from rgpt_batch.checks.parity import Parity
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import CommitError, StorageError
 from rgpt_batch.job.progress import Tally
+from rgpt_batch.job.restore import scored_store, unscored
 from rgpt_batch.job.totals import engine_busy_fraction
 from rgpt_batch.output import Store
 from rgpt_batch.output.inspect import crash_problem, describe_files, foreign_files
@@ -163,7 +164,8 @@ def finish(run: Run) -> JobSummary:
     Files that _SUCCESS names are not read again.
     """
     manifest, tally, listing = run.manifest, run.tally, run.store.listing()
-    run.note_committed(listing.files)
+    scored = scored_store(run.store, manifest).committed() if manifest.clustered else listing.files
+    run.note_committed(scored)
     planned = {unit.unit_id for unit in manifest.units}
     success = listing.success
     if success and success.fingerprint == manifest.fingerprint and success.files.keys() == planned:
@@ -172,7 +174,7 @@ def finish(run: Run) -> JobSummary:
         success = None
         files, damaged = describe_files(listing.files)
     output = run.output = Success.of(files, manifest.fingerprint, manifest.num_rows)
-    missing = [unit for unit in manifest.units if unit.unit_id not in listing.files]
+    missing = unscored(run.store, manifest)
     problems = [*_problems(run, output, missing), *damaged]
     if not problems and success is None:
         run.store.write_success(output)
@@ -183,7 +185,7 @@ def finish(run: Run) -> JobSummary:
     return JobSummary(
         output=run.store.location,
         exit_code=EXIT_INCOMPLETE if problems else EXIT_COMPLETE,
-        num_units=len(manifest.units),
+        num_units=len(manifest.scored_units),
         num_rows=manifest.num_rows,
         num_rows_before=tally.num_rows_before,
         num_rows_scored=done.num_rows,
@@ -208,7 +210,7 @@ def _problems(run: Run, output: Success, missing: Sequence[WorkUnit]) -> list[st
     if missing:
         num_rows = sum(unit.num_rows for unit in missing)
         problems.append(
-            f"{len(missing)} of {len(run.manifest.units)} units ({num_rows:,} rows) are not "
+            f"{len(missing)} of {len(run.manifest.scored_units)} units ({num_rows:,} rows) are not "
             "scored. Running the same command again tries them once more."
         )
     problems += foreign_files(output.files, run.manifest)

@@ -23,6 +23,7 @@ from rgpt_batch.executors import create_executor
 from rgpt_batch.executors.process_log import RunLogs
 from rgpt_batch.executors.unit_runner import UnitRunner
 from rgpt_batch.importing.joined import TextTables
+from rgpt_batch.job.order import advise, with_order
 from rgpt_batch.job.plan import (
     Job,
     OnChange,
@@ -33,6 +34,7 @@ from rgpt_batch.job.plan import (
     reopen_input,
 )
 from rgpt_batch.job.progress import ProgressDisplay, Tally
+from rgpt_batch.job.restore import restore, scored_store, unscored
 from rgpt_batch.job.run import EXIT_COMPLETE, Run, finish
 from rgpt_batch.job.run import JobSummary as JobSummary
 from rgpt_batch.job.signals import signals_raise
@@ -89,10 +91,13 @@ def run_job(
     if reuse is not None:
         reuse = as_location(reuse, "reuse")
     check_places(output, tables=tables, reuse=reuse)
-    job = identify(config, open_input(config, inputs, tables), output)
     store = open_store(output)
     terminal = Terminal()
     report = _say_nothing if quiet else terminal.say
+    config, source = with_order(config, open_input(config, inputs, tables), store, report)
+    job = identify(config, source, output)
+    if not store.has_manifest() and not quiet:
+        advise(config, source, report)
     earlier = None
     if reuse is not None:
         earlier = find_earlier_scores(reuse, store, job.identity)
@@ -162,13 +167,13 @@ def _run(
     config = job.config
     with signals_raise():
         manifest = freeze(store, job, on_change, report)
-        committed = store.withdraw_false_success()
-    missing = [unit for unit in manifest.units if unit.unit_id not in committed]
+        store.withdraw_false_success()
+        missing = unscored(store, manifest)
     remaining = [unit for unit in missing if only is None or unit.unit_id in only]
     tally = Tally(
-        num_units=len(manifest.units),
+        num_units=len(manifest.scored_units),
         num_rows=manifest.num_rows,
-        num_units_before=len(manifest.units) - len(missing),
+        num_units_before=len(manifest.scored_units) - len(missing),
         num_rows_before=manifest.num_rows - sum(unit.num_rows for unit in missing),
         is_reusing=earlier is not None,
     )
@@ -181,6 +186,9 @@ def _run(
         with signals_raise():
             if remaining:
                 _score(run, remaining, terminal, report, quiet=quiet, capture_output=capture_output)
+            if manifest.clustered and not unscored(store, manifest):
+                report("bringing rows back into input order")
+                restore(store, manifest, config.input.join_memory_gib)
             summary = finish(run)
     except BaseException as error:
         state = "stopped" if isinstance(error, Interrupted) else "failed"
@@ -230,12 +238,16 @@ def _score(
             preparation = "sorting earlier scores"
             index = build_index(run.earlier, run.store)
         preparation = None
+        config = run.config
+        if run.manifest.clustered:
+            # By these, rows find back into input order.
+            config = config.with_options({"output.source": True})
         make_worker = functools.partial(
             UnitRunner,
-            run.config,
+            config,
             run.manifest.columns,
             run.manifest.fingerprint,
-            run.store.location,
+            scored_store(run.store, run.manifest).location,
             score_index=index,
         )
         for outcome in executor.run(units, make_worker):

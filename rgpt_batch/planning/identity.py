@@ -22,6 +22,10 @@ from rgpt_batch.scoring.tokenizer import decode_rule
 # Setting → value.
 Lines = Mapping[str, str]
 
+# What becomes of the order of rows: left as it is, clustered by document, or clustered for scoring
+# and brought back into input order at the end.
+RowOrder = Literal["input", "document", "restored"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFile:
@@ -45,15 +49,25 @@ class PairFiles:
 
     kind: Literal["pairs"] = "pairs"
     files: tuple[InputFile, ...]
+    order: RowOrder = "input"
 
     @property
     def paths(self) -> tuple[str, ...]:
         """All files, in input order."""
         return tuple(file.path for file in self.files)
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What is done to the order of rows, as text; nothing where it is left as it is."""
+        if self.order == "input":
+            return {}
+        output = "input" if self.order == "restored" else "units"
+        return {"units.order": "document", "output.order": output}
+
     def lines(self) -> dict[str, str]:
-        """Say which files these are."""
-        return {f"input {file.path}": str(file) for file in self.files}
+        """Say which files these are, and what is done to the order of their rows."""
+        files = {f"input {file.path}": str(file) for file in self.files}
+        return {**self.settings, **files}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

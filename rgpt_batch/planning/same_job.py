@@ -21,12 +21,18 @@ from rgpt_batch.planning.identity import (
     InputFile,
     Lines,
     PairFiles,
+    RowOrder,
     TableFiles,
 )
 from rgpt_batch.storage.files import local_path
 from rgpt_batch.storage.uris import resolved
 
 _NUM_DIFFERENCES_SHOWN = 12
+_ORDERS: dict[RowOrder, str] = {
+    "input": "the input's (units.order=input)",
+    "document": "by document (units.order=document)",
+    "restored": "the input's, scored by document (units.order=document, output.order=input)",
+}
 
 
 def with_full_paths(facts: InputFacts) -> InputFacts:
@@ -81,6 +87,8 @@ def _differences(old: Identity, new: Identity) -> Iterator[str]:
     yield from _changed_settings(old.settings, new.settings)
     before, now = old.input, new.input
     if isinstance(before, PairFiles) and isinstance(now, PairFiles):
+        if before.order != now.order:
+            yield f"order of rows: was {_ORDERS[before.order]}, is {_ORDERS[now.order]}"
         yield from _changed_files("input", before.files, now.files)
     elif isinstance(before, TableFiles) and isinstance(now, TableFiles):
         yield from _changed_settings(before.settings, now.settings)

@@ -218,7 +218,9 @@ def gather(
         records=tuple(records),
         num_foreign_records=num_foreign_records,
         num_rows_unrecorded=sum(
-            units[unit_id].num_rows for unit_id in committed if unit_id not in reported
+            unit.num_rows
+            for unit in (manifest.scored_units if committed else ())
+            if unit.unit_id not in reported and (manifest.clustered or unit.unit_id in committed)
         ),
         failures=tuple(f for f in store.read_failures() if f.unit_id not in committed),
         speed=_speed(runs),

@@ -1,0 +1,188 @@
+"""Pairs that are brought together by document before units are cut.
+
+facts     the files, and that their rows are clustered; the job's identity covers both
+shards    out of core, to shards below the output folder: rows of one document follow each other,
+          and units end where documents do
+score     like any shards; each row says which file and row it came from
+
+An engine with a prefix cache then computes a document once for all its queries, however far apart
+they stand in the input. Shards stay when the job is done, since `verify` reads them; deleting
+_rgpt/pairs-* then does no other harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rgpt_batch.config.options import ColumnNames, InputConfig, JobConfig
+from rgpt_batch.database import quote_name
+from rgpt_batch.errors import ShardError
+from rgpt_batch.formatting import format_count
+from rgpt_batch.importing.shards import (
+    ROWS_PER_SHARD,
+    document_groups,
+    make_shards,
+    write_shards,
+)
+from rgpt_batch.importing.sort import check_sortable, sort_rows
+from rgpt_batch.input.columns import Columns
+from rgpt_batch.input.find import resolve_inputs
+from rgpt_batch.input.inspect import Shard, inspect_shards
+from rgpt_batch.input.pairs import (
+    ORIGIN,
+    ORIGIN_FILE,
+    ORIGIN_ROW,
+    ORIGIN_UNREADABLE,
+    Unreadable,
+    read_segment,
+)
+from rgpt_batch.input.rows import read_schema
+from rgpt_batch.planning.identity import PairFiles, RowOrder
+from rgpt_batch.planning.pair_shards import PairShards, Report
+from rgpt_batch.records import Segment
+
+_POSITION = "_rgpt_position"
+_TEXT = pa.string()
+
+
+class ClusteredPairs:
+    """Pairs with texts, clustered by document; see JobInput.
+
+    Args:
+        config: The job's.
+        pairs: The input as it is.
+        order: What becomes of the rows' order.
+    """
+
+    def __init__(self, config: JobConfig, pairs: PairShards, order: RowOrder) -> None:
+        self.arguments = pairs.arguments
+        self.paths = pairs.paths
+        self.pairs = pairs
+        self._config = config
+        self.order: RowOrder = order
+
+    @property
+    def columns(self) -> Columns:
+        """The columns, which keep their names."""
+        return self.pairs.columns
+
+    def facts(self) -> PairFiles:
+        """Say which files, in which versions, and what becomes of their order."""
+        return replace(self.pairs.facts(), order=self.order)
+
+    def shards(self, fingerprint: str, output: str, report: Report) -> Sequence[Shard]:
+        """Cluster the pairs, or find that done, and return the shards.
+
+        Raises:
+            ConfigError: The disk is too small, or a column cannot be carried.
+            ShardError: A file has changed meanwhile.
+        """
+        given = self.pairs.shards(fingerprint, output, report)
+        num_rows = sum(shard.num_rows for shard in given)
+        if not num_rows:
+            return given
+        folder = Path(output, "_rgpt", f"pairs-{fingerprint}")
+        if not folder.is_dir():
+            report(f"bringing {format_count(num_rows, 'pair')} together by document")
+            make_shards(folder, lambda shards, work: self._cluster(given, shards, work))
+        columns = self.columns
+        names = ColumnNames(
+            query_id=columns.query_id,
+            doc_id=columns.doc_id,
+            query=columns.query,
+            document=columns.document,
+        )
+        paths = resolve_inputs([str(folder)])
+        made = inspect_shards(paths, InputConfig(columns=names), columns.pass_through)
+        if (found := sum(shard.num_rows for shard in made)) != num_rows:
+            raise ShardError(
+                f"{folder}: holds {found:,} rows, expected {num_rows:,}. Delete the folder, then "
+                "run the same command again."
+            )
+        return made
+
+    def _cluster(self, given: Sequence[Shard], shards: Path, work: str) -> None:
+        schema = _schema(given[0], self.columns)
+        check_sortable(schema)
+        document = self.columns.document
+        rows = sort_rows(
+            _rows(given, self.columns, schema),
+            schema,
+            # The same order on every machine, whatever the number of threads.
+            f"hash({quote_name(document)}), {_POSITION}",
+            memory_gib=self._config.input.join_memory_gib,
+            folder=work,
+            remedy="Raise input.join_memory_gib, make room where the output folder is, or use "
+            "--order input.",
+        )
+        kept = (batch.drop_columns([_POSITION]) for batch in rows)
+        write_shards(document_groups(kept, document, self._config.units), shards, ROWS_PER_SHARD)
+
+
+def _schema(shard: Shard, columns: Columns) -> pa.Schema:
+    if taken := sorted({*ORIGIN, _POSITION}.intersection(columns.read)):
+        raise ShardError(f"{shard.path}: the name of column '{taken[0]}' is ours. Rename it.")
+    found = read_schema(shard.path)
+    # Shards may spell ids and texts in several types; what is passed through has one.
+    read = [
+        pa.field(name, _wide(found.field(name).type) if name in columns.pass_through else _TEXT)
+        for name in columns.read
+    ]
+    return pa.schema(
+        [
+            *read,
+            pa.field(ORIGIN_FILE, pa.dictionary(pa.int32(), pa.string())),
+            pa.field(ORIGIN_ROW, pa.int64()),
+            pa.field(ORIGIN_UNREADABLE, pa.bool_()),
+            pa.field(_POSITION, pa.int64()),
+        ]
+    )
+
+
+def _rows(shards: Sequence[Shard], columns: Columns, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield all rows of the input, with where they came from."""
+    position = 0
+    for shard in shards:
+        whole = Segment(
+            path=shard.path, version=shard.version, first_row=0, num_rows=shard.num_rows
+        )
+        for batch, first_row in read_segment(whole, columns.read):
+            num_rows = batch.num_rows
+            if not num_rows:
+                continue
+            values = {
+                name: pa.nulls(num_rows, schema.field(name).type)
+                if isinstance(batch, Unreadable)
+                else _cast(batch[name], schema.field(name).type)
+                for name in columns.read
+            }
+            rows = np.arange(num_rows)
+            values[ORIGIN_FILE] = pa.DictionaryArray.from_arrays(
+                pa.array(np.zeros(num_rows, np.int32)), pa.array([shard.path])
+            )
+            values[ORIGIN_ROW] = pa.array(rows + first_row)
+            values[ORIGIN_UNREADABLE] = pa.repeat(isinstance(batch, Unreadable), num_rows)
+            values[_POSITION] = pa.array(rows + position)
+            position += num_rows
+            yield pa.record_batch(list(values.values()), schema=schema)
+
+
+def _wide(given: pa.DataType) -> pa.DataType:
+    """Make room: rows that come to stand together may have the values of several dictionaries."""
+    if pa.types.is_dictionary(given):
+        return pa.dictionary(pa.int32(), given.value_type)
+    return given
+
+
+def _cast(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if column.type == wanted:
+        return column
+    if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(wanted):
+        column = column.dictionary_decode()
+    # Bytes that are no valid text stay as they are.
+    return column.cast(wanted, safe=False)

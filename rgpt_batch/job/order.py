@@ -1,0 +1,106 @@
+"""In which order a job scores and writes its rows: `units.order` and `output.order`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.errors import ConfigError
+from rgpt_batch.importing.clustered import ClusteredPairs
+from rgpt_batch.importing.joined import JoinedTables
+from rgpt_batch.output import Store
+from rgpt_batch.planning.documents import DocumentCounts, count_documents, shares_documents
+from rgpt_batch.planning.identity import PairFiles, RowOrder
+from rgpt_batch.planning.pair_shards import JobInput, PairShards, Report
+from rgpt_batch.planning.same_job import with_full_paths
+from rgpt_batch.planning.units import plan_units
+from rgpt_batch.storage.files import local_path
+
+# Ids of documents are counted unasked where that takes a few seconds.
+_FEW_ROWS = 5_000_000
+
+
+def with_order(
+    config: JobConfig, source: JobInput, store: Store, report: Report
+) -> tuple[JobConfig, JobInput]:
+    """Settle the order of rows.
+
+    Args:
+        config: The job's.
+        source: The input as it is.
+        store: The output folder. Where `auto` was settled in it before, that stays.
+        report: Is told of documents that repeat.
+
+    Returns:
+        The configuration with an order that is not `auto`, and the input in that order.
+
+    Raises:
+        ConfigError: Options do not go together, or the output is in an object store.
+        ShardError: A file cannot be used.
+    """
+    if not isinstance(source, PairShards):
+        if config.output.order == "input" and isinstance(source, JoinedTables):
+            raise ConfigError(
+                "output.order=input does not go with --queries or --documents: joined pairs come "
+                "ordered by document. Leave it out."
+            )
+        return config, source
+    if config.units.order == "auto":
+        order = _settled(config, source, store, report)
+        config = config.with_options({"units.order": order})
+    if config.units.order == "input":
+        return config, source
+    if not local_path(store.location):
+        raise ConfigError(
+            f"{store.location}: --order document needs an output folder on a file system, since "
+            "the pairs are kept there in that order. Use a folder, or --order input."
+        )
+    restored = config.output.order == "input"
+    if not restored:
+        config = config.with_options({"output.source": True})
+    return config, ClusteredPairs(config, source, "restored" if restored else "document")
+
+
+def in_order(config: JobConfig, pairs: PairShards, order: RowOrder) -> JobInput:
+    """Return pairs in an order that was settled before."""
+    return pairs if order == "input" else ClusteredPairs(config, pairs, order)
+
+
+def count(config: JobConfig, source: JobInput, report: Report) -> DocumentCounts | None:
+    """Count documents of an input as it is; None where clustering cannot save anything.
+
+    Raises:
+        ShardError: A file cannot be read.
+    """
+    pairs = source.pairs if isinstance(source, ClusteredPairs) else source
+    if not isinstance(pairs, PairShards) or not shares_documents(config):
+        return None
+    return count_documents(plan_units(pairs.shards("", "", report), config.units), pairs.columns)
+
+
+def advise(config: JobConfig, source: JobInput, report: Report) -> None:
+    """Say before a new job begins that clustering would save a lot, where that is cheap to know."""
+    if isinstance(source, PairShards) and all(map(local_path, source.paths)):
+        num_rows = sum(shard.num_rows for shard in source.shards("", "", report))
+        counts = count(config, source, report) if num_rows <= _FEW_ROWS else None
+        if counts is not None and counts.pays:
+            report(
+                f"{counts}: --order document computes {counts.share_of_documents:.0%} of the "
+                "documents' tokens"
+            )
+
+
+def _settled(config: JobConfig, source: PairShards, store: Store, report: Report) -> str:
+    found = store.load_manifest() if store.has_manifest() else None
+    if found is not None and isinstance(found.identity.input, PairFiles):
+        before = found.identity.input
+        if with_full_paths(replace(source.facts(), order=before.order)) == before:
+            return "input" if before.order == "input" else "document"
+    counts = count(config, source, report)
+    if counts is None or not counts.pays:
+        return "input"
+    if not local_path(store.location):
+        report(f"{counts}; they stay so, since the output is in an object store")
+        return "input"
+    report(f"{counts}: clustering them")
+    return "document"
