@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.text import LocalPath, database_options, print_facts
+from rgpt_batch.commands.text import (
+    LocalPath,
+    database_options,
+    json_option,
+    print_facts,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from rgpt_batch.ranking.compare import Comparison
@@ -53,7 +58,7 @@ _METHODS = "Intervals: percentile bootstrap over queries, 10,000 draws. p: two-s
     type=LocalPath(dir_okay=False),
     help="Write a table of every query's values, tab-separated. [default: none]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @database_options
 def evaluate(
     run: str, qrels: str, per_query: str | None, baseline: str | None, as_json: bool, **options: Any
@@ -77,16 +82,14 @@ def evaluate(
     for line in _ties("baseline", found.baseline_num_tied_queries or {}):
         click.echo(line, err=True)
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "num_queries": len(found.query_ids),
-                    "num_queries_without_results": found.num_queries_without_results,
-                    "num_tied_queries": found.num_tied_queries,
-                    "baseline_num_tied_queries": found.baseline_num_tied_queries,
-                    "metrics": [asdict(result) for result in found.metrics],
-                }
-            )
+        print_json(
+            {
+                "num_queries": len(found.query_ids),
+                "num_queries_without_results": found.num_queries_without_results,
+                "num_tied_queries": found.num_tied_queries,
+                "baseline_num_tied_queries": found.baseline_num_tied_queries,
+                "metrics": [asdict(result) for result in found.metrics],
+            }
         )
         return 0
     print_facts(
@@ -118,7 +121,7 @@ def evaluate(
     show_default=True,
     help="Column to compare and to rank by, higher first.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @database_options
 def compare(scored_a: str, scored_b: str, qrels: str | None, as_json: bool, **options: Any) -> int:
     """Compare two scored outputs of the same pairs: scores, order and quality."""
@@ -126,7 +129,7 @@ def compare(scored_a: str, scored_b: str, qrels: str | None, as_json: bool, **op
 
     found = comparison.compare(scored_a, scored_b, qrels_file=qrels, **options)
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        print_json(asdict(found))
         return 0
     print_facts({"A": scored_a, "B": scored_b} | _comparison_facts(found))
     if found.quality:

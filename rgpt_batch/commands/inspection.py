@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from rgpt_batch.commands.text import OutputFolder, format_rejected, print_facts
+from rgpt_batch.commands.engine_output import engine_output_kept
+from rgpt_batch.commands.text import (
+    OutputFolder,
+    format_rejected,
+    json_option,
+    print_facts,
+    print_json,
+)
 from rgpt_batch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +31,7 @@ _REPORT_SECONDS = 2.0
 
 @click.command(short_help="Show how far a job is.", epilog="Example: rgpt-batch status scored/")
 @click.argument("output", type=OutputFolder(exists=True, file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def status(output: str, as_json: bool) -> int:
     """Show how far the job of an output folder is."""
     from rgpt_batch.formatting import format_seconds
@@ -60,7 +67,7 @@ def status(output: str, as_json: bool) -> int:
         "failed_units": failed_units,
     }
     if as_json:
-        click.echo(json.dumps(facts))
+        print_json(facts)
         return 0
     print_facts(
         {
@@ -103,20 +110,26 @@ def status(output: str, as_json: bool) -> int:
     help="Largest difference of a sampled score. [default: float32 0.001, float16 0.1, else 0.6]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the sample.")
-def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
+@json_option
+def verify(output: str, sample: int, tolerance: float | None, seed: int, as_json: bool) -> int:
     """Check files, rows, ids and checksums of an output folder, and on request its scores."""
     from rgpt_batch.checks.verify import verify_output
     from rgpt_batch.formatting import format_count, with_unit
     from rgpt_batch.job.run import EXIT_INCOMPLETE
 
     _share_cores()
-    result = verify_output(
-        output,
-        num_rescored=sample,
-        tolerance=tolerance,
-        seed=seed,
-        report=_report_sometimes(),
-    )
+    with engine_output_kept("verify") as terminal:
+        result = verify_output(
+            output,
+            num_rescored=sample,
+            tolerance=tolerance,
+            seed=seed,
+            report=_sometimes(terminal.say),
+        )
+    exit_code = EXIT_INCOMPLETE if result.problems else 0
+    if as_json:
+        print_json({**asdict(result), "exit_code": exit_code})
+        return exit_code
     for problem in result.problems:
         click.echo(f"problem      {problem}")
     facts = {
@@ -132,7 +145,7 @@ def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
         format_count(len(result.problems), "problem") if result.problems else "all is well"
     )
     print_facts(facts)
-    return EXIT_INCOMPLETE if result.problems else 0
+    return exit_code
 
 
 def _share_cores() -> None:
@@ -145,15 +158,15 @@ def _share_cores() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 
 
-def _report_sometimes() -> Callable[[str], None]:
-    """Return what prints progress, but not every line of it."""
+def _sometimes(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what says progress, but not every line of it."""
     last = -_REPORT_SECONDS
 
     def report(message: str) -> None:
         nonlocal last
         if time.monotonic() - last >= _REPORT_SECONDS:
             last = time.monotonic()
-            click.echo(f"{time.strftime('%H:%M:%S')} {message}", err=True)
+            say(message)
 
     return report
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rgpt_batch.commands.job_options import job_options, load_job_config, text_tables
-from rgpt_batch.commands.text import price_option, print_facts
+from rgpt_batch.commands.text import json_option, price_option, print_facts, print_json
 
 if TYPE_CHECKING:
     from rgpt_batch.job.preview import Preview
@@ -46,6 +47,7 @@ _FEW_ROWS = 256
     help="Engines that will run at once.",
 )
 @price_option
+@json_option
 def plan(
     config: str | None,
     inputs: tuple[str, ...],
@@ -59,6 +61,7 @@ def plan(
     pairs_per_second: float | None,
     workers: int,
     price_per_hour: float | None,
+    as_json: bool,
     **shortcuts: Any,
 ) -> int:
     """Show units, token counts, time and cost of a job without running it.
@@ -77,12 +80,72 @@ def plan(
         report=lambda message: None if quiet else click.echo(message, err=True),
     ) as ahead:
         tokens = sample_tokens(ahead.config, ahead.manifest, sample)
-        print_facts(_facts(ahead, tokens))
-        for note in _notes(ahead, on_change):
-            click.echo(f"note         {note}")
         speed = pairs_per_second or _last_speed(ahead.store)
-        print_facts({"time": _time(ahead, speed, workers, price_per_hour)})
+        effort = None if speed is None else _Effort.of(ahead, speed, workers, price_per_hour)
+        notes = list(_notes(ahead, on_change))
+        if as_json:
+            print_json(_json(ahead, tokens, effort, notes))
+            return 0
+        print_facts(_facts(ahead, tokens))
+        for note in notes:
+            click.echo(f"note         {note}")
+        print_facts({"time": _time(effort)})
     return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Effort:
+    """What the rest of the job takes at a speed.
+
+    Attributes:
+        pairs_per_second: Of one worker.
+        seconds: With all workers at work at once.
+        cost: None where no price was given.
+    """
+
+    num_rows_left: int
+    num_workers: int
+    pairs_per_second: float
+    seconds: float
+    worker_hours: float
+    cost: float | None
+
+    @classmethod
+    def of(
+        cls, ahead: Preview, speed: float, num_workers: int, price_per_hour: float | None
+    ) -> _Effort:
+        num_rows_left = sum(unit.num_rows for unit in ahead.remaining)
+        worker_seconds = num_rows_left / speed
+        hours = worker_seconds / 3600
+        return cls(
+            num_rows_left=num_rows_left,
+            num_workers=num_workers,
+            pairs_per_second=speed,
+            seconds=worker_seconds / num_workers,
+            worker_hours=hours,
+            cost=None if price_per_hour is None else hours * price_per_hour,
+        )
+
+
+def _json(
+    ahead: Preview, tokens: TokenSample, effort: _Effort | None, notes: Sequence[str]
+) -> dict[str, Any]:
+    units, earlier = ahead.manifest.units, ahead.earlier
+    return {
+        "output": ahead.store.location,
+        "fingerprint": ahead.manifest.fingerprint,
+        "num_shards": len({segment.path for unit in units for segment in unit.segments}),
+        "num_rows": ahead.manifest.num_rows,
+        "num_units": len(units),
+        "num_units_committed": len(units) - len(ahead.remaining),
+        "largest_unit_rows": max(unit.num_rows for unit in units),
+        "max_tokens": ahead.config.protocol.max_tokens,
+        "sample": asdict(tokens),
+        "num_rows_of_reuse": None if earlier is None else earlier.num_rows,
+        "is_of_another_job": ahead.is_of_another_job,
+        "effort": None if effort is None else asdict(effort),
+        "notes": list(notes),
+    }
 
 
 def _facts(ahead: Preview, tokens: TokenSample) -> dict[str, str]:
@@ -124,20 +187,19 @@ def _notes(ahead: Preview, on_change: str) -> Iterator[str]:
         )
 
 
-def _time(
-    ahead: Preview, pairs_per_second: float | None, workers: int, price_per_hour: float | None
-) -> str:
+def _time(effort: _Effort | None) -> str:
     from rgpt_batch.formatting import format_count, format_seconds
 
-    if pairs_per_second is None:
+    if effort is None:
         return "unknown: give --pairs-per-second, or score a sample first"
-    num_rows_left = sum(unit.num_rows for unit in ahead.remaining)
-    worker_seconds = num_rows_left / pairs_per_second
-    cost = "" if price_per_hour is None else f", cost {worker_seconds / 3600 * price_per_hour:,.2f}"
-    work = f"{format_count(num_rows_left, 'row')} with {format_count(workers, 'worker')}"
+    cost = "" if effort.cost is None else f", cost {effort.cost:,.2f}"
+    work = (
+        f"{format_count(effort.num_rows_left, 'row')} with "
+        f"{format_count(effort.num_workers, 'worker')}"
+    )
     return (
-        f"{format_seconds(worker_seconds / workers)} for {work} at "
-        f"{pairs_per_second:,.1f} pairs/s each; {worker_seconds / 3600:,.2f} worker-hours{cost}"
+        f"{format_seconds(effort.seconds)} for {work} at {effort.pairs_per_second:,.1f} pairs/s "
+        f"each; {effort.worker_hours:,.2f} worker-hours{cost}"
     )
 
 

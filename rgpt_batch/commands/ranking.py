@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.text import LocalPath, database_options, print_facts
+from rgpt_batch.commands.text import (
+    LocalPath,
+    database_options,
+    json_option,
+    print_facts,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from rgpt_batch.ranking.rank import Fusion
@@ -88,6 +95,7 @@ _REJECTED = {"last": "ranked last", "drop": "left out"}
     help="Rank by reciprocal rank fusion with the first stage, k = 60.",
 )
 @database_options
+@json_option
 def rank(
     scored: tuple[str, ...],
     output: str,
@@ -98,6 +106,7 @@ def rank(
     interpolate: float | None,
     normalize: Any,
     rrf: bool,
+    as_json: bool,
     **options: Any,
 ) -> int:
     """Rank the pairs of SCORED… (output folders, files, patterns): the top k of every query.
@@ -115,6 +124,9 @@ def rank(
         fusion=_fusion(first_stage, first_stage_column, interpolate, normalize, rrf),
         **options,
     )
+    if as_json:
+        print_json({"output": output, **asdict(summary)})
+        return 0
     facts = {
         "output": output,
         "ranked": f"{summary.num_ranked:,} of {summary.num_pairs:,} pairs, "

@@ -52,9 +52,11 @@ class Executor(Protocol):
 
     Attributes:
         activity: What the executor is doing now, in a few words; changes while run() goes on.
+        log_name: Names the log of the process that the executor itself runs in.
     """
 
     activity: str
+    log_name: str = "driver"
 
     def __enter__(self) -> Self: ...
 

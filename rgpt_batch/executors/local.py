@@ -37,6 +37,7 @@ class LocalExecutor(Executor):
                 "worker. Set executor.kind=ray."
             )
         self.activity = "starting the engine"
+        self.log_name = f"local-{os.getpid()}"
         self._config = config
         self._work: _Work = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -61,7 +62,7 @@ class LocalExecutor(Executor):
     def run(
         self, units: Sequence[WorkUnit], make_worker: MakeWorker
     ) -> Iterator[UnitReport | UnitFailure]:
-        worker = start_worker(make_worker, f"local-{os.getpid()}")
+        worker = start_worker(make_worker, self.log_name)
         self.activity = "scoring"
         waiting = UnitQueue(units, self._config.max_attempts)
         outcomes: _Outcomes = queue.SimpleQueue()

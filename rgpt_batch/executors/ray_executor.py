@@ -25,6 +25,7 @@ from rgpt_batch.executors.base import Executor, MakeWorker
 from rgpt_batch.executors.cluster_watch import ClusterWatch
 from rgpt_batch.executors.patience import Patience
 from rgpt_batch.executors.places import Places
+from rgpt_batch.executors.process_log import RunLogs
 from rgpt_batch.executors.ray_cluster import cluster_answers
 from rgpt_batch.executors.ray_slot import (
     Slot,
@@ -45,9 +46,9 @@ _WAIT_SECONDS = 1.0
 class RayExecutor(Executor):
     """Runs one actor for each worker, on the nodes of a Ray cluster."""
 
-    def __init__(self, config: JobConfig) -> None:
+    def __init__(self, config: JobConfig, logs: RunLogs | None = None) -> None:
         self.activity = "starting or joining Ray"
-        self._job_config = config
+        self._job_config, self._logs = config, logs
         self._config = config.executor
         self._slots: list[Slot] = []
         # Actors that keep a GPU on which no engine starts, so that no other gets it.
@@ -133,7 +134,7 @@ class RayExecutor(Executor):
         options = dict(self._options)
         if bad_nodes := self._places.bad_nodes():
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(bad_nodes)})"}
-        actor = ray.remote(WorkerActor).options(**options).remote()
+        actor = ray.remote(WorkerActor).options(**options).remote(self._logs)
         return Slot(actor, actor.place.remote())
 
     def _look_at_cluster(self, waiting: UnitQueue) -> None:
@@ -185,7 +186,7 @@ class RayExecutor(Executor):
 
     def _after_placing(self, slot: Slot) -> None:
         try:
-            place = ray.get(slot.placing)
+            place, slot.log = ray.get(slot.placing)
         except RayError as error:
             self._after_failed_start(slot, start_error(error))
             return
@@ -204,7 +205,7 @@ class RayExecutor(Executor):
         try:
             ray.get(slot.starting)
         except RayError as error:
-            self._after_failed_start(slot, start_error(error))
+            self._after_failed_start(slot, start_error(error, slot.log))
         else:
             slot.is_ready = True
             self._places.works(slot.place)
@@ -228,7 +229,7 @@ class RayExecutor(Executor):
                     f"a worker's engine was not loaded within {limit:g} s. Raise "
                     "executor.start_timeout_seconds if it needs longer."
                 )
-                self._after_failed_start(slot, cause)
+                self._after_failed_start(slot, slot.noted(cause))
 
     def _after_task(
         self, slot: Slot, ref: Any, waiting: UnitQueue
@@ -236,7 +237,7 @@ class RayExecutor(Executor):
         try:
             report = ray.get(ref)
         except RayError as error:
-            cause = cause_of(error)
+            cause = cause_of(error, slot.log)
             if isinstance(cause, EngineDead):
                 yield from self._after_crash(slot, cause, waiting, blame=not is_lost(error, slot))
                 return
@@ -259,7 +260,7 @@ class RayExecutor(Executor):
                     f"the worker hung: no unit was done within {limit:.0f} s, see "
                     "executor.unit_timeout_seconds"
                 )
-                yield from self._after_crash(slot, cause, waiting)
+                yield from self._after_crash(slot, slot.noted(cause), waiting)
 
     def _after_crash(
         self, slot: Slot, cause: EngineDead, waiting: UnitQueue, *, blame: bool = True
@@ -268,10 +269,8 @@ class RayExecutor(Executor):
         slot.in_flight.clear()
         # An engine has run there; others may have failed to start on the same node since.
         self._places.works(slot.place)
-        if len(waiting):
-            self._replace(slot)
-        else:
-            self._remove(slot)
+        replace_or_remove = self._replace if len(waiting) else self._remove
+        replace_or_remove(slot)
         return failures
 
     def _replace(self, slot: Slot) -> None:

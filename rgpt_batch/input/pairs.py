@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from rgpt_batch.errors import ShardError
 from rgpt_batch.input.columns import Columns
-from rgpt_batch.input.footers import READ_ERRORS, is_damage
+from rgpt_batch.input.footers import READ_ERRORS, input_error, is_damage
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair, Segment, WorkUnit
 from rgpt_batch.storage.files import buffer_bytes, check_unchanged, open_at
 
@@ -152,10 +152,12 @@ def _open(segment: Segment) -> pq.ParquetFile:
 
 
 def _cannot_be_opened(segment: Segment, error: Exception) -> ShardError:
-    return ShardError(
-        f"{segment.path}: cannot be opened: {error}. Bring the file back, then run the same "
-        "command again."
-    )
+    if isinstance(error, FileNotFoundError):
+        return ShardError(
+            f"{segment.path}: cannot be opened: {error}. Bring the file back, then run the same "
+            "command again."
+        )
+    return ShardError(str(input_error(segment.path, error)))
 
 
 def to_pair_batch(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from rgpt_batch.errors import CommitError, Interrupted
 from rgpt_batch.formatting import format_seconds
+from rgpt_batch.job.terminal import Terminal
 from rgpt_batch.job.totals import Totals
 from rgpt_batch.output import Store
 from rgpt_batch.records import UnitFailure, UnitReport
@@ -116,17 +116,25 @@ class ProgressDisplay:
         tally: What to show; changed by add() alone.
         store: Where status.json goes.
         activity: Tells what the executor is doing, in a few words.
+        terminal: Where to show it.
         quiet: Show nothing; status.json is written all the same.
     """
 
     def __init__(
-        self, tally: Tally, store: Store, activity: Callable[[], str], *, quiet: bool = False
+        self,
+        tally: Tally,
+        store: Store,
+        activity: Callable[[], str],
+        terminal: Terminal,
+        *,
+        quiet: bool = False,
     ) -> None:
         self._tally = tally
         self._store = store
         self._activity = activity
+        self._terminal = terminal
         self._quiet = quiet
-        self._console = Console(stderr=True)
+        self._console = Console(file=terminal.stream)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._refresh, daemon=True)
         self._bar: Progress | None = None
@@ -140,9 +148,13 @@ class ProgressDisplay:
                 TaskProgressColumn(),
                 TextColumn("{task.fields[text]}"),
                 console=self._console,
+                # What others print is elsewhere, or else goes above the bar.
+                redirect_stdout=not self._terminal.is_captured,
+                redirect_stderr=not self._terminal.is_captured,
             )
             self._task = self._bar.add_task("", total=max(self._tally.num_rows, 1), text="")
             self._bar.start()
+            self._terminal.console = self._console
         self._write_status(self._activity())
         self._show(self._activity())
         self._thread.start()
@@ -161,6 +173,7 @@ class ProgressDisplay:
         self._show("done" if error is None else "stopped" if stopped else "failed")
         if self._bar:
             self._bar.stop()
+            self._terminal.console = None
 
     def add(self, outcome: UnitReport | UnitFailure) -> None:
         """Count and show one finished unit."""
@@ -199,11 +212,8 @@ class ProgressDisplay:
         # A speed of 0 would say that something is wrong; this says what is waited for.
         if self._tally.first_started is None and waited >= 1:
             activity += f" for {format_seconds(waited)}"
-        print(
-            f"{time.strftime('%H:%M:%S')} {activity}: {done:,} of {self._tally.num_rows:,} pairs, "
-            f"{self._text()}",
-            file=sys.stderr,
-            flush=True,
+        self._terminal.say(
+            f"{activity}: {done:,} of {self._tally.num_rows:,} pairs, {self._text()}"
         )
 
     def _text(self) -> str:

@@ -70,6 +70,7 @@ class Run:
         warn: Is told of records that cannot be written: scores do not depend on them.
 
     Attributes:
+        run_id: Names its record and its logs.
         output: What the published files come to; None until the run is finished.
     """
 
@@ -94,7 +95,7 @@ class Run:
         self.started = time.monotonic()
         self._warn = warn
         self._started_at = time.time()
-        self._run_id = store.new_run_id()
+        self.run_id = store.new_run_id()
 
     def open(self, *, has_work: bool) -> None:
         """Write a record for the case that this process has no time to write another one.
@@ -141,9 +142,9 @@ class Run:
 
     def _write(self, state: str, facts: dict[str, Any]) -> None:
         self.store.write_run(
-            self._run_id,
+            self.run_id,
             {
-                "run_id": self._run_id,
+                "run_id": self.run_id,
                 "state": state,
                 "fingerprint": self.manifest.fingerprint,
                 "started_at": self._started_at,

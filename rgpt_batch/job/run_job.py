@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import sys
-import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import get_args
 
@@ -22,6 +20,7 @@ from rgpt_batch.errors import (
     StorageError,
 )
 from rgpt_batch.executors import create_executor
+from rgpt_batch.executors.process_log import RunLogs
 from rgpt_batch.executors.unit_runner import UnitRunner
 from rgpt_batch.importing.joined import TextTables
 from rgpt_batch.job.plan import (
@@ -37,6 +36,7 @@ from rgpt_batch.job.progress import ProgressDisplay, Tally
 from rgpt_batch.job.run import EXIT_COMPLETE, Run, finish
 from rgpt_batch.job.run import JobSummary as JobSummary
 from rgpt_batch.job.signals import signals_raise
+from rgpt_batch.job.terminal import Terminal
 from rgpt_batch.output import Store, open_store
 from rgpt_batch.output.runs import recorded_config
 from rgpt_batch.planning.pair_shards import Report
@@ -54,6 +54,7 @@ def run_job(
     tables: TextTables | None = None,
     reuse: Location | None = None,
     quiet: bool = False,
+    capture_output: bool = False,
 ) -> JobSummary:
     """Score every pair of the input; resume where an earlier run stopped.
 
@@ -66,6 +67,9 @@ def run_job(
         tables: Where the texts are, if the input has ids alone; see importing.joined.
         reuse: The output folder of an earlier job. Pairs with the same texts get its scores.
         quiet: Show no progress.
+        capture_output: While units are scored, send what anything in this process prints to a log
+            in the output folder, by its file descriptors 1 and 2; for commands. Workers on Ray have
+            such logs in any case.
 
     Raises:
         ConfigError, ShardError: The input, the output or the configuration cannot be used.
@@ -87,17 +91,31 @@ def run_job(
     check_places(output, tables=tables, reuse=reuse)
     job = identify(config, open_input(config, inputs, tables), output)
     store = open_store(output)
-    report = _say_nothing if quiet else _say
+    terminal = Terminal()
+    report = _say_nothing if quiet else terminal.say
     earlier = None
     if reuse is not None:
         earlier = find_earlier_scores(reuse, store, job.identity)
         if earlier.problem is not None:
             report(f"reusing what is there of {reuse}: {earlier.problem}")
-    return _run(job, store, report, on_change=on_change, earlier=earlier, quiet=quiet)
+    return _run(
+        job,
+        store,
+        terminal,
+        report,
+        on_change=on_change,
+        earlier=earlier,
+        quiet=quiet,
+        capture_output=capture_output,
+    )
 
 
-def retry_failed(output: Location, *, quiet: bool = False) -> JobSummary:
+def retry_failed(
+    output: Location, *, quiet: bool = False, capture_output: bool = False
+) -> JobSummary:
     """Run the failed units of a job again, with the input and the configuration of its last run.
+
+    The options are run_job's.
 
     Raises:
         ConfigError: The folder holds no job, or no record of a run; and see run_job.
@@ -109,18 +127,23 @@ def retry_failed(output: Location, *, quiet: bool = False) -> JobSummary:
         raise ConfigError(f"{output}: no job was planned here; nothing to retry.")
     config, failed = recorded_config(store, manifest), store.failed_unit_ids()
     job = identify(config, reopen_input(config, manifest.identity.input), output)
-    report = _say_nothing if quiet else _say
-    return _run(job, store, report, quiet=quiet, only=failed)
+    terminal = Terminal()
+    report = _say_nothing if quiet else terminal.say
+    return _run(
+        job, store, terminal, report, quiet=quiet, capture_output=capture_output, only=failed
+    )
 
 
 def _run(
     job: Job,
     store: Store,
+    terminal: Terminal,
     report: Report,
     *,
     on_change: OnChange = "refuse",
     earlier: EarlierScores | None = None,
     quiet: bool,
+    capture_output: bool,
     only: Collection[str] | None = None,
 ) -> JobSummary:
     """Freeze the plan, score what remains of it, and finish.
@@ -128,10 +151,12 @@ def _run(
     Args:
         job: What to score.
         store: The output folder.
+        terminal: Where progress and warnings are shown.
         report: Is called with a line of text whenever there is progress to tell.
         on_change: See run_job.
         earlier: Scores to copy where texts are the same.
         quiet: Show no progress.
+        capture_output: See run_job.
         only: Ids of the units to run; None runs all that remain.
     """
     config = job.config
@@ -150,12 +175,12 @@ def _run(
     if remaining:
         with suppress(ShardError):  # The unit's worker will report it.
             config = decide_prefix_caching(config, manifest.columns, remaining)
-    run = Run(store, manifest, config, tally, _say, earlier)
+    run = Run(store, manifest, config, tally, terminal.say, earlier)
     try:
         run.open(has_work=bool(remaining))
         with signals_raise():
             if remaining:
-                _score(run, remaining, report, quiet=quiet)
+                _score(run, remaining, terminal, report, quiet=quiet, capture_output=capture_output)
             summary = finish(run)
     except BaseException as error:
         state = "stopped" if isinstance(error, Interrupted) else "failed"
@@ -173,15 +198,29 @@ def _run(
 
 
 def _score(
-    run: Run, units: Sequence[WorkUnit], report: Callable[[str], None], *, quiet: bool
+    run: Run,
+    units: Sequence[WorkUnit],
+    terminal: Terminal,
+    report: Report,
+    *,
+    quiet: bool,
+    capture_output: bool,
 ) -> None:
-    executor = create_executor(run.config)
+    logs = RunLogs(output=run.store.location, run_id=run.run_id)
+    executor = create_executor(run.config, logs)
     preparation: str | None = None
 
     def activity() -> str:
         return preparation or executor.activity
 
-    with ProgressDisplay(run.tally, run.store, activity, quiet=quiet) as display, executor:
+    with ExitStack() as stack:
+        stack.callback(logs.drop_empty)
+        if capture_output:
+            stack.enter_context(terminal.captured(logs, executor.log_name))
+        display = stack.enter_context(
+            ProgressDisplay(run.tally, run.store, activity, terminal, quiet=quiet)
+        )
+        stack.enter_context(executor)
         if run.config.parity.num_pairs:
             preparation = "checking parity"
             run.parity = check_parity(run.config, run.manifest, run.store, report)
@@ -202,10 +241,6 @@ def _score(
         for outcome in executor.run(units, make_worker):
             run.add(outcome)
             display.add(outcome)
-
-
-def _say(message: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 
 def _say_nothing(message: str) -> None:

@@ -34,6 +34,11 @@ class LocalStore(Store):
         self._folder = Path(self.location)
         self._staging = self._folder / "_rgpt" / "staging"
 
+    @property
+    @override
+    def log_folder(self) -> str:
+        return str(self._folder / "_rgpt" / "logs")
+
     @override
     def load_manifest(self) -> Manifest | None:
         if self._folder.exists() and not self._folder.is_dir():
@@ -43,7 +48,7 @@ class LocalStore(Store):
 
     def _refuse_links(self) -> None:
         """Refuse folders of ours that lead elsewhere: what is written there may be another's."""
-        for name in ("_rgpt", "_rgpt/staging", "_rgpt/runs", "_rgpt/failed"):
+        for name in ("_rgpt", "_rgpt/staging", "_rgpt/runs", "_rgpt/failed", "_rgpt/logs"):
             folder = self._folder / name
             if folder.is_symlink():
                 raise ManifestMismatch(

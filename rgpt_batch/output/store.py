@@ -5,6 +5,7 @@ out/_SUCCESS                     written last, when every unit is there
 out/_rgpt/plan-<fingerprint>.json
 out/_rgpt/failed/<unit>.json     units that ran out of attempts, with their cause
 out/_rgpt/runs/<run>.json        one record per run of the command
+out/_rgpt/logs/<run>-<worker>.log  what engines have printed; see log_folder
 out/_rgpt/status.json            how far the present or last run is
 
 The layout is the same everywhere. A kind of place adds how names are listed, and how bytes get
@@ -252,6 +253,11 @@ class Store(ABC):
         names = sorted(name for name in self._list(folder) if name.endswith(".json"))
         records = (self._read_record(f"{folder}/{name}") for name in names)
         return [record for record in records if record is not None]
+
+    @property
+    def log_folder(self) -> str | None:
+        """Where logs grow; None where no file can: each is in its machine's temporary folder."""
+        return None
 
     @abstractmethod
     def _list(self, folder: str) -> dict[str, int]:

@@ -65,6 +65,11 @@ def test_a_killed_engine_process_stops_the_job_with_the_cause_and_leaves_no_proc
     os.kill(engines(process)[1], signal.SIGKILL)
     assert process.wait() == 1, process.output
     assert "vLLM failed" in process.output
+    # vLLM's own processes have printed to the same log, and the error shows its end.
+    (log,) = (output / "_rgpt" / "logs").iterdir()
+    assert f"see the log {log} (host " in process.output
+    before_the_error, _, _ = process.output.partition("see the log")
+    assert "Warning" not in before_the_error
     assert "run the same command again" in process.output
     assert read_status(output)["state"] == "failed"
     assert 1 <= len(parts(output)) < 48

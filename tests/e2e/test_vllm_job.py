@@ -34,6 +34,10 @@ def test_vllm_on_ray_scores_as_the_float32_reference_does(
     assert code == 0, said
     assert "96, of which 96 in this run" in said
     assert re.search(r"engine +query-rows", said)
+    # What vLLM and torch print is in the worker's log.
+    assert "Warning" not in said
+    (log,) = (path for path in (output / "_rgpt/logs").iterdir() if "driver" not in path.name)
+    assert "Warning" in log.read_text()
     table = read_output(output)
     assert table["doc_id"].to_pylist() == [f"d{row}" for row in range(96)]
     assert table["score"].null_count == 3
