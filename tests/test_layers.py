@@ -26,7 +26,7 @@ LAYERS = (
     ("scoring",),
     ("planning",),
     ("engines", "output"),
-    ("reuse", "importing"),
+    ("reuse", "importing", "publishing"),
     ("executors",),
     ("checks",),
     ("job", "ranking"),
@@ -44,6 +44,8 @@ CONFINED = {
     "vllm": ("engines/vllm/",),
     "torch": ("engines/", "bench/", "conversion/"),
     "transformers": ("engines/", "bench/", "scoring/tokenizer.py"),
+    "deltalake": ("publishing/delta.py",),
+    "pyiceberg": ("publishing/iceberg.py",),
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
