@@ -244,6 +244,7 @@ class UnitReport:
         started_at: When reading began, seconds since the epoch.
         finished_at: When the commit was done, seconds since the epoch.
         num_attempts: How often the unit was tried, this time included.
+        hardware: What the engine computed on; empty in records of older versions.
     """
 
     unit_id: str
@@ -263,6 +264,7 @@ class UnitReport:
     started_at: float
     finished_at: float
     num_attempts: int = 1
+    hardware: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import time
-from pathlib import Path
 from typing import Literal
+
+from rgpt_batch.engines.hardware import processor_name
 
 
 def has_gpu() -> bool:
@@ -23,14 +23,7 @@ def hardware_name() -> str:
 
     if has_gpu():
         return str(torch.cuda.get_device_name())
-    processor = platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.partition(":")[2].strip()
-                break
-    return f"{os.cpu_count()} cores of {processor}"
+    return f"{os.cpu_count()} cores of {processor_name()}"
 
 
 def default_dtype() -> Literal["float32", "bfloat16"]:

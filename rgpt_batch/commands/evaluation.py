@@ -18,7 +18,8 @@ from rgpt_batch.commands.text import (
 
 if TYPE_CHECKING:
     from rgpt_batch.ranking.compare import Comparison
-    from rgpt_batch.ranking.evaluate import Estimate, MetricResult
+    from rgpt_batch.ranking.estimates import Estimate, MetricResult
+    from rgpt_batch.ranking.evaluate import Evaluation
 
 _INTERVAL = "95 % interval"
 _METHODS = "Intervals: percentile bootstrap over queries, 10,000 draws. p: two-sided paired t-test."
@@ -88,6 +89,8 @@ def evaluate(
                 "num_queries_without_results": found.num_queries_without_results,
                 "num_tied_queries": found.num_tied_queries,
                 "baseline_num_tied_queries": found.baseline_num_tied_queries,
+                "unjudged_fraction": found.unjudged_fraction,
+                "baseline_unjudged_fraction": found.baseline_unjudged_fraction,
                 "metrics": [asdict(result) for result in found.metrics],
             }
         )
@@ -98,11 +101,21 @@ def evaluate(
             **({} if baseline is None else {"baseline": baseline}),
             "queries": f"{len(found.query_ids):,} judged, "
             f"{found.num_queries_without_results:,} of them without results",
+            "unjudged": _unjudged(found),
         }
     )
     click.echo()
     _print_metrics(found.metrics, run="run", baseline="baseline")
     return 0
+
+
+def _unjudged(found: Evaluation) -> str:
+    from rgpt_batch.ranking.evaluate import NUM_TOP
+
+    text = f"{found.unjudged_fraction:.1%} of the run's first {NUM_TOP} documents of a query"
+    if found.baseline_unjudged_fraction is not None:
+        text += f", {found.baseline_unjudged_fraction:.1%} of the baseline's"
+    return text
 
 
 @click.command(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,12 @@ from rgpt_batch.commands.text import (
     print_facts,
     print_json,
 )
-from rgpt_batch.errors import ConfigError
+from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
 
 if TYPE_CHECKING:
     from rgpt_batch.job.progress import Status
     from rgpt_batch.output import Store
+    from rgpt_batch.output.store import CommittedFile
 
 # A job that runs renews its status every two seconds.
 _SILENT_SECONDS = 30
@@ -55,6 +57,7 @@ def status(output: str, as_json: bool) -> int:
         recorded.state = "unfinished"
     if listing.success is not None:
         recorded.num_rejected = listing.success.num_rejected
+    recorded.engines = recorded.engines or _engine_of(committed)
     num_rows = sum(unit.num_rows for unit in units if unit.unit_id in committed)
     failed_units = {
         failure.unit_id: failure.cause
@@ -62,7 +65,7 @@ def status(output: str, as_json: bool) -> int:
         if failure.unit_id not in committed
     }
     facts = {
-        **recorded.model_dump(exclude_unset=True),
+        **recorded.model_dump(mode="json", exclude_unset=True),
         "num_units": len(units),
         "num_units_committed": len(committed),
         "num_rows": manifest.num_rows,
@@ -80,6 +83,7 @@ def status(output: str, as_json: bool) -> int:
             "rows": f"{num_rows:,} of {manifest.num_rows:,}",
             "rejected": format_rejected(recorded.num_rejected)
             + ("" if recorded.state in ("complete", "incomplete") else " in the last run"),
+            **({"engine": _format_engines(recorded.engines)} if recorded.engines else {}),
         }
     )
     if listing.is_declared and listing.problem is not None:
@@ -184,6 +188,21 @@ def _read_status(store: Store) -> Status:
         return Status.model_validate(store.read_status() or {"state": "planned"})
     except ValidationError:
         return Status(state="unknown: status.json is of another version of rgpt-batch")
+
+
+def _engine_of(committed: Mapping[str, CommittedFile]) -> tuple[str, ...]:
+    """Return the method that scored some file: the last run may have scored none."""
+    from rgpt_batch.output.score_file import read_footer
+
+    for file in committed.values():
+        # Whether files are sound is for verify to tell.
+        with suppress(ShardError, ManifestMismatch):
+            return (read_footer(file.path)[0].engine,)
+    return ()
+
+
+def _format_engines(engines: Sequence[str]) -> str:
+    return ", ".join(engines) + (": the scores are invented" if "fake" in engines else "")
 
 
 def _format_state(recorded: Status) -> str:

@@ -47,6 +47,9 @@ from rgpt_batch.storage.files import local_path
 )
 @price_option
 @click.option(
+    "--currency", default="USD", show_default=True, help="Currency of the price, as it is shown."
+)
+@click.option(
     "--temp-folder",
     type=click.Path(exists=True, file_okay=False),
     help="Where to put what does not fit into memory, and copies of an output that is a URI. "
@@ -63,7 +66,9 @@ def report(output: str, target: str | None, baseline: str | None, **options: Any
     """Write one HTML page on the job of an output folder, and a summary in Markdown.
 
     The page shows speed, units per worker, scores, tokens, truncated and rejected rows, runs and
-    configuration, and on request quality and cost. It needs no network. The job may be unfinished.
+    configuration. Judgements add quality: with a baseline the queries that lose most and their
+    documents, and where a first-stage score was passed through what both scores give together. The
+    page needs no network. The job may be unfinished.
     """
     from rgpt_batch.output import open_store
     from rgpt_batch.report import gather, write_report
@@ -85,6 +90,8 @@ def report(output: str, target: str | None, baseline: str | None, **options: Any
     print_facts({"report": str(page)})
     if summary is not None:
         print_facts({"summary": str(summary)})
+    if found.alarm:
+        click.echo(f"warning      {found.alarm}", err=True)
     for note in found.notes:
         click.echo(f"note         {note}")
     return 0

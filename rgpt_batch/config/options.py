@@ -163,7 +163,9 @@ class UnitsConfig(Section):
 class ExecutorConfig(Section):
     """Where units run."""
 
-    kind: Literal["ray", "local"] = "ray"
+    kind: Literal["ray", "local"] = Field(
+        "ray", description="ray: workers on a cluster, or on this machine; local: one, in here."
+    )
     num_workers: PositiveInt | None = Field(
         None,
         description="Engines. Default: one per GPU (group) of the cluster, also of nodes that join "

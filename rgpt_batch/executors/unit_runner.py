@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines import create_engine
+from rgpt_batch.engines.hardware import worker_hardware
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.pairs import PairBatch, read_pairs
 from rgpt_batch.output import open_store
@@ -87,6 +88,7 @@ class UnitRunner:
         self._protocol = load_protocol(config.protocol, config.model)
         self._score_index = ScoreIndex(score_index) if score_index else None
         self._engine = create_engine(config)
+        self._hardware = worker_hardware()
         self._engine_lock = threading.Lock()
 
     def run(self, unit: WorkUnit, crashing_rows: frozenset[int] = frozenset()) -> UnitReport:
@@ -158,6 +160,7 @@ class UnitRunner:
             # Computed, since somebody may have set the clock in between.
             started_at=finished_at - (finished - started),
             finished_at=finished_at,
+            hardware=self._hardware,
         )
 
     def probe(self, unit: WorkUnit) -> None:

@@ -86,6 +86,7 @@ class Tally:
             "num_rows_committed": self.num_rows_before + self.done.num_rows,
             "num_rejected": dict(self.done.num_rejected),
             "num_reused": self.done.num_reused,
+            "engines": sorted(self.done.engines),
             "pairs_per_second": round(pairs_per_second, 2),
             "prompt_tokens_per_second": round(tokens_per_second, 1),
             "eta_seconds": None if eta is None else round(eta),
@@ -97,6 +98,7 @@ class Status(BaseModel):
 
     Attributes:
         activity: What the executor does, while the job runs.
+        engines: Methods that have scored in the last run.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -105,6 +107,7 @@ class Status(BaseModel):
     updated_at: float = 0.0
     activity: str = "at work"
     num_rejected: dict[str, int] = {}
+    engines: tuple[str, ...] = ()
     pairs_per_second: float = 0.0
     eta_seconds: float | None = None
 

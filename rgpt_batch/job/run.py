@@ -14,7 +14,7 @@ from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import CommitError, StorageError
 from rgpt_batch.job.progress import Tally
 from rgpt_batch.job.restore import scored_store, unscored
-from rgpt_batch.job.totals import engine_busy_fraction
+from rgpt_batch.job.totals import engine_time
 from rgpt_batch.output import Store
 from rgpt_batch.output.inspect import crash_problem, describe_files, foreign_files
 from rgpt_batch.output.success import Success
@@ -39,7 +39,7 @@ class JobSummary:
         num_reused: Rows of the whole output whose score was copied from an earlier job.
         parity: How far the engine is from the reference; None where that was not asked for.
         problems: Why exit_code is not 0, one sentence each.
-        engine_busy_fraction: Share of the workers' time in which an engine was at work.
+        engine_busy_fraction: See EngineTime.busy_fraction.
         engines: Methods that scored in this run.
         passed_over: Why faster methods did not, a sentence each.
     """
@@ -195,7 +195,7 @@ def finish(run: Run) -> JobSummary:
         num_prompt_tokens=done.num_prompt_tokens,
         seconds=time.monotonic() - run.started,
         pairs_per_second=pairs_per_second,
-        engine_busy_fraction=engine_busy_fraction(run.reports),
+        engine_busy_fraction=engine_time(run.reports).busy_fraction,
         engines=tuple(sorted({report.engine for report in run.reports})),
         passed_over=tuple(dict.fromkeys(why for r in run.reports for why in r.passed_over)),
         parity=run.parity,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rgpt_batch.records import UnitReport
@@ -24,6 +24,7 @@ class Totals:
         num_prompt_tokens: Tokens that the engine was given.
         num_truncated_rows: Rows whose document was cut.
         engine_seconds: Time in which an engine scored.
+        engines: Methods that scored.
     """
 
     num_units: int = 0
@@ -36,6 +37,7 @@ class Totals:
     num_prompt_tokens: int = 0
     num_truncated_rows: int = 0
     engine_seconds: float = 0.0
+    engines: set[str] = field(default_factory=set)
 
     def add(self, unit: UnitReport) -> None:
         """Count one more unit."""
@@ -49,6 +51,7 @@ class Totals:
         self.num_prompt_tokens += unit.num_prompt_tokens
         self.num_truncated_rows += unit.num_truncated_rows
         self.engine_seconds += unit.engine_seconds
+        self.engines.add(unit.engine)
 
 
 def total(units: Iterable[UnitReport]) -> Totals:
@@ -59,13 +62,39 @@ def total(units: Iterable[UnitReport]) -> Totals:
     return totals
 
 
-def engine_busy_fraction(units: Sequence[UnitReport]) -> float:
-    """Return engine seconds over the time from a worker's first engine call to its last."""
-    busy = held = 0.0
-    for worker in {unit.worker for unit in units}:
-        mine = [unit for unit in units if unit.worker == worker]
-        first = min(unit.started_at + unit.read_seconds for unit in mine)
-        last = max(unit.finished_at - unit.commit_seconds for unit in mine)
-        busy += sum(unit.engine_seconds for unit in mine)
-        held += last - first
-    return min(1.0, busy / held) if held > 0 else 0.0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineTime:
+    """How long workers scored, and how much of it their engines were at work.
+
+    A worker scores from its first engine call to its last. So the start of engines does not count:
+    it takes the same time whatever is scored after it.
+
+    Attributes:
+        busy_seconds: Engines at work, all workers together.
+        scoring_seconds: From each worker's first engine call to its last, all workers together.
+    """
+
+    busy_seconds: float
+    scoring_seconds: float
+
+    @property
+    def busy_fraction(self) -> float:
+        """Share of the workers' scoring time in which their engines were at work."""
+        if self.scoring_seconds <= 0:
+            return 0.0
+        return min(1.0, self.busy_seconds / self.scoring_seconds)
+
+
+def engine_time(units: Iterable[UnitReport]) -> EngineTime:
+    """Sum up the time of all workers that scored some units."""
+    busy = 0.0
+    spans: dict[str, tuple[float, float]] = {}
+    for unit in units:
+        busy += unit.engine_seconds
+        first = unit.started_at + unit.read_seconds
+        last = unit.finished_at - unit.commit_seconds
+        low, high = spans.get(unit.worker, (first, last))
+        spans[unit.worker] = min(low, first), max(high, last)
+    return EngineTime(
+        busy_seconds=busy, scoring_seconds=sum(high - low for low, high in spans.values())
+    )

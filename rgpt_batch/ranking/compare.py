@@ -25,7 +25,8 @@ from rgpt_batch.config.arguments import Location, as_location
 from rgpt_batch.database import DEFAULT_MEMORY_GIB, fetch_rows, open_database
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.output.scored_files import find_files
-from rgpt_batch.ranking.evaluate import MetricResult, evaluate
+from rgpt_batch.ranking.estimates import MetricResult
+from rgpt_batch.ranking.evaluate import evaluate
 from rgpt_batch.ranking.tables import best_first, load_pairs
 
 QUALITY_METRIC = "nDCG@10"

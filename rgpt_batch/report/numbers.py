@@ -1,4 +1,4 @@
-"""How a report writes numbers."""
+"""How a report writes numbers and texts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _MINUS = "\u2212"
 # Where there is no value.
 DASH = "\u2013"
+MAX_TEXT_CHARS = 200
 
 
 def number(value: float | None, decimals: int = 0) -> str:
@@ -62,11 +63,29 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
 
 
+def period(begin: float, end: float) -> str:
+    """Format a beginning and an end: `2026-11-26 15:08 to 15:10 UTC`."""
+    first, last = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(each)) for each in (begin, end))
+    if first == last:
+        return f"{first} UTC"
+    if first[:10] == last[:10]:
+        last = last[11:]
+    return f"{first} to {last} UTC"
+
+
 def p_value(value: float | None) -> str:
     """Format the p value of a test."""
     if value is None:
         return DASH
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def brief(text: str | None) -> str:
+    """Cut a text that may be of any length; None as a dash."""
+    if text is None:
+        return DASH
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS]}…"
 
 
 def nice_step(span: float, max_steps: int) -> float:

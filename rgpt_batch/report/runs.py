@@ -6,23 +6,20 @@ each run begins where the one before has ended.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rgpt_batch.job.totals import engine_busy_fraction, total
+from rgpt_batch.job.totals import EngineTime, engine_time, total
 from rgpt_batch.output import Store
 from rgpt_batch.records import UnitFailure, UnitReport
 
 # A unit of the fake engine may take no time at all; a rate needs some.
-_SHORTEST_SECONDS = 1e-3
-
-Values = npt.NDArray[np.float64]
+SHORTEST_SECONDS = 1e-3
 
 
 class RunEnd(BaseModel):
@@ -78,10 +75,14 @@ class RunFacts:
             another.
         num_retried: Units that took more than one attempt.
         num_duplicates: Units that another attempt had published first.
-        num_prompts: Rows that the engine was given; rejected ones are not.
+        num_prompts: Rows that have a score.
+        num_reused: Those whose score was copied from an earlier job.
         seconds: From the command's start to its end.
+        start_seconds: From the command's start to the first unit's: planning and loading engines.
         scoring_seconds: From the first unit's start to the last one's end.
-        engine_busy_fraction: See JobSummary.
+        engine_time: Of all workers.
+        engines: Methods that scored.
+        hardware: What workers computed on, and how many of them.
         cause: What stopped the run, or why it is incomplete.
     """
 
@@ -90,13 +91,16 @@ class RunFacts:
     state: str
     started_at: float
     seconds: float
+    start_seconds: float
     scoring_seconds: float
-    engine_seconds: float
-    engine_busy_fraction: float
+    engine_time: EngineTime
+    engines: tuple[str, ...]
+    hardware: dict[str, int]
     num_workers: int
     num_units: int
     num_rows: int
     num_prompts: int
+    num_reused: int
     num_prompt_tokens: int
     num_retried: int
     num_duplicates: int
@@ -105,8 +109,13 @@ class RunFacts:
 
     @property
     def pairs_per_second(self) -> float:
-        """Rows per second of scoring."""
-        return self.num_rows / self.scoring_seconds
+        """Pairs per second of scoring; copied scores do not count."""
+        return self.num_computed / self.scoring_seconds
+
+    @property
+    def num_computed(self) -> int:
+        """Rows whose score was not copied from an earlier job."""
+        return self.num_rows - self.num_reused
 
     @property
     def worker_hours(self) -> float:
@@ -129,26 +138,6 @@ class Spans:
     read: tuple[float, float]
     engine: tuple[float, float]
     commit: tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Activity:
-    """Speed over work time.
-
-    Attributes:
-        edges: Shape (num_bins + 1,), seconds of work time.
-        pairs_per_second: Shape (num_bins,); a unit's pairs are spread over its engine time.
-        prompt_tokens_per_second: Shape (num_bins,); likewise.
-        engine_busy_fraction: Shape (num_bins,); a worker counts from its first engine call to its
-            last.
-        run_starts: Where runs begin, seconds of work time.
-    """
-
-    edges: Values
-    pairs_per_second: Values
-    prompt_tokens_per_second: Values
-    engine_busy_fraction: Values
-    run_starts: tuple[float, ...]
 
 
 def read_records(store: Store) -> tuple[list[RunRecord], int]:
@@ -177,13 +166,16 @@ def run_facts(number: int, record: RunRecord) -> RunFacts:
         state=record.state,
         started_at=record.started_at,
         seconds=record.seconds,
-        scoring_seconds=max(end - begin, _SHORTEST_SECONDS),
-        engine_seconds=totals.engine_seconds,
-        engine_busy_fraction=engine_busy_fraction(units),
+        start_seconds=max(begin - record.started_at, 0.0),
+        scoring_seconds=max(end - begin, SHORTEST_SECONDS),
+        engine_time=engine_time(units),
+        engines=tuple(sorted(totals.engines)),
+        hardware=_hardware(units),
         num_workers=max(_lanes(units).values(), default=-1) + 1,
         num_units=totals.num_units,
         num_rows=totals.num_rows,
         num_prompts=totals.num_prompts,
+        num_reused=totals.num_reused,
         num_prompt_tokens=totals.num_prompt_tokens,
         num_retried=totals.num_retried,
         num_duplicates=totals.num_duplicates,
@@ -192,10 +184,17 @@ def run_facts(number: int, record: RunRecord) -> RunFacts:
     )
 
 
+def _hardware(units: Sequence[UnitReport]) -> dict[str, int]:
+    lanes = _lanes(units)
+    # A worker that replaced a dead one has its lane.
+    found = {lanes[unit.worker]: unit.hardware for unit in units if unit.hardware}
+    return dict(Counter(found.values()))
+
+
 def spans(records: Sequence[RunRecord]) -> list[Spans]:
     """Place all units in work time, in the order in which they began."""
     found = []
-    for number, (record, start) in enumerate(zip(records, _run_starts(records), strict=True), 1):
+    for number, (record, start) in enumerate(zip(records, run_starts(records), strict=True), 1):
         lanes = _lanes(record.units)
         shift = start - record.started_at
         for unit in record.units:
@@ -214,65 +213,10 @@ def spans(records: Sequence[RunRecord]) -> list[Spans]:
     return sorted(found, key=lambda span: (span.read, span.report.unit_id))
 
 
-def activity(records: Sequence[RunRecord], num_bins: int) -> Activity | None:
-    """Compute speed over work time; None where no run finished a unit.
-
-    Args:
-        records: Oldest first.
-        num_bins: About how many; no bin reaches from one run into the next.
-    """
-    units = spans(records)
-    if not units:
-        return None
-    starts = _run_starts(records)
-    total = max(starts[-1] + records[-1].seconds, _SHORTEST_SECONDS)
-    bounds = [*starts, total]
-    edges = np.concatenate(
-        [
-            np.linspace(low, high, max(1, round(num_bins * (high - low) / total)), endpoint=False)
-            for low, high in pairwise(bounds)
-            if high > low
-        ]
-        + [[total]]
-    )
-    engine = np.array([span.engine for span in units])
-    widths = np.diff(edges)
-
-    def rate(amounts: Sequence[float], intervals: Values) -> Values:
-        return np.diff(_accumulated(edges, intervals, np.asarray(amounts, np.float64))) / widths
-
-    lives = _engine_lives(units)
-    busy = rate([span.report.engine_seconds for span in units], engine)
-    alive = rate([high - low for low, high in lives], lives)
-    return Activity(
-        edges=edges,
-        pairs_per_second=rate([span.report.num_rows for span in units], engine),
-        prompt_tokens_per_second=rate([span.report.num_prompt_tokens for span in units], engine),
-        engine_busy_fraction=np.clip(busy / np.maximum(alive, 1e-9), 0, 1),
-        run_starts=tuple(starts),
-    )
-
-
-def _run_starts(records: Sequence[RunRecord]) -> list[float]:
+def run_starts(records: Sequence[RunRecord]) -> list[float]:
+    """Return where each run begins in work time."""
     seconds = [record.seconds for record in records]
     return [0.0, *accumulate(seconds)][: len(records)]
-
-
-def _accumulated(times: Values, intervals: Values, amounts: Values) -> Values:
-    """Return what has come together by each time, if each amount comes evenly in its interval."""
-    low, high = intervals[:, 0], intervals[:, 1]
-    lengths = np.maximum(high - low, _SHORTEST_SECONDS)
-    return np.array([(amounts * np.clip((time - low) / lengths, 0, 1)).sum() for time in times])
-
-
-def _engine_lives(units: Sequence[Spans]) -> Values:
-    """Return every worker's first and last moment of engine time, shape (num_workers, 2)."""
-    lives: dict[tuple[int, str], tuple[float, float]] = {}
-    for span in units:
-        worker = span.run_number, span.report.worker
-        low, high = lives.get(worker, span.engine)
-        lives[worker] = min(low, span.engine[0]), max(high, span.engine[1])
-    return np.array(list(lives.values()))
 
 
 def _lanes(units: Sequence[UnitReport]) -> dict[str, int]:

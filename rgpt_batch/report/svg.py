@@ -6,18 +6,47 @@ that a plot follows the reader's light or dark scheme. All texts are plain; the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from rgpt_batch.report.numbers import duration, nice_step, short
 
-# Of the plots that are as wide as the page; the same for all, so that their axes are in line.
-WIDTH = 928.0
-LEFT, RIGHT = 72.0, 20.0
 # Below the axis: its ticks and its label.
 AXIS = 40.0
 # Up to so many parts are drawn one by one and say what they are; more are merged.
 MAX_SINGLE_PARTS = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """How wide a plot is, and where it begins and ends in there.
+
+    A plot that is as wide as the page is drawn twice, since text that shrinks with a picture to the
+    width of a phone cannot be read. Frames of one name have their axes in line.
+
+    Attributes:
+        name: Part of the plot's id, and the class by which the style sheet chooses.
+        left: Pixels on the left of the axis, for its values.
+        max_ticks: How many values a horizontal axis has room for.
+    """
+
+    name: str
+    width: float
+    left: float
+    right: float
+    max_ticks: int
+
+    @property
+    def end(self) -> float:
+        """Where the axis ends."""
+        return self.width - self.right
+
+
+WIDE = Frame(name="wide", width=928.0, left=72.0, right=20.0, max_ticks=10)
+NARROW = Frame(name="narrow", width=358.0, left=62.0, right=12.0, max_ticks=4)
+SMALL = Frame(name="small", width=300.0, left=44.0, right=20.0, max_ticks=6)
 
 _TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
@@ -52,6 +81,12 @@ class Scale:
     start: float
     end: float
 
+    @classmethod
+    def from_0(cls, highest: float, start: float, end: float) -> Self:
+        """Return a scale whose last tick stands above the highest value."""
+        step = nice_step(highest, 4)
+        return cls(low=0, high=max(1, math.ceil(highest / step)) * step, start=start, end=end)
+
     def __call__(self, value: float) -> float:
         """Return the pixel of a value."""
         share = (value - self.low) / (self.high - self.low)
@@ -78,16 +113,21 @@ class Plot:
     """A picture under construction.
 
     Attributes:
-        plot_id: Unique in its document.
+        name: What the plot is called, in all frames.
         title: What it shows; read aloud instead of the picture, before `description`.
     """
 
-    plot_id: str
+    name: str
     title: str
     description: str
-    width: float
+    frame: Frame
     height: float
     marks: list[Mark] = field(default_factory=list)
+
+    @property
+    def plot_id(self) -> str:
+        """Unique in its document."""
+        return f"{self.name}-{self.frame.name}"
 
     def rectangle(
         self, style: str, x: float, y: float, width: float, height: float, title: str | None = None
@@ -112,11 +152,11 @@ class Plot:
         """Add a line of text; its class tells its anchor."""
         self._add("text", style, {"x": x, "y": y}, text=text)
 
-    def y_axis(self, scale: Scale, left: float, right: float, ticks: Iterable[float]) -> None:
+    def y_axis(self, scale: Scale, ticks: Iterable[float]) -> None:
         """Add grid lines, with their values left of them."""
         for tick in ticks:
-            self.line("grid", left, scale(tick), right, scale(tick))
-            self.text("tick end", left - 6, scale(tick) + 4, short(tick))
+            self.line("grid", self.frame.left, scale(tick), self.frame.end, scale(tick))
+            self.text("tick end", self.frame.left - 6, scale(tick) + 4, short(tick))
 
     def x_axis(self, scale: Scale, y: float, ticks: Iterable[float], label: str) -> None:
         """Add an axis at the bottom."""
@@ -126,7 +166,7 @@ class Plot:
         """Add an axis of seconds at the bottom."""
         ticks = [
             (tick, duration(tick).replace("m00s", "m").replace("h00m", "h"))
-            for tick in scale.time_ticks(8)
+            for tick in scale.time_ticks(self.frame.max_ticks)
         ]
         self._x_axis(scale, y, ticks, label)
 

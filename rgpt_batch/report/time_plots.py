@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 
+from rgpt_batch.report.activity import Activity
 from rgpt_batch.report.numbers import duration, number, rate
-from rgpt_batch.report.runs import Activity, RunRecord, Spans
+from rgpt_batch.report.runs import RunRecord, Spans
 from rgpt_batch.report.svg import (
     AXIS,
-    LEFT,
     MAX_SINGLE_PARTS,
-    RIGHT,
-    WIDTH,
+    Frame,
     Plot,
     Scale,
     box,
@@ -28,56 +27,57 @@ _MERGE_GAP = 2.0
 _MERGE_WIDTH = 4.0
 
 
-def speed(activity: Activity) -> Plot:
+def speed(activity: Activity, frame: Frame) -> Plot:
     """Draw pairs/s, prompt tokens/s and engine time over work time, one below the other."""
     panels = (
         ("Pairs per second", activity.pairs_per_second, "rate"),
         ("Prompt tokens per second", activity.prompt_tokens_per_second, "rate"),
-        ("Engine busy, percent of workers' time", 100 * activity.engine_busy_fraction, "engine"),
+        ("Engine busy, percent", 100 * activity.engine_busy_fraction, "engine"),
     )
     panel_height, gap = 84.0, 30.0
     plot = Plot(
-        plot_id="speed",
+        name="speed",
         title="Speed over work time",
         description="; ".join(f"{name}: up to {rate(values.max())}" for name, values, _ in panels),
-        width=WIDTH,
+        frame=frame,
         height=len(panels) * (panel_height + gap) + AXIS,
     )
-    x = _time_scale(activity)
+    x = _time_scale(activity, frame)
     edges = [x(edge) for edge in activity.edges]
     bottom = 0.0
     for i, (name, values, style) in enumerate(panels):
         top = i * (panel_height + gap) + 22
         bottom = top + panel_height
-        highest = 100.0 if style == "engine" else float(values.max()) or 1.0
-        y = Scale(low=0, high=highest * 1.05, start=bottom, end=top)
+        y = Scale.from_0(100.0 if style == "engine" else float(values.max()), bottom, top)
         plot.text("heading", x.start, top - 8, name)
-        plot.y_axis(y, x.start, x.end, y.ticks(4))
+        plot.y_axis(y, y.ticks(4))
         plot.path(f"{style} area", steps(edges, [y(value) for value in values], bottom))
     _draw_run_starts(plot, activity, x, 14.0, bottom)
     plot.time_axis(x, bottom, _time_label(activity))
     return plot
 
 
-def timeline(units: Sequence[Spans], records: Sequence[RunRecord], activity: Activity) -> Plot:
+def timeline(
+    units: Sequence[Spans], records: Sequence[RunRecord], activity: Activity, frame: Frame
+) -> Plot:
     """Draw what every worker did over work time: reading above, engine, commit below."""
     num_lanes = min(MAX_LANES, max(unit.lane for unit in units) + 1)
     lane_height = 30.0 if num_lanes <= 8 else 18.0
     top = 22.0
     bottom = top + num_lanes * lane_height
     plot = Plot(
-        plot_id="timeline",
+        name="timeline",
         title="Units per worker over work time",
         description=f"{len(units)} units on {num_lanes} workers; each unit is read, scored by the "
         "engine and committed.",
-        width=WIDTH,
+        frame=frame,
         height=bottom + AXIS,
     )
-    x = _time_scale(activity)
+    x = _time_scale(activity, frame)
     shown = [unit for unit in units if unit.lane < num_lanes]
     for lane in range(num_lanes):
         y = top + lane * lane_height
-        plot.text("tick end", LEFT - 6, y + lane_height / 2 + 4, f"worker {lane + 1}")
+        plot.text("tick end", frame.left - 6, y + lane_height / 2 + 4, f"worker {lane + 1}")
         plot.line("grid", x.start, y + lane_height - 1, x.end, y + lane_height - 1)
     if len(shown) <= MAX_SINGLE_PARTS:
         _draw_units(plot, shown, x, top, lane_height)
@@ -159,8 +159,8 @@ def _draw_failures(
                 )
 
 
-def _time_scale(activity: Activity) -> Scale:
-    return Scale(low=0, high=float(activity.edges[-1]), start=LEFT, end=WIDTH - RIGHT)
+def _time_scale(activity: Activity, frame: Frame) -> Scale:
+    return Scale(low=0, high=float(activity.edges[-1]), start=frame.left, end=frame.end)
 
 
 def _time_label(activity: Activity) -> str:

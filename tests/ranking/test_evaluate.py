@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.ranking.evaluate import bootstrap_means, evaluate, p_value, write_per_query
+from rgpt_batch.ranking.estimates import bootstrap_means, p_value
+from rgpt_batch.ranking.evaluate import evaluate, write_per_query
 from rgpt_batch.ranking.rank import rank
 from tests.ranking.files import Row, read_scores, write_lines, write_scored
 
@@ -349,3 +350,18 @@ def test_table_per_query_holds_every_judged_query(tmp_path: Path) -> None:
         "q1\t0.500000\t0.000000\t0.000000\t0.000000",
         "q2\t0.000000\t0.000000\t1.000000\t1.000000",
     ]
+
+
+def test_unjudged_documents_among_the_first_ten_are_counted(tmp_path: Path) -> None:
+    """Of q's twelve documents the first ten count, of r's two both; s has no results."""
+    rows = [("q", f"d{i:02d}", -float(i)) for i in range(12)]
+    scored = write_scored(tmp_path / "scored.parquet", [*rows, ("r", "a", -1.0), ("r", "b", -2.0)])
+    judged = ("q 0 d00 1", "q 0 d05 0", "q 0 d11 1", "r 0 b 0", "s 0 a 1")
+    baseline = write_lines(tmp_path / "run.trec", "q Q0 d00 1 2.5 x", "q Q0 d07 2 1.5 x")
+    found = evaluate(
+        str(scored), str(write_lines(tmp_path / "qrels", *judged)), baseline=str(baseline)
+    )
+    assert found.unjudged_fraction == pytest.approx(9 / 12)
+    assert found.baseline_unjudged_fraction == 0.5
+    assert found.top == {"q": tuple(f"d{i:02d}" for i in range(10)), "r": ("a", "b")}
+    assert found.baseline_top == {"q": ("d00", "d07")}

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from rgpt_batch.records import RejectionReason, UnitFailure, UnitReport
+from rgpt_batch.report.activity import activity
 from rgpt_batch.report.rows import REASONS, Distribution
-from rgpt_batch.report.runs import RunRecord, activity, run_facts, spans
-from rgpt_batch.report.svg import MAX_SINGLE_PARTS, Plot, Scale
+from rgpt_batch.report.runs import RunRecord, run_facts, spans
+from rgpt_batch.report.svg import MAX_SINGLE_PARTS, NARROW, WIDE, Frame, Plot, Scale
 from rgpt_batch.report.time_plots import MAX_LANES, timeline
 from rgpt_batch.report.value_plots import changes, histogram
 from tests.jobs import Scored
@@ -103,7 +104,7 @@ def test_retries_and_failures_are_marked() -> None:
     )
     over_time = activity([record], 10)
     assert over_time is not None
-    plot = timeline(spans([record]), [record], over_time)
+    plot = timeline(spans([record]), [record], over_time, WIDE)
     marks = [(mark.style, mark.title) for mark in plot.marks if mark.style in ("retry", "failure")]
     assert marks == [
         ("retry", "unit 000001: attempt 2"),
@@ -129,7 +130,7 @@ def test_merged_units_cover_the_same_time() -> None:
     record = make_record(0, 4800, *units, make_report(600, "a", 10_000))
     over_time = activity([record], 10)
     assert over_time is not None
-    plot = timeline(spans([record]), [record], over_time)
+    plot = timeline(spans([record]), [record], over_time, WIDE)
     (first, second) = engine_boxes(plot)
     x = next(m for m in plot.marks if m.style == "axis").attributes
     scale = Scale(low=0, high=10_007.5, start=float(x["x1"]), end=float(x["x2"]))
@@ -181,8 +182,8 @@ def heights(plot: Plot) -> dict[str, float]:
     }
 
 
-def draw(found: Distribution) -> Plot:
-    return histogram(found, plot_id="p", title="t", label="x", decimals=2)
+def draw(found: Distribution, frame: Frame = WIDE) -> Plot:
+    return histogram(found, name="p", title="t", label="x", frame=frame, decimals=2)
 
 
 def test_bars_are_as_high_as_their_counts() -> None:
@@ -208,12 +209,12 @@ def test_few_values_are_drawn_as_well(values: list[float]) -> None:
 @pytest.mark.parametrize("num_queries", [1, 30, 5000])
 def test_queries_are_drawn_best_first_and_in_bounded_size(num_queries: int) -> None:
     differences = [(f"q{i}", (i - num_queries // 2) / num_queries) for i in range(num_queries)]
-    plot = changes(differences, "AP")
+    plot = changes(differences, "AP", WIDE)
     assert len(plot.marks) < MAX_SINGLE_PARTS + 50
     assert sum(len(str(mark.attributes)) for mark in plot.marks) < 100_000
     texts = [mark.text for mark in plot.marks]
-    assert f"gain: {(num_queries - 1) // 2:,}" in texts
-    assert f"lose: {num_queries // 2:,}" in texts
+    assert f"better: {(num_queries - 1) // 2:,}" in texts
+    assert f"worse: {num_queries // 2:,}" in texts
     bars = [mark.title for mark in plot.marks if mark.style in ("gain", "loss")]
     if num_queries == 30:
         assert bars[0] == "q29: +0.4667" and bars[-1] == f"q0: {chr(0x2212)}0.5000"
@@ -235,3 +236,46 @@ def test_ticks_are_round_and_inside() -> None:
 
 def test_every_reason_of_a_rejection_is_explained() -> None:
     assert REASONS.keys() == set(RejectionReason)
+
+
+def test_the_highest_tick_stands_above_the_highest_bar() -> None:
+    for count in (1, 7, 199, 200, 1234):
+        plot = draw(distribution([1.0] * count + [3.0]))
+        ticks = [mark for mark in plot.marks if mark.style == "grid"]
+        highest = min(float(mark.attributes["y1"]) for mark in ticks)
+        tops = [float(mark.attributes["y"]) for mark in plot.marks if mark.style == "bar"]
+        assert highest <= min(tops)
+
+
+def test_pictures_as_wide_as_the_page_have_a_twin_for_narrow_screens(
+    job: Scored, qrels: Path, bm25: Path, tmp_path: Path
+) -> None:
+    """A picture that shrinks to a phone's width has letters that nobody can read."""
+    path = tmp_path / "r.html"
+    assert (
+        write_report(job.folder, "--to", path, "--qrels", qrels, "--baseline", bm25).exit_code == 0
+    )
+    pictures = Page.read(path).all("svg")
+    widths = {
+        (picture.attributes["class"], float((picture.attributes["viewbox"] or "").split()[2]))
+        for picture in pictures
+    }
+    assert widths == {("wide", WIDE.width), ("narrow", NARROW.width), ("small", 300.0)}
+    names = [(e.attributes["aria-labelledby"] or "").split("-") for e in pictures]
+    for frame in ("wide", "narrow"):
+        drawn = [name for name, found, *_ in names if found == frame]
+        assert drawn == ["intervals", "changes", "speed", "timeline", "scores"]
+    # A phone is 390 pixels wide, less the page's margins.
+    assert NARROW.width <= 390 - 2 * 16
+
+
+def test_marks_of_narrow_pictures_stay_inside(job: Scored, tmp_path: Path) -> None:
+    values = [round(-3 + i % 100 / 100, 2) for i in range(5000)]
+    differences = [(f"q{i}", (i - 20) / 40) for i in range(40)]
+    for plot in (
+        draw(distribution(values, cell=0.001), NARROW),
+        changes(differences, "AP", NARROW),
+    ):
+        for mark in plot.marks:
+            for name in ("x", "x1", "x2"):
+                assert 0 <= float(mark.attributes.get(name, 0)) <= NARROW.width

@@ -89,7 +89,7 @@ def test_a_planned_job_without_rows_has_a_report(tiny_tokenizer: Path, tmp_path:
     open_store(str(output)).save_manifest(manifest)
     page = read(output)
     assert page.all("span", "state")[0].text == "planned"
-    assert page.tiles == {"Rows": "0of 60;"}
+    assert page.tiles == {"Rows": "0of 60"}
     assert NO_RECORD in page.text
 
 
@@ -119,7 +119,7 @@ def test_sections_without_content_are_left_out(tiny_tokenizer: Path, tmp_path: P
     page = read(score(fake_config(tiny_tokenizer), [shard], tmp_path / "scored").folder)
     assert page.tiles["Rejected"] == page.tiles["Truncated"] == "00% of the rows"
     headings = [heading.text for heading in page.all("h2")]
-    assert headings == ["Speed", "Scores", "Tokens", "Runs", "Configuration and versions"]
+    assert headings == ["Speed", "Scores, invented", "Tokens", "Runs", "Configuration and versions"]
 
 
 def test_the_cause_of_a_stopped_run_is_told(output: Path) -> None:
@@ -140,7 +140,7 @@ def test_records_of_another_version_are_left_out_and_counted(output: Path) -> No
     page = read(output)
     assert "1 run record was written by another version" in notes(page)
     runs = next(table for table in page.tables() if table[0][:1] == ["Run"])
-    assert [row[0] for row in runs[1:]] == ["1", "2"]
+    assert [row[0] for row in runs[1:]] == ["run 1", "run 2"]
 
 
 def test_files_that_are_not_of_the_job_are_not_counted(output: Path) -> None:

@@ -78,9 +78,9 @@ def test_texts_are_shown_as_they_are(written: Path) -> None:
 def test_no_text_becomes_an_element_or_an_attribute(written: Path) -> None:
     page = Page.read(written)
     expected = (
-        "html head meta title style body main header section h1 h2 h3 p span dl div dt dd small "
-        "code pre details summary table thead tbody tr th td figure svg desc rect line circle "
-        "path text"
+        "html head meta title style body main header section h1 h2 h3 h4 p span dl div dt dd small "
+        "strong code pre details summary table thead tbody tr th td figure svg desc rect line "
+        "circle path text"
     )
     assert {element.tag for element in page.elements} <= set(expected.split())
     attributes = {name for element in page.elements for name in element.attributes}
