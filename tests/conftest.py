@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from tests.commands import start as commands  # noqa: E402
 from tests.models import save_tiny_bloom, save_tiny_llama, save_tiny_tokenizer  # noqa: E402
 from tests.users import not_root  # noqa: E402
 
@@ -129,13 +130,7 @@ def run_cli(tmp_path: Path) -> Iterator[RunCli]:
     """Run `rgpt-batch` to its end in a process of its own."""
 
     def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "rgpt_batch", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=ROOT,
-        )
+        return commands.run(commands.rgpt_batch(*arguments), timeout=timeout)
 
     yield run
 

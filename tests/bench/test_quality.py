@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 
 from benchmarks.quality import find_set, to_markdown
 from rgpt_batch.importing.readers.trec import read_qrels
+from tests.commands.start import WITHOUT_TORCH
 from tests.conftest import ROOT
 
 
@@ -54,6 +56,7 @@ def measure(sets: Path, model: Path, *options: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": WITHOUT_TORCH},
         check=False,
     )
 

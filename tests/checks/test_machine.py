@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.commands.start import rgpt_batch, run
 
 
 def doctor(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rgpt_batch", "doctor", *options],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-        # Ray looks for a cluster of this machine in its folder; other tests have theirs elsewhere.
-        env={**os.environ, "RAY_ADDRESS": "", "RAY_TMPDIR": "/tmp/no-cluster", **environment},
-    )
+    # Ray looks for a cluster of this machine in its folder; other tests have theirs elsewhere.
+    nowhere = {"RAY_ADDRESS": "", "RAY_TMPDIR": "/tmp/no-cluster"}
+    return run(rgpt_batch("doctor", *options), environment={**nowhere, **environment})
 
 
 def distribution(folder: Path, name: str, version: str) -> Path:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from tests.commands.start import WITHOUT_TORCH
 from tests.e2e.jobs import Command, Finish, Job, Start
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import Process, parts, rgpt_batch
-from tests.executors.cluster import WITHOUT_TORCH
 
 StartPaused = Callable[[Command, str], tuple[Process, Callable[[], None]]]
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import ray
 
+from tests.commands.start import WITHOUT_TORCH
+
 NUM_CPUS = 4
 _DEADLINE_SECONDS = 180.0
-# Loading a tokenizer imports torch, five seconds for every process. The fake engine needs none.
-WITHOUT_TORCH = str(Path(__file__).parent.parent / "e2e" / "without_torch")
 
 
 @functools.cache
