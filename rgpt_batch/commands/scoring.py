@@ -26,6 +26,7 @@ def score(
     documents: str | None,
     on_change: Any,
     reuse: str | None,
+    join: bool,
     quiet: bool,
     **shortcuts: Any,
 ) -> int:
@@ -39,6 +40,7 @@ def score(
         on_change=on_change,
         tables=text_tables(queries, documents),
         reuse=reuse,
+        join=join,
         quiet=quiet,
     )
     _print_summary(summary)
@@ -64,10 +66,13 @@ def retry_failed(output: str, quiet: bool) -> int:
 def _print_summary(summary: JobSummary) -> None:
     from rgpt_batch.formatting import format_seconds
 
+    others = ""
+    if summary.num_rows_by_others:
+        others = f", {summary.num_rows_by_others:,} in others at the same time"
     facts = {
         "output": summary.output,
-        "rows": f"{summary.num_rows:,}, of which {summary.num_rows_scored:,} in this run and "
-        f"{summary.num_rows_before:,} before",
+        "rows": f"{summary.num_rows:,}, of which {summary.num_rows_scored:,} in this run{others} "
+        f"and {summary.num_rows_before:,} before",
         "rejected": format_rejected(summary.num_rejected),
     }
     if summary.parity:

@@ -6,7 +6,7 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from typing import get_args
 
@@ -38,6 +38,7 @@ from rgpt_batch.job.run import EXIT_COMPLETE, Run, finish
 from rgpt_batch.job.run import JobSummary as JobSummary
 from rgpt_batch.job.signals import signals_raise
 from rgpt_batch.output import Store, open_store
+from rgpt_batch.output.claims import Claims
 from rgpt_batch.output.runs import recorded_config
 from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.planning.prefix_caching import decide_prefix_caching
@@ -53,6 +54,7 @@ def run_job(
     on_change: OnChange = "refuse",
     tables: TextTables | None = None,
     reuse: Location | None = None,
+    join: bool = False,
     quiet: bool = False,
 ) -> JobSummary:
     """Score every pair of the input; resume where an earlier run stopped.
@@ -65,6 +67,7 @@ def run_job(
         on_change: What to do where the folder holds the work of a job with another fingerprint.
         tables: Where the texts are, if the input has ids alone; see importing.joined.
         reuse: The output folder of an earlier job. Pairs with the same texts get its scores.
+        join: Share the units with all other runs of the same command that join, wherever they are.
         quiet: Show no progress.
 
     Raises:
@@ -85,6 +88,11 @@ def run_job(
     if reuse is not None:
         reuse = as_location(reuse, "reuse")
     check_places(output, tables=tables, reuse=reuse)
+    if join and on_change == "overwrite":
+        raise ConfigError(
+            "--join does not go with --on-change overwrite: one process would delete what another "
+            "has scored. Delete the output folder, or name another one."
+        )
     job = identify(config, open_input(config, inputs, tables), output)
     store = open_store(output)
     report = _say_nothing if quiet else _say
@@ -93,7 +101,7 @@ def run_job(
         earlier = find_earlier_scores(reuse, store, job.identity)
         if earlier.problem is not None:
             report(f"reusing what is there of {reuse}: {earlier.problem}")
-    return _run(job, store, report, on_change=on_change, earlier=earlier, quiet=quiet)
+    return _run(job, store, report, on_change=on_change, earlier=earlier, join=join, quiet=quiet)
 
 
 def retry_failed(output: Location, *, quiet: bool = False) -> JobSummary:
@@ -120,6 +128,7 @@ def _run(
     *,
     on_change: OnChange = "refuse",
     earlier: EarlierScores | None = None,
+    join: bool = False,
     quiet: bool,
     only: Collection[str] | None = None,
 ) -> JobSummary:
@@ -131,6 +140,7 @@ def _run(
         report: Is called with a line of text whenever there is progress to tell.
         on_change: See run_job.
         earlier: Scores to copy where texts are the same.
+        join: See run_job.
         quiet: Show no progress.
         only: Ids of the units to run; None runs all that remain.
     """
@@ -150,13 +160,18 @@ def _run(
     if remaining:
         with suppress(ShardError):  # The unit's worker will report it.
             config = decide_prefix_caching(config, manifest.columns, remaining)
-    run = Run(store, manifest, config, tally, _say, earlier)
+    run = Run(store, manifest, config, tally, committed.keys(), _say, earlier)
     try:
         run.open(has_work=bool(remaining))
-        with signals_raise():
+        with signals_raise(), _claims(run) if join else nullcontext() as claims:
             if remaining:
-                _score(run, remaining, report, quiet=quiet)
+                _score(run, remaining, report, claims, quiet=quiet)
+            run.activity = lambda: "checking what is committed"
+            if claims:
+                claims.wait_for_ending()
             summary = finish(run)
+            if claims:
+                claims.end(is_complete=summary.exit_code == EXIT_COMPLETE)
     except BaseException as error:
         state = "stopped" if isinstance(error, Interrupted) else "failed"
         if isinstance(error, Interrupted | EngineError | CommitError | StorageError | OSError):
@@ -166,14 +181,20 @@ def _run(
         run.close(state, {"cause": f"{type(error).__name__}: {error}"})
         raise
     state = "complete" if summary.exit_code == EXIT_COMPLETE else "incomplete"
-    if state == "complete":
+    # An index that others may be about to open stays.
+    if state == "complete" and (claims is None or claims.num_processes == 1):
         drop_indexes(store)
     run.close(state, {"summary": asdict(summary)})
     return summary
 
 
 def _score(
-    run: Run, units: Sequence[WorkUnit], report: Callable[[str], None], *, quiet: bool
+    run: Run,
+    units: Sequence[WorkUnit],
+    report: Callable[[str], None],
+    claims: Claims | None,
+    *,
+    quiet: bool,
 ) -> None:
     executor = create_executor(run.config)
     preparation: str | None = None
@@ -181,6 +202,7 @@ def _score(
     def activity() -> str:
         return preparation or executor.activity
 
+    run.activity = activity
     with ProgressDisplay(run.tally, run.store, activity, quiet=quiet) as display, executor:
         if run.config.parity.num_pairs:
             preparation = "checking parity"
@@ -199,9 +221,14 @@ def _score(
             run.store.location,
             score_index=index,
         )
-        for outcome in executor.run(units, make_worker):
+        for outcome in executor.run(units, make_worker, claims):
             run.add(outcome)
             display.add(outcome)
+
+
+def _claims(run: Run) -> Claims:
+    seconds = run.config.executor.join_timeout_seconds
+    return Claims(run.store, run.run_id, seconds, lambda: run.sign_of_life().model_dump(), run.see)
 
 
 def _say(message: str) -> None:

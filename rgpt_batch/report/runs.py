@@ -77,7 +77,7 @@ class RunFacts:
         num_workers: The most workers that were at work at once: one that replaces a dead one is not
             another.
         num_retried: Units that took more than one attempt.
-        num_duplicates: Units that another attempt had published first.
+        num_duplicates: Units that another run had published first.
         num_prompts: Rows that the engine was given; rejected ones are not.
         seconds: From the command's start to its end.
         scoring_seconds: From the first unit's start to the last one's end.
