@@ -232,7 +232,7 @@ class UnitReport:
     """What happened to one unit that is now committed.
 
     Attributes:
-        committed: False where another attempt had published the unit first.
+        committed: False where another run had published the unit first.
         engine: The method that scored.
         passed_over: Why faster methods did not, a sentence each.
         num_rejected: Rejected rows per reason.

@@ -23,6 +23,7 @@ from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
 
 if TYPE_CHECKING:
     from rgpt_batch.job.progress import Status
+    from rgpt_batch.job.run import SignOfLife
     from rgpt_batch.output import Store
     from rgpt_batch.output.store import CommittedFile
 
@@ -73,6 +74,9 @@ def status(output: str, as_json: bool) -> int:
         "complete": listing.problem is None,
         "failed_units": failed_units,
     }
+    processes = [] if listing.problem is None else _read_processes(store)
+    if processes:
+        facts["processes"] = [process.model_dump() for process in processes]
     if as_json:
         print_json(facts)
         return 0
@@ -95,6 +99,8 @@ def status(output: str, as_json: bool) -> int:
                 f"{format_seconds(recorded.eta_seconds)} left"
             }
         )
+    for process in processes:
+        click.echo(f"process      {process.name}: {_format_process(process)}")
     for unit_id, cause in failed_units.items():
         click.echo(f"failed       unit {unit_id}: {cause}")
     return 0
@@ -203,6 +209,29 @@ def _engine_of(committed: Mapping[str, CommittedFile]) -> tuple[str, ...]:
 
 def _format_engines(engines: Sequence[str]) -> str:
     return ", ".join(engines) + (": the scores are invented" if "fake" in engines else "")
+
+
+def _read_processes(store: Store) -> list[SignOfLife]:
+    """Return the processes that share the job; records of other versions are left out."""
+    from pydantic import ValidationError
+
+    from rgpt_batch.job.run import SignOfLife
+
+    found = []
+    for record in store.read_processes():
+        with suppress(ValidationError):
+            found.append(SignOfLife.model_validate(record))
+    return found
+
+
+def _format_process(process: SignOfLife) -> str:
+    from rgpt_batch.formatting import format_seconds
+
+    age = time.time() - process.updated_at
+    doing = process.activity
+    if age > _SILENT_SECONDS:
+        doing = f"no sign of life for {format_seconds(age)}"
+    return f"{doing}, {process.num_rows:,} rows, {process.pairs_per_second:,.1f} pairs/s"
 
 
 def _format_state(recorded: Status) -> str:

@@ -138,6 +138,12 @@ def job_options(command: _Command) -> _Command:
                 help="Share of rejected rows above which the job exits with 3; same as "
                 "-o output.max_rejected_fraction=…  [default: 0.1]",
             ),
+            click.option(
+                "--join",
+                is_flag=True,
+                help="Share the work with every other process that runs this command with --join, "
+                "on any number of machines.",
+            ),
             click.option("--quiet", is_flag=True, help="Show no progress."),
         )
     ):

@@ -58,6 +58,7 @@ def plan(
     documents: str | None,
     on_change: str,
     reuse: str | None,
+    join: bool,
     quiet: bool,
     sample: int,
     pairs_per_second: float | None,

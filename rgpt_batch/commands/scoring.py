@@ -34,6 +34,7 @@ def score(
     documents: str | None,
     on_change: Any,
     reuse: str | None,
+    join: bool,
     quiet: bool,
     as_json: bool,
     **shortcuts: Any,
@@ -48,6 +49,7 @@ def score(
         on_change=on_change,
         tables=text_tables(queries, documents),
         reuse=reuse,
+        join=join,
         quiet=quiet,
         capture_output=True,
     )
@@ -78,10 +80,13 @@ def _print_summary(summary: JobSummary, as_json: bool) -> None:
     if as_json:
         print_json(asdict(summary))
         return
+    others = ""
+    if summary.num_rows_by_others:
+        others = f", {summary.num_rows_by_others:,} in others at the same time"
     facts = {
         "output": summary.output,
-        "rows": f"{summary.num_rows:,}, of which {summary.num_rows_scored:,} in this run and "
-        f"{summary.num_rows_before:,} before",
+        "rows": f"{summary.num_rows:,}, of which {summary.num_rows_scored:,} in this run{others} "
+        f"and {summary.num_rows_before:,} before",
         "rejected": format_rejected(summary.num_rejected),
     }
     if summary.parity:

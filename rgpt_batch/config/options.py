@@ -199,6 +199,12 @@ class ExecutorConfig(Section):
     start_timeout_seconds: float = Field(
         3600, gt=0, description="Seconds that a placed worker may take to load its engine (Ray)."
     )
+    join_timeout_seconds: float = Field(
+        120,
+        gt=0,
+        description="Seconds without a sign of life after which the units of a process that "
+        "shares the job (`score --join`) are left to the others.",
+    )
     unit_timeout_seconds: float | None = Field(
         None,
         gt=0,

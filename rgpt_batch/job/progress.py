@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -32,7 +32,8 @@ class Tally:
     """Running totals of a job; those of earlier runs are in the `num_*_before` fields.
 
     Attributes:
-        done: What this run has committed.
+        done: What this run has finished, whether another run was faster or not.
+        elsewhere: Rows of the units that other runs have committed since this one began, by unit.
         is_reusing: Whether scores of an earlier job are copied where texts are the same.
     """
 
@@ -42,6 +43,7 @@ class Tally:
     num_rows_before: int = 0
     is_reusing: bool = False
     done: Totals = field(default_factory=Totals)
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
     num_units_failed: int = 0
     num_rows_failed: int = 0
     # By the monotonic clock of this process: others may be set while the job runs.
@@ -59,6 +61,18 @@ class Tally:
         started = self.last_finished - (outcome.finished_at - outcome.started_at)
         self.first_started = min(self.first_started or started, started)
 
+    @property
+    def num_units_committed(self) -> int:
+        """Units in the output, whoever has committed them."""
+        mine = self.done.num_units - self.done.num_duplicates
+        return self.num_units_before + mine + len(self.elsewhere)
+
+    @property
+    def num_rows_committed(self) -> int:
+        """Rows in the output, whoever has committed them."""
+        others = sum(self.elsewhere.values())
+        return self.num_rows_before + self.done.num_rows_committed + others
+
     def rates(self) -> tuple[float, float, float | None]:
         """Return pairs per second, prompt tokens per second, and seconds to go if known.
 
@@ -66,10 +80,11 @@ class Tally:
         """
         if self.first_started is None or self.last_finished is None:
             return 0.0, 0.0, None
-        num_left = self.num_rows - self.num_rows_before - self.done.num_rows - self.num_rows_failed
+        num_left = max(0, self.num_rows - self.num_rows_committed - self.num_rows_failed)
         end = time.monotonic() if num_left else self.last_finished
         seconds = max(end - self.first_started, 1e-6)
-        eta = num_left * seconds / self.done.num_rows if self.done.num_rows else None
+        num_new = self.num_rows_committed - self.num_rows_before
+        eta = num_left * seconds / num_new if num_new else None
         pairs_per_second = (self.done.num_rows - self.done.num_reused) / seconds
         return pairs_per_second, self.done.num_prompt_tokens / seconds, eta
 
@@ -80,10 +95,10 @@ class Tally:
             "state": state,
             "updated_at": time.time(),
             "num_units": self.num_units,
-            "num_units_committed": self.num_units_before + self.done.num_units,
+            "num_units_committed": self.num_units_committed,
             "num_units_failed": self.num_units_failed,
             "num_rows": self.num_rows,
-            "num_rows_committed": self.num_rows_before + self.done.num_rows,
+            "num_rows_committed": self.num_rows_committed,
             "num_rejected": dict(self.done.num_rejected),
             "num_reused": self.done.num_reused,
             "engines": sorted(self.done.engines),
@@ -207,7 +222,7 @@ class ProgressDisplay:
     def _show(self, activity: str) -> None:
         if self._quiet:
             return
-        done = self._tally.num_rows_before + self._tally.done.num_rows
+        done = self._tally.num_rows_committed
         if self._bar:
             self._bar.update(self._task, completed=done, text=self._text(), description=activity)
             return

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import BaseModel
 
 from rgpt_batch.checks.parity import Parity
 from rgpt_batch.config.options import JobConfig
@@ -35,6 +39,7 @@ class JobSummary:
     Attributes:
         num_rows_before: Rows that earlier runs had committed.
         num_rows_scored: Rows that this run committed, rejected ones included.
+        num_rows_by_others: Rows that other runs committed while this one was at work.
         num_rejected: Rejected rows of the whole output, per reason.
         num_reused: Rows of the whole output whose score was copied from an earlier job.
         parity: How far the engine is from the reference; None where that was not asked for.
@@ -50,6 +55,7 @@ class JobSummary:
     num_rows: int
     num_rows_before: int
     num_rows_scored: int
+    num_rows_by_others: int
     num_rejected: dict[str, int]
     num_reused: int
     num_truncated_rows: int
@@ -64,14 +70,38 @@ class JobSummary:
     problems: tuple[str, ...]
 
 
+class SignOfLife(BaseModel):
+    """What a process says of itself while it shares the job with others (`score --join`).
+
+    Attributes:
+        updated_at: When it said so, seconds since the epoch by its own clock.
+        num_rows: Rows that it has committed.
+    """
+
+    host: str
+    pid: int
+    activity: str
+    updated_at: float
+    num_units: int
+    num_rows: int
+    pairs_per_second: float
+
+    @property
+    def name(self) -> str:
+        """Its machine and the number of its process there."""
+        return f"{self.host}-{self.pid}"
+
+
 class Run:
     """One run of the command, and the record that it leaves.
 
     Args:
+        before: Ids of the units that are committed when it begins.
         warn: Is told of records that cannot be written: scores do not depend on them.
 
     Attributes:
         run_id: Names its record and its logs.
+        activity: Tells what it is doing, in a few words.
         output: What the published files come to; None until the run is finished.
     """
 
@@ -81,6 +111,7 @@ class Run:
         manifest: Manifest,
         config: JobConfig,
         tally: Tally,
+        before: Set[str],
         warn: Callable[[str], None],
         earlier: EarlierScores | None = None,
     ) -> None:
@@ -93,7 +124,11 @@ class Run:
         self.output: Success | None = None
         self.reports: list[UnitReport] = []
         self.failures: list[UnitFailure] = []
+        self.activity: Callable[[], str] = lambda: "starting"
         self.started = time.monotonic()
+        self._before = before
+        self._mine: set[str] = set()
+        self._num_rows = {unit.unit_id: unit.num_rows for unit in manifest.scored_units}
         self._warn = warn
         self._started_at = time.time()
         self.run_id = store.new_run_id()
@@ -111,10 +146,31 @@ class Run:
         """Note the outcome of one unit."""
         if isinstance(outcome, UnitReport):
             self.reports.append(outcome)
+            if outcome.committed:
+                self._mine.add(outcome.unit_id)
+            self.see(self.tally.elsewhere.keys() | {outcome.unit_id})
         else:
             self.failures.append(outcome)
             with self._only_a_record():
                 self.store.add_failure(outcome)
+
+    def see(self, unit_ids: Set[str]) -> None:
+        """Note which units are committed: those that are not this run's are another one's."""
+        others = unit_ids - self._before - self._mine
+        self.tally.elsewhere = {u: n for u in others if (n := self._num_rows.get(u)) is not None}
+
+    def sign_of_life(self) -> SignOfLife:
+        """Say what this process does."""
+        done = self.tally.done
+        return SignOfLife(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            activity=self.activity(),
+            updated_at=time.time(),
+            num_units=done.num_units - done.num_duplicates,
+            num_rows=done.num_rows_committed,
+            pairs_per_second=round(self.tally.rates()[0], 2),
+        )
 
     def note_committed(self, unit_ids: Iterable[str]) -> None:
         """Note what is published, whoever did it: no such unit is a failed one."""
@@ -166,6 +222,7 @@ def finish(run: Run) -> JobSummary:
     manifest, tally, listing = run.manifest, run.tally, run.store.listing()
     scored = scored_store(run.store, manifest).committed() if manifest.clustered else listing.files
     run.note_committed(scored)
+    run.see(scored.keys())
     planned = {unit.unit_id for unit in manifest.units}
     success = listing.success
     if success and success.fingerprint == manifest.fingerprint and success.files.keys() == planned:
@@ -188,7 +245,8 @@ def finish(run: Run) -> JobSummary:
         num_units=len(manifest.scored_units),
         num_rows=manifest.num_rows,
         num_rows_before=tally.num_rows_before,
-        num_rows_scored=done.num_rows,
+        num_rows_scored=done.num_rows_committed,
+        num_rows_by_others=sum(tally.elsewhere.values()),
         num_rejected=output.num_rejected,
         num_reused=output.num_reused,
         num_truncated_rows=done.num_truncated_rows,

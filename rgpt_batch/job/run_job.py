@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict
 from typing import get_args
 
@@ -40,6 +40,7 @@ from rgpt_batch.job.run import JobSummary as JobSummary
 from rgpt_batch.job.signals import signals_raise
 from rgpt_batch.job.terminal import Terminal
 from rgpt_batch.output import Store, open_store
+from rgpt_batch.output.claims import Claims
 from rgpt_batch.output.runs import recorded_config
 from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.planning.prefix_caching import decide_prefix_caching
@@ -55,6 +56,7 @@ def run_job(
     on_change: OnChange = "refuse",
     tables: TextTables | None = None,
     reuse: Location | None = None,
+    join: bool = False,
     quiet: bool = False,
     capture_output: bool = False,
 ) -> JobSummary:
@@ -68,6 +70,7 @@ def run_job(
         on_change: What to do where the folder holds the work of a job with another fingerprint.
         tables: Where the texts are, if the input has ids alone; see importing.joined.
         reuse: The output folder of an earlier job. Pairs with the same texts get its scores.
+        join: Share the units with all other runs of the same command that join, wherever they are.
         quiet: Show no progress.
         capture_output: While units are scored, send what anything in this process prints to a log
             in the output folder, by its file descriptors 1 and 2; for commands. Workers on Ray have
@@ -91,10 +94,20 @@ def run_job(
     if reuse is not None:
         reuse = as_location(reuse, "reuse")
     check_places(output, tables=tables, reuse=reuse)
+    if join and on_change == "overwrite":
+        raise ConfigError(
+            "--join does not go with --on-change overwrite: one process would delete what another "
+            "has scored. Delete the output folder, or name another one."
+        )
     store = open_store(output)
     terminal = Terminal()
     report = _say_nothing if quiet else terminal.say
     config, source = with_order(config, open_input(config, inputs, tables), store, report)
+    if join and config.units.order != "input":
+        raise ConfigError(
+            "--join does not go with --order document: each process would make its own copy of the "
+            "input. Use --order input."
+        )
     job = identify(config, source, output)
     if not store.has_manifest() and not quiet:
         advise(config, source, report)
@@ -110,6 +123,7 @@ def run_job(
         report,
         on_change=on_change,
         earlier=earlier,
+        join=join,
         quiet=quiet,
         capture_output=capture_output,
     )
@@ -147,6 +161,7 @@ def _run(
     *,
     on_change: OnChange = "refuse",
     earlier: EarlierScores | None = None,
+    join: bool = False,
     quiet: bool,
     capture_output: bool,
     only: Collection[str] | None = None,
@@ -160,6 +175,7 @@ def _run(
         report: Is called with a line of text whenever there is progress to tell.
         on_change: See run_job.
         earlier: Scores to copy where texts are the same.
+        join: See run_job.
         quiet: Show no progress.
         capture_output: See run_job.
         only: Ids of the units to run; None runs all that remain.
@@ -180,16 +196,31 @@ def _run(
     if remaining:
         with suppress(ShardError):  # The unit's worker will report it.
             config = decide_prefix_caching(config, manifest.columns, remaining)
-    run = Run(store, manifest, config, tally, terminal.say, earlier)
+    before = {unit.unit_id for unit in manifest.scored_units}
+    before -= {unit.unit_id for unit in missing}
+    run = Run(store, manifest, config, tally, before, terminal.say, earlier)
     try:
         run.open(has_work=bool(remaining))
-        with signals_raise():
+        with signals_raise(), _claims(run) if join else nullcontext() as claims:
             if remaining:
-                _score(run, remaining, terminal, report, quiet=quiet, capture_output=capture_output)
+                _score(
+                    run,
+                    remaining,
+                    terminal,
+                    report,
+                    claims,
+                    quiet=quiet,
+                    capture_output=capture_output,
+                )
             if manifest.clustered and not unscored(store, manifest):
                 report("bringing rows back into input order")
                 restore(store, manifest, config.input.join_memory_gib)
+            run.activity = lambda: "checking what is committed"
+            if claims:
+                claims.wait_for_ending()
             summary = finish(run)
+            if claims:
+                claims.end(is_complete=summary.exit_code == EXIT_COMPLETE)
     except BaseException as error:
         state = "stopped" if isinstance(error, Interrupted) else "failed"
         if isinstance(error, Interrupted | EngineError | CommitError | StorageError | OSError):
@@ -199,7 +230,8 @@ def _run(
         run.close(state, {"cause": f"{type(error).__name__}: {error}"})
         raise
     state = "complete" if summary.exit_code == EXIT_COMPLETE else "incomplete"
-    if state == "complete":
+    # An index that others may be about to open stays.
+    if state == "complete" and (claims is None or claims.num_processes == 1):
         drop_indexes(store)
     run.close(state, {"summary": asdict(summary)})
     return summary
@@ -210,6 +242,7 @@ def _score(
     units: Sequence[WorkUnit],
     terminal: Terminal,
     report: Report,
+    claims: Claims | None,
     *,
     quiet: bool,
     capture_output: bool,
@@ -221,6 +254,7 @@ def _score(
     def activity() -> str:
         return preparation or executor.activity
 
+    run.activity = activity
     with ExitStack() as stack:
         stack.callback(logs.drop_empty)
         if capture_output:
@@ -250,9 +284,14 @@ def _score(
             scored_store(run.store, run.manifest).location,
             score_index=index,
         )
-        for outcome in executor.run(units, make_worker):
+        for outcome in executor.run(units, make_worker, claims):
             run.add(outcome)
             display.add(outcome)
+
+
+def _claims(run: Run) -> Claims:
+    seconds = run.config.executor.join_timeout_seconds
+    return Claims(run.store, run.run_id, seconds, lambda: run.sign_of_life().model_dump(), run.see)
 
 
 def _say_nothing(message: str) -> None:

@@ -74,7 +74,7 @@ class RunFacts:
         num_workers: The most workers that were at work at once: one that replaces a dead one is not
             another.
         num_retried: Units that took more than one attempt.
-        num_duplicates: Units that another attempt had published first.
+        num_duplicates: Units that another attempt or run had published first.
         num_prompts: Rows that have a score.
         num_reused: Those whose score was copied from an earlier job.
         seconds: From the command's start to its end.
