@@ -6,7 +6,7 @@ bin := .venv/bin
 jobs := 2
 pytest := $(bin)/python -m pytest --numprocesses=$(jobs) --dist=loadscope --no-loadscope-reorder
 
-.PHONY: help setup model demo check test test-fast test-long bench chaos lock clean
+.PHONY: help setup model demo check test test-fast test-long docs bench chaos lock clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -37,6 +37,9 @@ test-long: model  ## Run the random campaigns at length, by hand: about two hour
 	$(bin)/python -m tests.output.campaign --runs 500
 	HYPOTHESIS_PROFILE=long $(pytest) tests/property
 	$(bin)/python -m pytest -m long
+
+docs: setup  ## Build the documentation into out/site; any broken link is an error.
+	@PYTHONPATH=scripts NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict
 
 bench: setup  ## Measure every way to the score on this machine's CPUs; benchmarks/README.md has the rest.
 	$(bin)/rgpt-batch bench --shape bloom-560m --shape smollm2-135m -o engine.kv_cache_bytes=1073741824 --to benchmarks/results

@@ -1,0 +1,35 @@
+"""What a worker says that it computes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from rgpt_batch.engines.hardware import processor_name, worker_hardware
+from rgpt_batch.engines.memory import main_memory
+from rgpt_batch.formatting import format_bytes
+
+
+def test_without_torch_it_is_the_processor_with_the_cores_that_the_process_may_use() -> None:
+    code = (
+        "import sys\n"
+        "from rgpt_batch.engines.hardware import worker_hardware\n"
+        "print(worker_hardware())\n"
+        "assert 'torch' not in sys.modules, 'two seconds, and memory on each GPU'"
+    )
+    cores = os.sched_getaffinity(0)
+    done = subprocess.run(
+        ["taskset", "-c", str(min(cores)), sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    memory = format_bytes(main_memory()[0])
+    assert done.stdout == f"1 core of {processor_name()}, {memory}\n"
+
+
+def test_the_processor_has_a_name() -> None:
+    assert processor_name().strip()
+    assert processor_name() in worker_hardware() or "GiB" in worker_hardware()
