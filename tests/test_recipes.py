@@ -24,7 +24,7 @@ PAPER = SYSTEMS[:13]
 
 def blocks() -> list[list[list[str]]]:
     """The commands of each block of code, as words."""
-    found = re.findall(r"^```\n(.*?)^```", RECIPE, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```sh[^\n]*\n(.*?)^```", RECIPE, re.MULTILINE | re.DOTALL)
     return [
         [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()] for block in found
     ]
