@@ -191,7 +191,8 @@ def test_changes_that_contradict_each_other_are_an_error() -> None:
 def test_unknown_option_is_named_with_the_options_that_exist() -> None:
     message = _error("model.name=m", "units.max_row=5")
     assert message == (
-        "configuration is not valid:\n  units.max_row: unknown option. Known: max_rows, max_bytes, order."
+        "configuration is not valid:\n  units.max_row: unknown option. Known: max_rows, max_bytes, "
+        "order."
     )
 
 

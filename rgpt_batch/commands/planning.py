@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.job_options import job_options, load_job_config, text_tables
+from rgpt_batch.commands.job_options import (
+    job_options,
+    load_job_config,
+    text_tables,
+    top_pairs,
+)
 from rgpt_batch.commands.text import price_option, print_facts
 
 if TYPE_CHECKING:
@@ -55,6 +60,8 @@ def plan(
     documents: str | None,
     on_change: str,
     reuse: str | None,
+    only: str | None,
+    top_k: int | None,
     quiet: bool,
     sample: int,
     pairs_per_second: float | None,
@@ -75,6 +82,7 @@ def plan(
         output,
         tables=text_tables(queries, documents),
         reuse=reuse,
+        only=top_pairs(only, top_k),
         report=lambda message: None if quiet else click.echo(message, err=True),
     ) as ahead:
         tokens = sample_tokens(ahead.config, ahead.manifest, sample)

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.job_options import job_options, load_job_config, text_tables
+from rgpt_batch.commands.job_options import (
+    job_options,
+    load_job_config,
+    text_tables,
+    top_pairs,
+)
 from rgpt_batch.commands.text import OutputFolder, format_rejected, print_facts
 
 if TYPE_CHECKING:
@@ -26,6 +31,8 @@ def score(
     documents: str | None,
     on_change: Any,
     reuse: str | None,
+    only: str | None,
+    top_k: int | None,
     quiet: bool,
     **shortcuts: Any,
 ) -> int:
@@ -39,6 +46,7 @@ def score(
         on_change=on_change,
         tables=text_tables(queries, documents),
         reuse=reuse,
+        only=top_pairs(only, top_k),
         quiet=quiet,
     )
     _print_summary(summary)

@@ -43,6 +43,7 @@ from rgpt_batch.output import Store, open_store
 from rgpt_batch.output.runs import recorded_config
 from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.planning.prefix_caching import decide_prefix_caching
+from rgpt_batch.ranking.top import TopPairs
 from rgpt_batch.records import WorkUnit
 from rgpt_batch.reuse.earlier import EarlierScores, build_index, drop_indexes, find_earlier_scores
 
@@ -55,6 +56,7 @@ def run_job(
     on_change: OnChange = "refuse",
     tables: TextTables | None = None,
     reuse: Location | None = None,
+    only: TopPairs | None = None,
     quiet: bool = False,
 ) -> JobSummary:
     """Score every pair of the input; resume where an earlier run stopped.
@@ -67,6 +69,7 @@ def run_job(
         on_change: What to do where the folder holds the work of a job with another fingerprint.
         tables: Where the texts are, if the input has ids alone; see importing.joined.
         reuse: The output folder of an earlier job. Pairs with the same texts get its scores.
+        only: Score the best pairs of an earlier ranking alone.
         quiet: Show no progress.
 
     Raises:
@@ -89,7 +92,8 @@ def run_job(
     check_places(output, tables=tables, reuse=reuse)
     store = open_store(output)
     report = _say_nothing if quiet else _say
-    config, source = with_order(config, open_input(config, inputs, tables), store, report)
+    given = open_input(config, inputs, tables, only)
+    config, source = with_order(config, given, store, report, only)
     job = identify(config, source, output)
     if not store.has_manifest() and not quiet:
         advise(config, source, report)
