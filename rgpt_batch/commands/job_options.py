@@ -14,6 +14,7 @@ from rgpt_batch.errors import ConfigError
 if TYPE_CHECKING:
     from rgpt_batch.config.options import JobConfig
     from rgpt_batch.importing.joined import TextTables
+    from rgpt_batch.ranking.top import TopPairs
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -125,6 +126,15 @@ def job_options(command: _Command) -> _Command:
                 "has scored get its scores. [default: score all]",
             ),
             click.option(
+                "--only",
+                metavar="RANKING",
+                help="TREC run or Parquet, such as the output of a smaller model: score only the "
+                "pairs that it has among the first --top-k of their query. [default: all pairs]",
+            ),
+            click.option(
+                "--top-k", type=click.IntRange(min=1), help="Pairs per query, with --only."
+            ),
+            click.option(
                 "--parity",
                 type=click.IntRange(2, 2000),
                 metavar="N",
@@ -162,6 +172,17 @@ def text_tables(queries: str | None, documents: str | None) -> TextTables | None
     if queries is None and documents is None:
         return None
     return TextTables(queries=queries, documents=documents)
+
+
+def top_pairs(only: str | None, top_k: int | None) -> TopPairs | None:
+    """Return which pairs alone are to be scored; None for all."""
+    from rgpt_batch.ranking.top import TopPairs
+
+    if only is None and top_k is None:
+        return None
+    if only is None or top_k is None:
+        raise click.UsageError("--only and --top-k need each other.")
+    return TopPairs(only, top_k)
 
 
 def load_job_config(

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.job_options import job_options, load_job_config, text_tables
+from rgpt_batch.commands.job_options import (
+    job_options,
+    load_job_config,
+    text_tables,
+    top_pairs,
+)
 from rgpt_batch.commands.text import json_option, price_option, print_facts, print_json
 
 if TYPE_CHECKING:
@@ -59,6 +64,8 @@ def plan(
     on_change: str,
     reuse: str | None,
     join: bool,
+    only: str | None,
+    top_k: int | None,
     quiet: bool,
     sample: int,
     pairs_per_second: float | None,
@@ -80,6 +87,7 @@ def plan(
         output,
         tables=text_tables(queries, documents),
         reuse=reuse,
+        only=top_pairs(only, top_k),
         report=lambda message: None if quiet else click.echo(message, err=True),
     ) as ahead:
         tokens = sample_tokens(ahead.config, ahead.manifest, sample)

@@ -94,6 +94,12 @@ _REJECTED = {"last": "ranked last", "drop": "left out"}
     is_flag=True,
     help="Rank by reciprocal rank fusion with the first stage, k = 60.",
 )
+@click.option(
+    "--below",
+    metavar="RANKING",
+    help="TREC run or Parquet, such as that of `score --only`: its pairs that were not scored "
+    "follow below the others, in its order. [default: none]",
+)
 @database_options
 @json_option
 def rank(
@@ -138,6 +144,8 @@ def rank(
         facts["without ids"] = f"{summary.num_without_ids:,} unreadable rows left out"
     if summary.num_without_first_stage is not None:
         facts["first stage"] = f"lacks {summary.num_without_first_stage:,} pairs"
+    if summary.num_below is not None:
+        facts["below"] = f"{summary.num_below:,} pairs that were not scored, in the order they had"
     print_facts(facts)
     return 0
 

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.job_options import job_options, load_job_config, text_tables
+from rgpt_batch.commands.job_options import (
+    job_options,
+    load_job_config,
+    text_tables,
+    top_pairs,
+)
 from rgpt_batch.commands.text import (
     OutputFolder,
     format_rejected,
@@ -35,6 +40,8 @@ def score(
     on_change: Any,
     reuse: str | None,
     join: bool,
+    only: str | None,
+    top_k: int | None,
     quiet: bool,
     as_json: bool,
     **shortcuts: Any,
@@ -50,6 +57,7 @@ def score(
         tables=text_tables(queries, documents),
         reuse=reuse,
         join=join,
+        only=top_pairs(only, top_k),
         quiet=quiet,
         capture_output=True,
     )

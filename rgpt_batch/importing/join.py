@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -15,6 +15,7 @@ from rgpt_batch.importing.readers.numerals import MAX_SCORE
 from rgpt_batch.importing.readers.relations import LINE, RANK, SCORE, Relations, Table
 from rgpt_batch.importing.readers.unfit import refuse_unfit
 from rgpt_batch.input.rows import database_source
+from rgpt_batch.planning.identity import Selection
 
 _NUM_EXAMPLES = 3
 _BATCH_ROWS = 2048
@@ -25,6 +26,8 @@ _WHITE_SPACE = "".join(
 ) + "".join(map(chr, (0x2028, 0x2029, 0x202F, 0x205F, 0x3000)))
 
 Order = Literal["query", "document"]
+
+_CHOSEN = "chosen"
 
 _TYPES = {LINE: "BIGINT", SCORE: "DOUBLE", RANK: "INTEGER"}
 
@@ -44,14 +47,45 @@ class MissingIds:
     examples: tuple[str, ...]
 
 
-class Join:
-    """Three relations as views of a DuckDB connection."""
+class Chosen(Protocol):
+    """Pairs that alone are wanted."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, relations: Relations) -> None:
+    def facts(self) -> Selection:
+        """Say where they come from."""
+        ...
+
+    def load(self, connection: duckdb.DuckDBPyConnection, table: str) -> int:
+        """Make a table of their query_id and doc_id; returns how many they are."""
+        ...
+
+
+class Join:
+    """Three relations as views of a DuckDB connection.
+
+    Args:
+        connection: Where the views are made.
+        relations: What they show.
+        only: Candidates that alone are wanted; None for all.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        relations: Relations,
+        only: Chosen | None = None,
+    ) -> None:
         self._connection = connection
         self._relations = relations
         for name, table in relations.tables.items():
             connection.execute(_view(connection, name, table))
+        if only is not None:
+            only.load(connection, _CHOSEN)
+            given = _view(connection, "all_candidates", relations.candidates)
+            connection.execute(given)
+            connection.execute(
+                "CREATE OR REPLACE TEMP VIEW candidates AS SELECT * FROM all_candidates "
+                f"SEMI JOIN {_CHOSEN} USING (query_id, doc_id)"
+            )
 
     def check(self) -> None:
         """Look for what makes a join ambiguous.

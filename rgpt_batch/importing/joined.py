@@ -22,7 +22,7 @@ from rgpt_batch.config.arguments import Location, as_locations
 from rgpt_batch.config.options import InputConfig, JobConfig
 from rgpt_batch.database import open_database
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.importing.join import Join, MissingIds
+from rgpt_batch.importing.join import Chosen, Join, MissingIds
 from rgpt_batch.importing.readers.relations import (
     DOCUMENTS,
     PAIRS,
@@ -75,14 +75,22 @@ class JoinedTables:
         config: The job's.
         candidates: The one table of candidates: a file, a folder, a pattern, or its files.
         texts: The tables of texts.
+        only: Candidates that alone are wanted; None for all.
 
     Raises:
         ConfigError: A path names nothing or no Parquet, or an option does not go with tables.
         ShardError: A file is unreadable, or lacks a column.
     """
 
-    def __init__(self, config: JobConfig, candidates: _Given, texts: TextTables) -> None:
+    def __init__(
+        self,
+        config: JobConfig,
+        candidates: _Given,
+        texts: TextTables,
+        only: Chosen | None = None,
+    ) -> None:
         self._config = config
+        self._only = only
         self._relations = _open_relations(config, candidates, texts)
         tables = list(self._relations.tables.values())
         self.paths: Sequence[str] = [path for table in tables for path in table.paths]
@@ -106,6 +114,7 @@ class JoinedTables:
             candidates=tables["candidates"],
             queries=tables.get("queries"),
             documents=tables.get("documents"),
+            only=None if self._only is None else self._only.facts(),
         )
 
     def shards(self, fingerprint: str, output: str, report: Report) -> Sequence[Shard]:
@@ -127,11 +136,12 @@ class JoinedTables:
         options = self._config.input
         remedy = "Raise input.join_memory_gib, or make room where the output folder is."
         with open_database(options.join_memory_gib, work, remedy=remedy) as connection:
-            join = Join(connection, self._relations)
+            join = Join(connection, self._relations, self._only)
             join.check()
             if not join.num_pairs()[0]:
+                what = "pairs" if self._only is None else "pair of --only; compare the ids of both"
                 raise ConfigError(
-                    f"{self._relations.candidates.origin}: holds no pairs. Give another file."
+                    f"{self._relations.candidates.origin}: holds no {what}. Give another file."
                 )
             if options.missing == "error":
                 _check_missing(self._relations, join.missing_queries(), join.missing_documents())

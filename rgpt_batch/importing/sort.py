@@ -6,15 +6,16 @@ nanoseconds with a time zone) or does not know is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+import duckdb
 import pyarrow as pa
 
 from rgpt_batch.database import open_database
 from rgpt_batch.errors import ConfigError, RgptBatchError, ShardError
 
 _BATCH_ROWS = 2048
-_ROWS = "rows_to_sort"
+_ROWS = "given"
 
 
 def check_sortable(schema: pa.Schema) -> None:
@@ -35,6 +36,7 @@ def sort_rows(
     memory_gib: float,
     folder: str,
     remedy: str,
+    choose: Callable[[duckdb.DuckDBPyConnection], str] = lambda connection: "",
 ) -> Iterator[pa.RecordBatch]:
     """Yield rows in order, in small batches.
 
@@ -45,6 +47,7 @@ def sort_rows(
         memory_gib: What DuckDB may hold in memory.
         folder: Where it puts what does not fit.
         remedy: What an error says about a lack of memory or disk.
+        choose: Returns the SQL behind FROM that leaves rows out; what it needs, it makes first.
 
     Raises:
         ConfigError: Memory or disk are too small.
@@ -55,8 +58,13 @@ def sort_rows(
     reader = pa.RecordBatchReader.from_batches(packed, _pack(batches, packed, errors))
     try:
         with open_database(memory_gib, folder, remedy=remedy) as connection:
+            chosen = choose(connection)
+            # Rows come as a stream of unknown length: what they are joined with is held.
+            connection.execute("SET disabled_optimizers = 'build_side_probe_side'")
             connection.register(_ROWS, reader)
-            result = connection.execute(f"SELECT * FROM {_ROWS} ORDER BY {order_by}")
+            result = connection.execute(
+                f"SELECT {_ROWS}.* FROM {_ROWS} {chosen} ORDER BY {order_by}"
+            )
             for batch in result.to_arrow_reader(_BATCH_ROWS):
                 columns = [_unpack(batch[field.name], field.type) for field in schema]
                 yield pa.record_batch(columns, schema=schema)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.importing.clustered import ClusteredPairs
+from rgpt_batch.importing.arranged import ArrangedPairs
+from rgpt_batch.importing.join import Chosen
 from rgpt_batch.importing.joined import JoinedTables
 from rgpt_batch.output import Store
 from rgpt_batch.planning.documents import DocumentCounts, count_documents, shares_documents
@@ -21,15 +22,20 @@ _FEW_ROWS = 5_000_000
 
 
 def with_order(
-    config: JobConfig, source: JobInput, store: Store, report: Report
+    config: JobConfig,
+    source: JobInput,
+    store: Store,
+    report: Report,
+    only: Chosen | None = None,
 ) -> tuple[JobConfig, JobInput]:
-    """Settle the order of rows.
+    """Settle which rows are scored, and in which order.
 
     Args:
         config: The job's.
         source: The input as it is.
         store: The output folder. Where `auto` was settled in it before, that stays.
         report: Is told of documents that repeat.
+        only: Pairs that alone are wanted; of tables, see JoinedTables.
 
     Returns:
         The configuration with an order that is not `auto`, and the input in that order.
@@ -46,24 +52,34 @@ def with_order(
             )
         return config, source
     if config.units.order == "auto":
-        order = _settled(config, source, store, report)
-        config = config.with_options({"units.order": order})
-    if config.units.order == "input":
+        settled = _settled(config, source, store, report, only)
+        config = config.with_options({"units.order": settled})
+    by_document = config.units.order == "document"
+    if not by_document and only is None:
         return config, source
     if not local_path(store.location):
+        option = "--order document" if by_document else "--only"
         raise ConfigError(
-            f"{store.location}: --order document needs an output folder on a file system, since "
-            "the pairs are kept there in that order. Use a folder, or --order input."
+            f"{store.location}: {option} needs an output folder on a file system, since the pairs "
+            "are kept there. Use a folder, or leave the option out."
         )
-    restored = config.output.order == "input"
+    restored = by_document and config.output.order == "input"
+    if restored and only is not None:
+        raise ConfigError(
+            "output.order=input and --order document do not go with --only, whose rows are few: "
+            "source_file and source_row say where each is from. Leave one of them out."
+        )
     if not restored:
         config = config.with_options({"output.source": True})
-    return config, ClusteredPairs(config, source, "restored" if restored else "document")
+    order: RowOrder = "restored" if restored else "document" if by_document else "input"
+    return config, ArrangedPairs(config, source, order, only)
 
 
-def in_order(config: JobConfig, pairs: PairShards, order: RowOrder) -> JobInput:
-    """Return pairs in an order that was settled before."""
-    return pairs if order == "input" else ClusteredPairs(config, pairs, order)
+def arranged(
+    config: JobConfig, pairs: PairShards, order: RowOrder, only: Chosen | None
+) -> JobInput:
+    """Return pairs as it was settled before."""
+    return pairs if order == "input" and only is None else ArrangedPairs(config, pairs, order, only)
 
 
 def count(config: JobConfig, source: JobInput, report: Report) -> DocumentCounts | None:
@@ -72,7 +88,7 @@ def count(config: JobConfig, source: JobInput, report: Report) -> DocumentCounts
     Raises:
         ShardError: A file cannot be read.
     """
-    pairs = source.pairs if isinstance(source, ClusteredPairs) else source
+    pairs = source.pairs if isinstance(source, ArrangedPairs) else source
     if not isinstance(pairs, PairShards) or not shares_documents(config):
         return None
     return count_documents(plan_units(pairs.shards("", "", report), config.units), pairs.columns)
@@ -90,7 +106,12 @@ def advise(config: JobConfig, source: JobInput, report: Report) -> None:
             )
 
 
-def _settled(config: JobConfig, source: PairShards, store: Store, report: Report) -> str:
+def _settled(
+    config: JobConfig, source: PairShards, store: Store, report: Report, only: Chosen | None
+) -> str:
+    if only is not None:
+        # Chosen pairs are copied anyway.
+        return "document" if shares_documents(config) else "input"
     found = store.load_manifest() if store.has_manifest() else None
     if found is not None and isinstance(found.identity.input, PairFiles):
         before = found.identity.input

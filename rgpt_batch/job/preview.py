@@ -16,6 +16,7 @@ from rgpt_batch.output import Store, open_store
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.planning.pair_shards import JobInput, Report
 from rgpt_batch.planning.same_job import is_same_job
+from rgpt_batch.ranking.top import TopPairs
 from rgpt_batch.records import WorkUnit
 from rgpt_batch.reuse.earlier import EarlierScores, find_earlier_scores
 
@@ -51,13 +52,14 @@ def preview(
     *,
     tables: TextTables | None = None,
     reuse: str | None = None,
+    only: TopPairs | None = None,
     report: Report = lambda message: None,
 ) -> Iterator[Preview]:
     """Look ahead, and write nothing to the output folder.
 
-    Tables of texts are joined in a temporary folder, as long as the context is open. Pairs are not
-    clustered: the units are those of input order, about as many. Where the job was planned already,
-    its plan and its pairs are taken.
+    Tables of texts are joined, and pairs are chosen, in a temporary folder, as long as the context
+    is open. Pairs are not clustered: the units are those of input order, about as many. Where the
+    job was planned already, its plan and its pairs are taken.
 
     Args:
         config: The job's.
@@ -65,6 +67,7 @@ def preview(
         output: As for run_job.
         tables: As for run_job.
         reuse: As for run_job.
+        only: As for run_job.
         report: Is called with a line of text before work that takes long.
 
     Raises:
@@ -72,7 +75,8 @@ def preview(
     """
     check_places(output, tables=tables, reuse=reuse)
     store = open_store(output)
-    config, source = with_order(config, open_input(config, inputs, tables), store, report)
+    given = open_input(config, inputs, tables, only)
+    config, source = with_order(config, given, store, report, only)
     job = identify(config, source, output)
     found = store.load_manifest()
     is_ours = found is not None and is_same_job(found.identity, job.identity)

@@ -20,6 +20,7 @@ from rgpt_batch.job.progress import Tally
 from rgpt_batch.job.restore import scored_store, unscored
 from rgpt_batch.job.totals import engine_time
 from rgpt_batch.output import Store
+from rgpt_batch.output.claims import Claims
 from rgpt_batch.output.inspect import crash_problem, describe_files, foreign_files
 from rgpt_batch.output.success import Success
 from rgpt_batch.planning.manifest import Manifest
@@ -158,6 +159,13 @@ class Run:
         """Note which units are committed: those that are not this run's are another one's."""
         others = unit_ids - self._before - self._mine
         self.tally.elsewhere = {u: n for u in others if (n := self._num_rows.get(u)) is not None}
+
+    def claims(self) -> Claims:
+        """Return what shares the units with other processes."""
+        seconds = self.config.executor.join_timeout_seconds
+        return Claims(
+            self.store, self.run_id, seconds, lambda: self.sign_of_life().model_dump(), self.see
+        )
 
     def sign_of_life(self) -> SignOfLife:
         """Say what this process does."""

@@ -44,6 +44,7 @@ from rgpt_batch.output.claims import Claims
 from rgpt_batch.output.runs import recorded_config
 from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.planning.prefix_caching import decide_prefix_caching
+from rgpt_batch.ranking.top import TopPairs
 from rgpt_batch.records import WorkUnit
 from rgpt_batch.reuse.earlier import EarlierScores, build_index, drop_indexes, find_earlier_scores
 
@@ -57,6 +58,7 @@ def run_job(
     tables: TextTables | None = None,
     reuse: Location | None = None,
     join: bool = False,
+    only: TopPairs | None = None,
     quiet: bool = False,
     capture_output: bool = False,
 ) -> JobSummary:
@@ -71,6 +73,7 @@ def run_job(
         tables: Where the texts are, if the input has ids alone; see importing.joined.
         reuse: The output folder of an earlier job. Pairs with the same texts get its scores.
         join: Share the units with all other runs of the same command that join, wherever they are.
+        only: Score the best pairs of an earlier ranking alone.
         quiet: Show no progress.
         capture_output: While units are scored, send what anything in this process prints to a log
             in the output folder, by its file descriptors 1 and 2; for commands. Workers on Ray have
@@ -102,7 +105,8 @@ def run_job(
     store = open_store(output)
     terminal = Terminal()
     report = _say_nothing if quiet else terminal.say
-    config, source = with_order(config, open_input(config, inputs, tables), store, report)
+    given = open_input(config, inputs, tables, only)
+    config, source = with_order(config, given, store, report, only)
     if join and config.units.order != "input":
         raise ConfigError(
             "--join does not go with --order document: each process would make its own copy of the "
@@ -201,7 +205,7 @@ def _run(
     run = Run(store, manifest, config, tally, before, terminal.say, earlier)
     try:
         run.open(has_work=bool(remaining))
-        with signals_raise(), _claims(run) if join else nullcontext() as claims:
+        with signals_raise(), run.claims() if join else nullcontext() as claims:
             if remaining:
                 _score(
                     run,
@@ -287,11 +291,6 @@ def _score(
         for outcome in executor.run(units, make_worker, claims):
             run.add(outcome)
             display.add(outcome)
-
-
-def _claims(run: Run) -> Claims:
-    seconds = run.config.executor.join_timeout_seconds
-    return Claims(run.store, run.run_id, seconds, lambda: run.sign_of_life().model_dump(), run.see)
 
 
 def _say_nothing(message: str) -> None:

@@ -1,8 +1,8 @@
-"""Pairs that are brought together by document before units are cut.
+"""Pairs of which some are chosen, or that are brought together by document, before units are cut.
 
-facts     the files, and that their rows are clustered; the job's identity covers both
-shards    out of core, to shards below the output folder: rows of one document follow each other,
-          and units end where documents do
+facts     the files, which rows are taken, and in which order; the job's identity covers all
+shards    out of core, to shards below the output folder. By document, rows of one document follow
+          each other, and units end where documents do
 score     like any shards; each row says which file and row it came from
 
 An engine with a prefix cache then computes a document once for all its queries, however far apart
@@ -12,21 +12,25 @@ _rgpt/pairs-* then does no other harm.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
 from rgpt_batch.config.options import ColumnNames, InputConfig, JobConfig
 from rgpt_batch.database import quote_name
-from rgpt_batch.errors import ShardError
+from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.formatting import format_count
+from rgpt_batch.importing.join import Chosen
 from rgpt_batch.importing.shards import (
     ROWS_PER_SHARD,
     document_groups,
     make_shards,
+    row_groups,
     write_shards,
 )
 from rgpt_batch.importing.sort import check_sortable, sort_rows
@@ -48,18 +52,23 @@ from rgpt_batch.records import Segment
 
 _POSITION = "_rgpt_position"
 _TEXT = pa.string()
+_CHOSEN = "chosen"
 
 
-class ClusteredPairs:
-    """Pairs with texts, clustered by document; see JobInput.
+class ArrangedPairs:
+    """Pairs with texts, chosen or clustered by document; see JobInput.
 
     Args:
         config: The job's.
         pairs: The input as it is.
         order: What becomes of the rows' order.
+        only: Pairs that alone are wanted; None for all.
     """
 
-    def __init__(self, config: JobConfig, pairs: PairShards, order: RowOrder) -> None:
+    def __init__(
+        self, config: JobConfig, pairs: PairShards, order: RowOrder, only: Chosen | None = None
+    ) -> None:
+        self.only = only
         self.arguments = pairs.arguments
         self.paths = pairs.paths
         self.pairs = pairs
@@ -73,13 +82,14 @@ class ClusteredPairs:
 
     def facts(self) -> PairFiles:
         """Say which files, in which versions, and what becomes of their order."""
-        return replace(self.pairs.facts(), order=self.order)
+        only = None if self.only is None else self.only.facts()
+        return replace(self.pairs.facts(), order=self.order, only=only)
 
     def shards(self, fingerprint: str, output: str, report: Report) -> Sequence[Shard]:
-        """Cluster the pairs, or find that done, and return the shards.
+        """Arrange the pairs, or find that done, and return the shards.
 
         Raises:
-            ConfigError: The disk is too small, or a column cannot be carried.
+            ConfigError: The disk is too small, a column cannot be carried, or no pair is chosen.
             ShardError: A file has changed meanwhile.
         """
         given = self.pairs.shards(fingerprint, output, report)
@@ -88,8 +98,12 @@ class ClusteredPairs:
             return given
         folder = Path(output, "_rgpt", f"pairs-{fingerprint}")
         if not folder.is_dir():
-            report(f"bringing {format_count(num_rows, 'pair')} together by document")
-            make_shards(folder, lambda shards, work: self._cluster(given, shards, work))
+            pairs = format_count(num_rows, "pair")
+            if self.only is not None:
+                report(f"choosing among {pairs}")
+            else:
+                report(f"bringing {pairs} together by document")
+            make_shards(folder, lambda shards, work: self._arrange(given, shards, work))
         columns = self.columns
         names = ColumnNames(
             query_id=columns.query_id,
@@ -99,29 +113,55 @@ class ClusteredPairs:
         )
         paths = resolve_inputs([str(folder)])
         made = inspect_shards(paths, InputConfig(columns=names), columns.pass_through)
-        if (found := sum(shard.num_rows for shard in made)) != num_rows:
+        found = sum(shard.num_rows for shard in made)
+        if self.only is not None:
+            report(f"{format_count(found, 'pair')} of {num_rows:,} are chosen")
+        elif found != num_rows:
             raise ShardError(
                 f"{folder}: holds {found:,} rows, expected {num_rows:,}. Delete the folder, then "
                 "run the same command again."
             )
         return made
 
-    def _cluster(self, given: Sequence[Shard], shards: Path, work: str) -> None:
+    def _arrange(self, given: Sequence[Shard], shards: Path, work: str) -> None:
         schema = _schema(given[0], self.columns)
         check_sortable(schema)
         document = self.columns.document
+        by_document = self.order != "input"
         rows = sort_rows(
             _rows(given, self.columns, schema),
             schema,
             # The same order on every machine, whatever the number of threads.
-            f"hash({quote_name(document)}), {_POSITION}",
+            f"hash({quote_name(document)}), {_POSITION}" if by_document else _POSITION,
             memory_gib=self._config.input.join_memory_gib,
             folder=work,
             remedy="Raise input.join_memory_gib, make room where the output folder is, or use "
             "--order input.",
+            choose=functools.partial(self._choose, schema),
         )
         kept = (batch.drop_columns([_POSITION]) for batch in rows)
-        write_shards(document_groups(kept, document, self._config.units), shards, ROWS_PER_SHARD)
+        if by_document:
+            groups = document_groups(kept, document, self._config.units)
+        else:
+            groups = row_groups(kept, ROWS_PER_SHARD)
+        if not write_shards(groups, shards, ROWS_PER_SHARD) and self.only is not None:
+            raise ConfigError(
+                f"{self.only.facts().ranking}: holds none of the input's pairs. Compare the ids of "
+                "both."
+            )
+
+    def _choose(self, schema: pa.Schema, connection: duckdb.DuckDBPyConnection) -> str:
+        """Load what is wanted; ids of rows are bytes, or numbers where they are passed through."""
+        if self.only is None:
+            return ""
+        self.only.load(connection, _CHOSEN)
+        same = []
+        for role, name in (("query_id", self.columns.query_id), ("doc_id", self.columns.doc_id)):
+            given = f"given.{quote_name(name)}"
+            if pa.types.is_integer(schema.field(name).type):
+                given = f"encode({given}::VARCHAR)"
+            same.append(f"{given} = encode({_CHOSEN}.{role})")
+        return f"SEMI JOIN {_CHOSEN} ON {' AND '.join(same)}"
 
 
 def _schema(shard: Shard, columns: Columns) -> pa.Schema:
