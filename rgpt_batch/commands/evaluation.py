@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.text import LocalPath, database_options, print_facts
+from rgpt_batch.commands.text import LocalPath, database_options, print_facts, warn_of_invented
 
 if TYPE_CHECKING:
     from rgpt_batch.ranking.compare import Comparison
@@ -71,6 +71,7 @@ def evaluate(
     if per_query:
         check_output(per_query)
     found = evaluation.evaluate(run, qrels, baseline=baseline, **options)
+    warn_of_invented([run, baseline])
     if per_query:
         evaluation.write_per_query(found, per_query)
     for line in _ties("run", found.num_tied_queries):
@@ -138,6 +139,7 @@ def compare(scored_a: str, scored_b: str, qrels: str | None, as_json: bool, **op
     from rgpt_batch.ranking import compare as comparison
 
     found = comparison.compare(scored_a, scored_b, qrels_file=qrels, **options)
+    warn_of_invented([scored_a, scored_b])
     if as_json:
         click.echo(json.dumps(asdict(found)))
         return 0

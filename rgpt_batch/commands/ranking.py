@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.text import LocalPath, database_options, print_facts
+from rgpt_batch.commands.text import LocalPath, database_options, print_facts, warn_of_invented
 
 if TYPE_CHECKING:
     from rgpt_batch.ranking.rank import Fusion
@@ -115,6 +115,7 @@ def rank(
         fusion=_fusion(first_stage, first_stage_column, interpolate, normalize, rrf),
         **options,
     )
+    warn_of_invented(scored)
     facts = {
         "output": output,
         "ranked": f"{summary.num_ranked:,} of {summary.num_pairs:,} pairs, "
