@@ -14,6 +14,7 @@ from rgpt_batch.commands.text import (
     json_option,
     print_facts,
     print_json,
+    warn_of_invented,
 )
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def evaluate(
     if per_query:
         check_output(per_query)
     found = evaluation.evaluate(run, qrels, baseline=baseline, **options)
+    warn_of_invented([run, baseline])
     if per_query:
         evaluation.write_per_query(found, per_query)
     for line in _ties("run", found.num_tied_queries):
@@ -141,6 +143,7 @@ def compare(scored_a: str, scored_b: str, qrels: str | None, as_json: bool, **op
     from rgpt_batch.ranking import compare as comparison
 
     found = comparison.compare(scored_a, scored_b, qrels_file=qrels, **options)
+    warn_of_invented([scored_a, scored_b])
     if as_json:
         print_json(asdict(found))
         return 0

@@ -13,6 +13,7 @@ from rgpt_batch.commands.text import (
     json_option,
     print_facts,
     print_json,
+    warn_of_invented,
 )
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def rank(
         fusion=_fusion(first_stage, first_stage_column, interpolate, normalize, rrf),
         **options,
     )
+    warn_of_invented(scored)
     if as_json:
         print_json({"output": output, **asdict(summary)})
         return 0

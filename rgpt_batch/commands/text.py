@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
@@ -76,6 +76,19 @@ def database_options(command: _Command) -> _Command:
         show_default=True,
         help="Memory for sorting and joining, GiB.",
     )(command)
+
+
+def warn_of_invented(paths: Iterable[str | None]) -> None:
+    """Say on stderr which scores come from the fake engine: the numbers look like any others."""
+    from rgpt_batch.output.scored_files import is_invented
+
+    for path in filter(None, paths):
+        if is_invented(path):
+            click.echo(
+                f"warning: {redacted(path)}: the fake engine wrote these scores; they are "
+                "invented and mean nothing.",
+                err=True,
+            )
 
 
 def print_facts(facts: dict[str, str]) -> None:

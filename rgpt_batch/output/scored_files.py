@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rgpt_batch.errors import ConfigError, ShardError, StorageError
+from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, StorageError
 from rgpt_batch.input.find import resolve_inputs
 from rgpt_batch.input.rows import read_schema
 from rgpt_batch.output import holds_job, open_store
+from rgpt_batch.output.score_file import read_footer
 from rgpt_batch.output.store import PART
 from rgpt_batch.storage.files import local_path
 from rgpt_batch.storage.find import Found, find, top_folder
@@ -76,6 +77,22 @@ def is_parquet(path: str) -> bool:
             return stream.read(4) == b"PAR1"
     except OSError as error:
         raise ShardError(f"{path}: cannot be read: {error}. Check permissions.") from error
+
+
+def is_invented(path: str) -> bool:
+    """Whether the fake engine, which has no model, wrote the first of the files that are named.
+
+    Raises:
+        ConfigError, StorageError: See find_files.
+    """
+    if not is_parquet(path):
+        return False
+    try:
+        footer, _ = read_footer(find_files([path])[0])
+    except (ShardError, ManifestMismatch):
+        # Somebody else's Parquet.
+        return False
+    return footer.engine == "fake"
 
 
 def column_names(file: str) -> list[str]:

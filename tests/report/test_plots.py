@@ -14,6 +14,7 @@ import pytest
 
 from rgpt_batch.records import RejectionReason, UnitFailure, UnitReport
 from rgpt_batch.report.activity import activity
+from rgpt_batch.report.rates import cost_of
 from rgpt_batch.report.rows import REASONS, Distribution
 from rgpt_batch.report.runs import RunRecord, run_facts, spans
 from rgpt_batch.report.svg import MAX_SINGLE_PARTS, NARROW, WIDE, Frame, Plot, Scale
@@ -94,6 +95,35 @@ def test_a_worker_that_replaces_a_dead_one_is_not_another() -> None:
     units = [make_report(0, "a", 0), make_report(1, "b", 0), make_report(2, "c", 8)]
     assert run_facts(1, make_record(0, 20, *units)).num_workers == 2
     assert [span.lane for span in spans([make_record(0, 20, *units)])] == [0, 1, 0]
+
+
+def test_hardware_is_told_by_worker_and_a_replaced_one_is_no_other() -> None:
+    units = [
+        make_report(0, "a", 0, hardware="H100"),
+        make_report(1, "b", 0, hardware="H200"),
+        make_report(2, "c", 8, hardware="H100"),
+        make_report(3, "d", 0, hardware="H100"),
+    ]
+    assert run_facts(1, make_record(0, 20, *units)).hardware == {"H100": 2, "H200": 1}
+
+
+def test_records_of_before_tell_no_hardware() -> None:
+    assert run_facts(1, make_record(0, 20, make_report(0, "a", 0))).hardware == {}
+
+
+def test_speed_is_of_scoring_and_without_copied_scores() -> None:
+    """Twenty seconds of start, two units from 20 to 32.5 s; half of a unit's pairs are copied."""
+    units = [make_report(0, "a", 20), make_report(1, "a", 25, num_reused=4)]
+    facts = run_facts(1, make_record(0, 40, *units))
+    assert (facts.start_seconds, facts.scoring_seconds, facts.seconds) == (20, 12.5, 40)
+    assert facts.pairs_per_second == pytest.approx(12 / 12.5)
+    # From 21 s, the first unit's engine call at the earliest, to the last commit's start.
+    assert facts.engine_time.scoring_seconds == pytest.approx(32 - 21)
+    assert facts.engine_time.busy_seconds == 8
+    cost = cost_of([facts], 3600.0, "EUR")
+    assert cost.total == pytest.approx(40)
+    assert cost.scoring == pytest.approx(11) and cost.around == pytest.approx(29)
+    assert cost.per_million_pairs == pytest.approx(11 / 12 * 1e6)
 
 
 def test_retries_and_failures_are_marked() -> None:

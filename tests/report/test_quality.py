@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rgpt_batch.errors import ConfigError
@@ -224,6 +226,31 @@ def test_without_a_baseline_there_are_metrics_alone(
     expected = evaluate(str(job.folder), str(qrels), metrics="P@1").metrics[0].run
     assert (name, value) == ("P@1", _plain(expected))
     assert "Query by query" not in page.text
+    # The first stage's score lies in the output, so what both give together is told all the same.
+    fused = page.rows_below("Ranking by", "P@1", "Difference to the score alone", "p")
+    assert [row[0] for row in fused][1] == "bm25 alone"
+
+
+@pytest.mark.parametrize("values", [["a", "b"], [None, None]])
+def test_a_column_that_is_only_called_like_a_score_is_not_fused(
+    values: list[str | None], tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    kind = pa.string() if values[0] else pa.float64()
+    table = pa.table(
+        {
+            "query_id": ["q", "q"],
+            "doc_id": ["a", "b"],
+            "query": ["what is it"] * 2,
+            "document": ["a river", "a bank"],
+            "bm25": pa.array(values, kind),
+        }
+    )
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    config = fake_config(tiny_tokenizer, "output.pass_through=[bm25]")
+    scored = score(config, [tmp_path / "pairs.parquet"], tmp_path / "scored")
+    (tmp_path / "qrels.tsv").write_text("q 0 a 1\n")
+    page = _page(scored, tmp_path, "--qrels", tmp_path / "qrels.tsv")
+    assert "Together with the first stage" not in page.text
 
 
 def test_quality_spills_to_the_folder_that_was_given(job: Scored, tmp_path: Path) -> None:
