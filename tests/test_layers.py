@@ -40,7 +40,7 @@ MAX_LINES = 300
 
 # Who may import a heavy package, at any depth of the module.
 CONFINED = {
-    "ray": ("executors/ray_executor.py", "executors/ray_slot.py"),
+    "ray": ("executors/ray_executor.py", "executors/ray_slot.py", "executors/ray_metrics.py"),
     "vllm": ("engines/vllm/",),
     "torch": ("engines/", "bench/", "conversion/"),
     "transformers": ("engines/", "bench/", "scoring/tokenizer.py"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,73 +23,131 @@ from rgpt_batch.errors import ConfigError
 if TYPE_CHECKING:
     from rgpt_batch.job.progress import Status
     from rgpt_batch.output import Store
+    from rgpt_batch.planning.manifest import Manifest
 
 # A job that runs renews its status every two seconds.
 _SILENT_SECONDS = 30
 _REPORT_SECONDS = 2.0
+_WATCH_SECONDS = 2.0
 
 
-@click.command(short_help="Show how far a job is.", epilog="Example: rgpt-batch status scored/")
+@click.command(
+    short_help="Show how far a job is.",
+    epilog="Example: rgpt-batch status s3://bucket/scored --watch",
+)
 @click.argument("output", type=OutputFolder(exists=True, file_okay=False))
+@click.option(
+    "--watch", is_flag=True, help="Look again every two seconds until the job ends, or Ctrl-C."
+)
 @json_option
-def status(output: str, as_json: bool) -> int:
+def status(output: str, watch: bool, as_json: bool) -> int:
     """Show how far the job of an output folder is."""
-    from rgpt_batch.formatting import format_seconds
     from rgpt_batch.output import open_store
 
+    if watch and as_json:
+        raise click.UsageError("--watch and --json exclude each other.")
     store = open_store(output)
     manifest = store.load_manifest() if store.has_manifest() else None
     if manifest is None:
         raise ConfigError(f"{output}: no job was planned here.")
-    listing = store.listing()
-    committed = listing.files
-    recorded = _read_status(store)
-    # A record may be older than what the folder shows.
-    if listing.problem is None:
-        recorded.state = "complete"
-    elif recorded.state == "complete":
-        recorded.state = "unfinished"
-    if listing.success is not None:
-        recorded.num_rejected = listing.success.num_rejected
-    num_rows = sum(unit.num_rows for unit in manifest.units if unit.unit_id in committed)
-    failed_units = {
-        failure.unit_id: failure.cause
-        for failure in store.read_failures()
-        if failure.unit_id not in committed
-    }
-    facts = {
-        **recorded.model_dump(exclude_unset=True),
-        "num_units": len(manifest.units),
-        "num_units_committed": len(committed),
-        "num_rows": manifest.num_rows,
-        "num_rows_committed": num_rows,
-        "complete": listing.problem is None,
-        "failed_units": failed_units,
-    }
-    if as_json:
-        print_json(facts)
+    if watch:
+        _watch(store, manifest)
         return 0
-    print_facts(
-        {
+    view = _View.of(store, manifest)
+    if as_json:
+        print_json(view.facts)
+        return 0
+    for line in view.lines:
+        click.echo(line)
+    return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """How far a job is.
+
+    Attributes:
+        state: What the last run has recorded, or what the folder shows.
+        facts: For programs.
+        lines: For people.
+    """
+
+    state: str
+    facts: dict[str, Any]
+    lines: list[str]
+
+    @classmethod
+    def of(cls, store: Store, manifest: Manifest) -> _View:
+        from rgpt_batch.formatting import format_seconds
+
+        listing = store.listing()
+        committed = listing.files
+        recorded = _read_status(store)
+        # A record may be older than what the folder shows.
+        if listing.problem is None:
+            recorded.state = "complete"
+        elif recorded.state == "complete":
+            recorded.state = "unfinished"
+        if listing.success is not None:
+            recorded.num_rejected = listing.success.num_rejected
+        num_rows = sum(unit.num_rows for unit in manifest.units if unit.unit_id in committed)
+        failed_units = {
+            failure.unit_id: failure.cause
+            for failure in store.read_failures()
+            if failure.unit_id not in committed
+        }
+        in_last_run = recorded.state not in ("complete", "incomplete")
+        shown = {
             "state": _format_state(recorded),
             "units": f"{len(committed):,} of {len(manifest.units):,} committed",
             "rows": f"{num_rows:,} of {manifest.num_rows:,}",
             "rejected": format_rejected(recorded.num_rejected)
-            + ("" if recorded.state in ("complete", "incomplete") else " in the last run"),
+            + (" in the last run" if in_last_run else ""),
         }
-    )
-    if listing.is_declared and listing.problem is not None:
-        print_facts({"note": f"{listing.problem}. The same command mends that."})
-    if recorded.state == "running" and recorded.eta_seconds is not None:
-        print_facts(
-            {
-                "speed": f"{recorded.pairs_per_second:,.1f} pairs/s, "
+        if listing.is_declared and listing.problem is not None:
+            shown["note"] = f"{listing.problem}. The same command mends that."
+        if recorded.state == "running" and recorded.eta_seconds is not None:
+            shown["speed"] = (
+                f"{recorded.pairs_per_second:,.1f} pairs/s, "
                 f"{format_seconds(recorded.eta_seconds)} left"
-            }
+            )
+        return cls(
+            state=recorded.state,
+            facts={
+                **recorded.model_dump(exclude_unset=True),
+                "num_units": len(manifest.units),
+                "num_units_committed": len(committed),
+                "num_rows": manifest.num_rows,
+                "num_rows_committed": num_rows,
+                "complete": listing.problem is None,
+                "failed_units": failed_units,
+            },
+            lines=[
+                *(f"{name:<12} {fact}" for name, fact in shown.items()),
+                *(f"failed       unit {name}: {why}" for name, why in failed_units.items()),
+            ],
         )
-    for unit_id, cause in failed_units.items():
-        click.echo(f"failed       unit {unit_id}: {cause}")
-    return 0
+
+
+def _watch(store: Store, manifest: Manifest) -> None:
+    """Show how far a job is until it ends. A run that was killed may be resumed at any time."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    with Live(auto_refresh=False) as live:
+        while True:
+            view = _View.of(store, manifest)
+            bar = ProgressBar(
+                total=max(1, manifest.num_rows),
+                completed=view.facts["num_rows_committed"],
+                width=40,
+            )
+            live.update(Group(bar, Text("\n".join(view.lines))), refresh=True)
+            if view.state not in ("planned", "running", "unfinished"):
+                return
+            time.sleep(_WATCH_SECONDS)
 
 
 @click.command(

@@ -132,6 +132,18 @@ def job_options(command: _Command) -> _Command:
                 "-o output.max_rejected_fraction=…  [default: 0.1]",
             ),
             click.option("--quiet", is_flag=True, help="Show no progress."),
+            click.option(
+                "--metrics-file",
+                type=LocalPath(dir_okay=False),
+                help="Keep metrics in this file *.prom, for Prometheus; same as "
+                "-o watch.metrics_file=…  [default: none]",
+            ),
+            click.option(
+                "--log-format",
+                type=click.Choice(["text", "json"]),
+                help="Of the lines on standard error; same as -o watch.log_format=…  "
+                "[default: text]",
+            ),
         )
     ):
         command = option(command)
@@ -163,6 +175,8 @@ def load_job_config(
     parity: int | None = None,
     missing: str | None = None,
     max_rejected_fraction: float | None = None,
+    metrics_file: str | None = None,
+    log_format: str | None = None,
 ) -> JobConfig:
     """Read the configuration; the shortcuts win over -o, which wins over the file.
 
@@ -179,6 +193,8 @@ def load_job_config(
         "executor.kind": executor,
         "parity.num_pairs": parity,
         "input.missing": missing,
+        "watch.metrics_file": None if metrics_file is None else json.dumps(metrics_file),
+        "watch.log_format": log_format,
     }
     given = tuple(f"{key}={value}" for key, value in shortcuts.items() if value is not None)
     loaded = load_config(config, (*overrides, *given))

@@ -23,6 +23,7 @@ from rgpt_batch.executors import create_executor
 from rgpt_batch.executors.process_log import RunLogs
 from rgpt_batch.executors.unit_runner import UnitRunner
 from rgpt_batch.importing.joined import TextTables
+from rgpt_batch.job.metrics import JobMetrics, open_sinks
 from rgpt_batch.job.plan import (
     Job,
     OnChange,
@@ -43,6 +44,7 @@ from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.planning.prefix_caching import decide_prefix_caching
 from rgpt_batch.records import WorkUnit
 from rgpt_batch.reuse.earlier import EarlierScores, build_index, drop_indexes, find_earlier_scores
+from rgpt_batch.storage.written_files import check_output
 
 
 def run_job(
@@ -89,9 +91,11 @@ def run_job(
     if reuse is not None:
         reuse = as_location(reuse, "reuse")
     check_places(output, tables=tables, reuse=reuse)
+    if config.watch.metrics_file is not None:
+        check_output(config.watch.metrics_file)
     job = identify(config, open_input(config, inputs, tables), output)
     store = open_store(output)
-    terminal = Terminal()
+    terminal = Terminal(as_json=config.watch.log_format == "json")
     report = _say_nothing if quiet else terminal.say
     earlier = None
     if reuse is not None:
@@ -127,7 +131,7 @@ def retry_failed(
         raise ConfigError(f"{output}: no job was planned here; nothing to retry.")
     config, failed = recorded_config(store, manifest), store.failed_unit_ids()
     job = identify(config, reopen_input(config, manifest.identity.input), output)
-    terminal = Terminal()
+    terminal = Terminal(as_json=config.watch.log_format == "json")
     report = _say_nothing if quiet else terminal.say
     return _run(
         job, store, terminal, report, quiet=quiet, capture_output=capture_output, only=failed
@@ -176,6 +180,7 @@ def _run(
         with suppress(ShardError):  # The unit's worker will report it.
             config = decide_prefix_caching(config, manifest.columns, remaining)
     run = Run(store, manifest, config, tally, terminal.say, earlier)
+    terminal.facts["run"] = run.run_id
     try:
         run.open(has_work=bool(remaining))
         with signals_raise():
@@ -221,6 +226,9 @@ def _score(
             ProgressDisplay(run.tally, run.store, activity, terminal, quiet=quiet)
         )
         stack.enter_context(executor)
+        metrics = stack.enter_context(
+            JobMetrics(run.run_id, run.tally, executor, open_sinks(run.config), terminal.say)
+        )
         if run.config.parity.num_pairs:
             preparation = "checking parity"
             run.parity = check_parity(run.config, run.manifest, run.store, report)
@@ -241,6 +249,7 @@ def _score(
         for outcome in executor.run(units, make_worker):
             run.add(outcome)
             display.add(outcome)
+            metrics.add(outcome)
 
 
 def _say_nothing(message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rgpt_batch.records import UnitReport
@@ -59,13 +59,32 @@ def total(units: Iterable[UnitReport]) -> Totals:
     return totals
 
 
-def engine_busy_fraction(units: Sequence[UnitReport]) -> float:
-    """Return engine seconds over the time from a worker's first engine call to its last."""
-    busy = held = 0.0
-    for worker in {unit.worker for unit in units}:
-        mine = [unit for unit in units if unit.worker == worker]
-        first = min(unit.started_at + unit.read_seconds for unit in mine)
-        last = max(unit.finished_at - unit.commit_seconds for unit in mine)
-        busy += sum(unit.engine_seconds for unit in mine)
-        held += last - first
-    return min(1.0, busy / held) if held > 0 else 0.0
+class EngineTimes:
+    """How long workers have had an engine, and how long it was at work."""
+
+    def __init__(self) -> None:
+        self._busy = 0.0
+        # By worker: its first engine call, and the end of its last.
+        self._held: dict[str, tuple[float, float]] = {}
+
+    def add(self, unit: UnitReport) -> None:
+        """Count one more unit."""
+        self._busy += unit.engine_seconds
+        began = unit.started_at + unit.read_seconds
+        ended = unit.finished_at - unit.commit_seconds
+        first, last = self._held.get(unit.worker, (began, ended))
+        self._held[unit.worker] = min(first, began), max(last, ended)
+
+    @property
+    def busy_fraction(self) -> float:
+        """Engine seconds over the time from a worker's first engine call to its last."""
+        held = sum(last - first for first, last in self._held.values())
+        return min(1.0, self._busy / held) if held > 0 else 0.0
+
+
+def engine_busy_fraction(units: Iterable[UnitReport]) -> float:
+    """Return the busy fraction of some units; see EngineTimes."""
+    times = EngineTimes()
+    for unit in units:
+        times.add(unit)
+    return times.busy_fraction
