@@ -41,7 +41,7 @@ MAX_LINES = 300
 
 # Who may import a heavy package, at any depth of the module.
 CONFINED = {
-    "ray": ("executors/ray_connection.py", "executors/ray_executor.py", "executors/ray_slot.py"),
+    "ray": tuple(f"executors/ray_{n}.py" for n in ("connection", "executor", "metrics", "slot")),
     "vllm": ("engines/vllm/",),
     "torch": ("engines/", "bench/", "conversion/"),
     "transformers": ("engines/", "bench/", "scoring/tokenizer.py"),

@@ -4,105 +4,52 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
 from rgpt_batch.commands.engine_output import engine_output_kept
 from rgpt_batch.commands.text import (
     OutputFolder,
-    format_rejected,
     json_option,
     print_facts,
     print_json,
 )
-from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
+from rgpt_batch.errors import ConfigError
 
-if TYPE_CHECKING:
-    from rgpt_batch.job.progress import Status
-    from rgpt_batch.job.run import SignOfLife
-    from rgpt_batch.output import Store
-    from rgpt_batch.output.store import CommittedFile
-
-# A job that runs renews its status every two seconds.
-_SILENT_SECONDS = 30
 _REPORT_SECONDS = 2.0
 
 
-@click.command(short_help="Show how far a job is.", epilog="Example: rgpt-batch status scored/")
+@click.command(
+    short_help="Show how far a job is.",
+    epilog="Example: rgpt-batch status s3://bucket/scored --watch",
+)
 @click.argument("output", type=OutputFolder(exists=True, file_okay=False))
+@click.option(
+    "--watch", is_flag=True, help="Look again every two seconds until the job ends, or Ctrl-C."
+)
 @json_option
-def status(output: str, as_json: bool) -> int:
+def status(output: str, watch: bool, as_json: bool) -> int:
     """Show how far the job of an output folder is."""
-    from rgpt_batch.formatting import format_seconds
-    from rgpt_batch.job.restore import scored_store
+    from rgpt_batch.commands.status_view import StatusView, watch_job
     from rgpt_batch.output import open_store
 
+    if watch and as_json:
+        raise click.UsageError("--watch and --json exclude each other.")
     store = open_store(output)
     manifest = store.load_manifest() if store.has_manifest() else None
     if manifest is None:
         raise ConfigError(f"{output}: no job was planned here.")
-    listing = store.listing()
-    committed, units = listing.files, manifest.units
-    if manifest.clustered and listing.problem is not None:
-        # What is there of the output tells nothing until all is scored.
-        committed, units = scored_store(store, manifest).committed(), manifest.clustered
-    recorded = _read_status(store)
-    # A record may be older than what the folder shows.
-    if listing.problem is None:
-        recorded.state = "complete"
-    elif recorded.state == "complete":
-        recorded.state = "unfinished"
-    if listing.success is not None:
-        recorded.num_rejected = listing.success.num_rejected
-    recorded.engines = recorded.engines or _engine_of(committed)
-    num_rows = sum(unit.num_rows for unit in units if unit.unit_id in committed)
-    failed_units = {
-        failure.unit_id: failure.cause
-        for failure in store.read_failures()
-        if failure.unit_id not in committed
-    }
-    facts = {
-        **recorded.model_dump(mode="json", exclude_unset=True),
-        "num_units": len(units),
-        "num_units_committed": len(committed),
-        "num_rows": manifest.num_rows,
-        "num_rows_committed": num_rows,
-        "complete": listing.problem is None,
-        "failed_units": failed_units,
-    }
-    processes = [] if listing.problem is None else _read_processes(store)
-    if processes:
-        facts["processes"] = [process.model_dump() for process in processes]
-    if as_json:
-        print_json(facts)
+    if watch:
+        watch_job(store, manifest)
         return 0
-    print_facts(
-        {
-            "state": _format_state(recorded),
-            "units": f"{len(committed):,} of {len(units):,} committed",
-            "rows": f"{num_rows:,} of {manifest.num_rows:,}",
-            "rejected": format_rejected(recorded.num_rejected)
-            + ("" if recorded.state in ("complete", "incomplete") else " in the last run"),
-            **({"engine": _format_engines(recorded.engines)} if recorded.engines else {}),
-        }
-    )
-    if listing.is_declared and listing.problem is not None:
-        print_facts({"note": f"{listing.problem}. The same command mends that."})
-    if recorded.state == "running" and recorded.eta_seconds is not None:
-        print_facts(
-            {
-                "speed": f"{recorded.pairs_per_second:,.1f} pairs/s, "
-                f"{format_seconds(recorded.eta_seconds)} left"
-            }
-        )
-    for process in processes:
-        click.echo(f"process      {process.name}: {_format_process(process)}")
-    for unit_id, cause in failed_units.items():
-        click.echo(f"failed       unit {unit_id}: {cause}")
+    view = StatusView.of(store, manifest)
+    if as_json:
+        print_json(view.facts)
+        return 0
+    for line in view.lines:
+        click.echo(line)
     return 0
 
 
@@ -183,63 +130,3 @@ def _sometimes(say: Callable[[str], None]) -> Callable[[str], None]:
             say(message)
 
     return report
-
-
-def _read_status(store: Store) -> Status:
-    from pydantic import ValidationError
-
-    from rgpt_batch.job.progress import Status
-
-    try:
-        return Status.model_validate(store.read_status() or {"state": "planned"})
-    except ValidationError:
-        return Status(state="unknown: status.json is of another version of rgpt-batch")
-
-
-def _engine_of(committed: Mapping[str, CommittedFile]) -> tuple[str, ...]:
-    """Return the method that scored some file: the last run may have scored none."""
-    from rgpt_batch.output.score_file import read_footer
-
-    for file in committed.values():
-        # Whether files are sound is for verify to tell.
-        with suppress(ShardError, ManifestMismatch):
-            return (read_footer(file.path)[0].engine,)
-    return ()
-
-
-def _format_engines(engines: Sequence[str]) -> str:
-    return ", ".join(engines) + (": the scores are invented" if "fake" in engines else "")
-
-
-def _read_processes(store: Store) -> list[SignOfLife]:
-    """Return the processes that share the job; records of other versions are left out."""
-    from pydantic import ValidationError
-
-    from rgpt_batch.job.run import SignOfLife
-
-    found = []
-    for record in store.read_processes():
-        with suppress(ValidationError):
-            found.append(SignOfLife.model_validate(record))
-    return found
-
-
-def _format_process(process: SignOfLife) -> str:
-    from rgpt_batch.formatting import format_seconds
-
-    age = time.time() - process.updated_at
-    doing = process.activity
-    if age > _SILENT_SECONDS:
-        doing = f"no sign of life for {format_seconds(age)}"
-    return f"{doing}, {process.num_rows:,} rows, {process.pairs_per_second:,.1f} pairs/s"
-
-
-def _format_state(recorded: Status) -> str:
-    if recorded.state != "running":
-        return recorded.state
-    from rgpt_batch.formatting import format_seconds
-
-    age = time.time() - recorded.updated_at
-    if age > _SILENT_SECONDS:
-        return f"no sign of life for {format_seconds(age)}; the same command resumes"
-    return f"running: {recorded.activity}"

@@ -155,6 +155,18 @@ def job_options(command: _Command) -> _Command:
                 "on any number of machines.",
             ),
             click.option("--quiet", is_flag=True, help="Show no progress."),
+            click.option(
+                "--metrics-file",
+                type=LocalPath(dir_okay=False),
+                help="Keep metrics in this file *.prom, for Prometheus; same as "
+                "-o watch.metrics_file=…  [default: none]",
+            ),
+            click.option(
+                "--log-format",
+                type=click.Choice(["text", "json"]),
+                help="Of the lines on standard error; same as -o watch.log_format=…  "
+                "[default: text]",
+            ),
         )
     ):
         command = option(command)
@@ -198,6 +210,8 @@ def load_job_config(
     missing: str | None = None,
     order: str | None = None,
     max_rejected_fraction: float | None = None,
+    metrics_file: str | None = None,
+    log_format: str | None = None,
 ) -> JobConfig:
     """Read the configuration; the shortcuts win over -o, which wins over the file.
 
@@ -215,6 +229,8 @@ def load_job_config(
         "parity.num_pairs": parity,
         "input.missing": missing,
         "units.order": order,
+        "watch.metrics_file": None if metrics_file is None else json.dumps(metrics_file),
+        "watch.log_format": log_format,
     }
     given = tuple(f"{key}={value}" for key, value in shortcuts.items() if value is not None)
     loaded = load_config(config, (*overrides, *given))

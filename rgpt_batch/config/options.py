@@ -225,6 +225,19 @@ class ParityConfig(Section):
     )
 
 
+class WatchConfig(Section):
+    """How others see the job run. Workers on Ray export metrics in any case."""
+
+    metrics_file: str | None = Field(
+        None,
+        description="Local file *.prom for the metrics, in Prometheus' text format; renewed every "
+        "few seconds, in one step.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Of the lines on standard error; json shows one for each unit, too."
+    )
+
+
 class JobConfig(Section):
     """Everything that `rgpt-batch score` needs beside input and output.
 
@@ -240,6 +253,7 @@ class JobConfig(Section):
     units: UnitsConfig = UnitsConfig()
     executor: ExecutorConfig = ExecutorConfig()
     parity: ParityConfig = ParityConfig()
+    watch: WatchConfig = WatchConfig()
 
     @model_validator(mode="before")
     @classmethod

@@ -57,10 +57,12 @@ class Executor(Protocol):
     Attributes:
         activity: What the executor is doing now, in a few words; changes while run() goes on.
         log_name: Names the log of the process that the executor itself runs in.
+        num_restarts: Workers that were started in the place of another.
     """
 
     activity: str
     log_name: str = "driver"
+    num_restarts: int = 0
 
     def __enter__(self) -> Self: ...
 

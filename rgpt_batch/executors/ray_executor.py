@@ -1,4 +1,4 @@
-"""Workers as Ray actors. Only this module, ray_slot and ray_connection import Ray.
+"""Workers as Ray actors. Of all modules only those called ray_* import Ray.
 
 The driver hands out units; actors read, score and commit them. Rows never pass through Ray's object
 store. Why not Ray Data: docs/adr/0003-ray-core-loop.md.
@@ -257,6 +257,7 @@ class RayExecutor(Executor):
         return failures
 
     def _replace(self, slot: Slot) -> None:
+        self.num_restarts += 1
         ray.kill(slot.actor)
         self._slots[self._slots.index(slot)] = self._start()
 

@@ -127,6 +127,19 @@ class Status(BaseModel):
     eta_seconds: float | None = None
 
 
+def _unit_line(outcome: UnitReport | UnitFailure) -> dict[str, Any]:
+    """Say what became of a unit, for programs that read the lines."""
+    facts = {"unit": outcome.unit_id, "rows": outcome.num_rows, "attempts": outcome.num_attempts}
+    if isinstance(outcome, UnitFailure):
+        return {"message": f"unit failed: {outcome.cause}", "level": "error", **facts}
+    seconds = {
+        "read_seconds": round(outcome.read_seconds, 3),
+        "engine_seconds": round(outcome.engine_seconds, 3),
+        "commit_seconds": round(outcome.commit_seconds, 3),
+    }
+    return {"message": "unit committed", **facts, "worker": outcome.worker, **seconds}
+
+
 class ProgressDisplay:
     """Shows a tally while a job runs and keeps status.json fresh. A context manager.
 
@@ -159,7 +172,7 @@ class ProgressDisplay:
         self._activity_began = time.monotonic()
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal and not self._quiet:
+        if self._console.is_terminal and not self._quiet and not self._terminal.as_json:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=20),
@@ -196,6 +209,8 @@ class ProgressDisplay:
     def add(self, outcome: UnitReport | UnitFailure) -> None:
         """Count and show one finished unit."""
         self._tally.add(outcome)
+        if self._terminal.as_json and not self._quiet:
+            self._terminal.say(**_unit_line(outcome))
         if self._bar:
             self._show(self._activity())
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Collection, Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from typing import get_args
 
-from rgpt_batch.checks.parity import check_parity, require_parity
 from rgpt_batch.config.arguments import Location, as_location, as_locations, check_choice
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import (
@@ -19,9 +17,6 @@ from rgpt_batch.errors import (
     ShardError,
     StorageError,
 )
-from rgpt_batch.executors import create_executor
-from rgpt_batch.executors.process_log import RunLogs
-from rgpt_batch.executors.unit_runner import UnitRunner
 from rgpt_batch.importing.joined import TextTables
 from rgpt_batch.job.order import advise, with_order
 from rgpt_batch.job.plan import (
@@ -33,20 +28,20 @@ from rgpt_batch.job.plan import (
     open_input,
     reopen_input,
 )
-from rgpt_batch.job.progress import ProgressDisplay, Tally
-from rgpt_batch.job.restore import restore, scored_store, unscored
+from rgpt_batch.job.progress import Tally
+from rgpt_batch.job.restore import restore, unscored
 from rgpt_batch.job.run import EXIT_COMPLETE, Run, finish
 from rgpt_batch.job.run import JobSummary as JobSummary
+from rgpt_batch.job.score_units import score_units
 from rgpt_batch.job.signals import signals_raise
 from rgpt_batch.job.terminal import Terminal
 from rgpt_batch.output import Store, open_store
-from rgpt_batch.output.claims import Claims
 from rgpt_batch.output.runs import recorded_config
 from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.planning.prefix_caching import decide_prefix_caching
 from rgpt_batch.ranking.top import TopPairs
-from rgpt_batch.records import WorkUnit
-from rgpt_batch.reuse.earlier import EarlierScores, build_index, drop_indexes, find_earlier_scores
+from rgpt_batch.reuse.earlier import EarlierScores, drop_indexes, find_earlier_scores
+from rgpt_batch.storage.written_files import check_output
 
 
 def run_job(
@@ -102,8 +97,10 @@ def run_job(
             "--join does not go with --on-change overwrite: one process would delete what another "
             "has scored. Delete the output folder, or name another one."
         )
+    if config.watch.metrics_file is not None:
+        check_output(config.watch.metrics_file)
     store = open_store(output)
-    terminal = Terminal()
+    terminal = Terminal(as_json=config.watch.log_format == "json")
     report = _say_nothing if quiet else terminal.say
     given = open_input(config, inputs, tables, only)
     config, source = with_order(config, given, store, report, only)
@@ -150,7 +147,7 @@ def retry_failed(
         raise ConfigError(f"{output}: no job was planned here; nothing to retry.")
     config, failed = recorded_config(store, manifest), store.failed_unit_ids()
     job = identify(config, reopen_input(config, manifest.identity.input), output)
-    terminal = Terminal()
+    terminal = Terminal(as_json=config.watch.log_format == "json")
     report = _say_nothing if quiet else terminal.say
     return _run(
         job, store, terminal, report, quiet=quiet, capture_output=capture_output, only=failed
@@ -203,11 +200,12 @@ def _run(
     before = {unit.unit_id for unit in manifest.scored_units}
     before -= {unit.unit_id for unit in missing}
     run = Run(store, manifest, config, tally, before, terminal.say, earlier)
+    terminal.facts["run"] = run.run_id
     try:
         run.open(has_work=bool(remaining))
         with signals_raise(), run.claims() if join else nullcontext() as claims:
             if remaining:
-                _score(
+                score_units(
                     run,
                     remaining,
                     terminal,
@@ -239,58 +237,6 @@ def _run(
         drop_indexes(store)
     run.close(state, {"summary": asdict(summary)})
     return summary
-
-
-def _score(
-    run: Run,
-    units: Sequence[WorkUnit],
-    terminal: Terminal,
-    report: Report,
-    claims: Claims | None,
-    *,
-    quiet: bool,
-    capture_output: bool,
-) -> None:
-    logs = RunLogs(output=run.store.location, run_id=run.run_id)
-    executor = create_executor(run.config, logs)
-    preparation: str | None = None
-
-    def activity() -> str:
-        return preparation or executor.activity
-
-    run.activity = activity
-    with ExitStack() as stack:
-        stack.callback(logs.drop_empty)
-        if capture_output:
-            stack.enter_context(terminal.captured(logs, executor.log_name))
-        display = stack.enter_context(
-            ProgressDisplay(run.tally, run.store, activity, terminal, quiet=quiet)
-        )
-        stack.enter_context(executor)
-        if run.config.parity.num_pairs:
-            preparation = "checking parity"
-            run.parity = check_parity(run.config, run.manifest, run.store, report)
-            require_parity(run.parity)
-        index = None
-        if run.earlier is not None:
-            preparation = "sorting earlier scores"
-            index = build_index(run.earlier, run.store)
-        preparation = None
-        config = run.config
-        if run.manifest.clustered:
-            # By these, rows find back into input order.
-            config = config.with_options({"output.source": True})
-        make_worker = functools.partial(
-            UnitRunner,
-            config,
-            run.manifest.columns,
-            run.manifest.fingerprint,
-            scored_store(run.store, run.manifest).location,
-            score_index=index,
-        )
-        for outcome in executor.run(units, make_worker, claims):
-            run.add(outcome)
-            display.add(outcome)
 
 
 def _say_nothing(message: str) -> None:

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TextIO
+from datetime import UTC, datetime
+from typing import Any, TextIO
 
 from rich.console import Console
 from typing_extensions import override
 
 from rgpt_batch.errors import EngineError
 from rgpt_batch.executors.process_log import RunLogs
+from rgpt_batch.storage.uris import redacted
 
 
 class Terminal:
     """Standard error, also while it is captured.
 
+    Args:
+        as_json: Write each line as a JSON object.
+
     Attributes:
+        as_json: See above.
+        facts: What each such object says beside the message: the run's name.
         console: Draws the progress bar, if there is one; lines go above it.
         is_captured: Whether what others print goes elsewhere.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.facts: dict[str, Any] = {}
         self.console: Console | None = None
         self._stream: TextIO | None = None
 
@@ -39,8 +49,13 @@ class Terminal:
         """Where lines go."""
         return self._stream or sys.stderr
 
-    def say(self, message: str) -> None:
-        """Write a message with the time."""
+    def say(self, message: str, *, level: str = "info", **facts: Any) -> None:
+        """Write a message with the time; the facts, in JSON alone."""
+        if self.as_json:
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            record = {"time": now, "level": level, **self.facts, "message": message, **facts}
+            print(redacted(json.dumps(record)), file=self.stream, flush=True)
+            return
         line = f"{time.strftime('%H:%M:%S')} {message}"
         if self.console is None:
             print(line, file=self.stream, flush=True)
@@ -81,7 +96,7 @@ class _Sayer(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        self._terminal.say(record.getMessage())
+        self._terminal.say(record.getMessage(), level=record.levelname.lower())
 
 
 def _text_stream(descriptor: int) -> TextIO:

@@ -93,16 +93,32 @@ class EngineTime:
         return min(1.0, self.busy_seconds / self.scoring_seconds)
 
 
-def engine_time(units: Iterable[UnitReport]) -> EngineTime:
-    """Sum up the time of all workers that scored some units."""
-    busy = 0.0
-    spans: dict[str, tuple[float, float]] = {}
-    for unit in units:
-        busy += unit.engine_seconds
+class EngineTimes:
+    """Sums up the time of workers, unit by unit."""
+
+    def __init__(self) -> None:
+        self._busy = 0.0
+        # By worker: its first engine call, and the end of its last.
+        self._spans: dict[str, tuple[float, float]] = {}
+
+    def add(self, unit: UnitReport) -> None:
+        """Count one more unit."""
+        self._busy += unit.engine_seconds
         first = unit.started_at + unit.read_seconds
         last = unit.finished_at - unit.commit_seconds
-        low, high = spans.get(unit.worker, (first, last))
-        spans[unit.worker] = min(low, first), max(high, last)
-    return EngineTime(
-        busy_seconds=busy, scoring_seconds=sum(high - low for low, high in spans.values())
-    )
+        low, high = self._spans.get(unit.worker, (first, last))
+        self._spans[unit.worker] = min(low, first), max(high, last)
+
+    @property
+    def total(self) -> EngineTime:
+        """The time of all of them."""
+        scoring = sum(high - low for low, high in self._spans.values())
+        return EngineTime(busy_seconds=self._busy, scoring_seconds=scoring)
+
+
+def engine_time(units: Iterable[UnitReport]) -> EngineTime:
+    """Sum up the time of all workers that scored some units."""
+    times = EngineTimes()
+    for unit in units:
+        times.add(unit)
+    return times.total

@@ -10,7 +10,6 @@ import pytest
 
 from rgpt_batch.checks.vllm_versions import vllm_verdict
 from tests.commands.start import rgpt_batch, run
-from tests.conftest import ROOT
 
 
 def doctor(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -113,6 +113,9 @@ class RequestEngine(VllmEngine[_PromptT, _AnswerT]):
                 # A copy: the tensor is a view of the whole step's.
                 values = output.pooling_output.numpy().copy()
                 answers[running.pop(output.request_id)] = values
+                # Not every version that is allowed tells.
+                if stats := getattr(output, "prefill_stats", None):
+                    self.num_cached_tokens += stats.num_cached_tokens
 
 
 def register_own_models(config: JobConfig) -> None:
