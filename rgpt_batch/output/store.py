@@ -17,14 +17,14 @@ import json
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from rgpt_batch.errors import ManifestMismatch
+from rgpt_batch.errors import CommitError, ManifestMismatch
 from rgpt_batch.output.success import Success
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.records import UnitFailure
@@ -220,6 +220,17 @@ class Store(ABC):
             with suppress(ValidationError):
                 failures.append(_FAILURE.validate_python(record))
         return failures
+
+    @contextmanager
+    def temporary_folder(self) -> Iterator[str]:
+        """Name a folder below the output that nobody else has; it is deleted at the end."""
+        folder = f"{_PRIVATE}/staging/{uuid.uuid4().hex}"
+        try:
+            yield f"{self.location}/{folder}"
+        finally:
+            # What cannot be deleted does no harm.
+            with suppress(CommitError):
+                self._delete_folder(folder, last=())
 
     def clear(self) -> None:
         """Delete everything that a job has written here, and nothing else.
