@@ -16,24 +16,22 @@ under a name in one atomic step.
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from rgpt_batch.errors import ManifestMismatch
+from rgpt_batch.errors import CommitError, ManifestMismatch
 from rgpt_batch.output.listing import CommittedFile as CommittedFile
 from rgpt_batch.output.listing import Listing as Listing
+from rgpt_batch.output.place import Place
 from rgpt_batch.output.success import Success
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.records import UnitFailure
-from rgpt_batch.storage.uris import redacted_values
 
 _FAILURE = TypeAdapter(UnitFailure)
 _RUN = re.compile(r"run-(\d+)-")
@@ -44,18 +42,8 @@ _PROCESSES = f"{_PRIVATE}/processes"
 SUCCESS = "_SUCCESS"
 
 
-class Store(ABC):
-    """An output folder; it need not exist yet.
-
-    Attributes:
-        location: Absolute path or URI.
-
-    Raises:
-        CommitError: From everything that writes.
-        StorageError: From everything that reads an object store.
-    """
-
-    location: str
+class Store(Place):
+    """An output folder; it need not exist yet."""
 
     def has_manifest(self) -> bool:
         """Whether a job of ours has been planned here."""
@@ -231,6 +219,17 @@ class Store(ABC):
         self._delete_folder(_CLAIMS, last=())
         self._delete_folder(_PROCESSES, last=())
 
+    @contextmanager
+    def temporary_folder(self) -> Iterator[str]:
+        """Name a folder below the output that nobody else has; it is deleted at the end."""
+        folder = f"{_PRIVATE}/staging/{uuid.uuid4().hex}"
+        try:
+            yield f"{self.location}/{folder}"
+        finally:
+            # What cannot be deleted does no harm.
+            with suppress(CommitError):
+                self._delete_folder(folder, last=())
+
     def clear(self) -> None:
         """Delete everything that a job has written here, and nothing else.
 
@@ -244,57 +243,3 @@ class Store(ABC):
     def _plans(self) -> list[str]:
         names = sorted(self._list(_PRIVATE))
         return [f"{_PRIVATE}/{name}" for name in names if re.fullmatch(r"plan-.*\.json", name)]
-
-    def _write_record(self, name: str, record: dict[str, Any]) -> None:
-        # The configuration is what the user has written, is checked for secrets, and is read again.
-        shown = {
-            key: value if key == "config" else redacted_values(value)
-            for key, value in record.items()
-        }
-        self._replace(name, json.dumps(shown, indent=1).encode())
-
-    def _read_record(self, name: str) -> dict[str, Any] | None:
-        """Return a record, or None where it is absent or damaged: each can be written again."""
-        try:
-            record = json.loads(self._read(name) or b"null")
-        except (ValueError, RecursionError):
-            return None
-        return record if isinstance(record, dict) else None
-
-    def _read_records(self, folder: str) -> list[dict[str, Any]]:
-        names = sorted(name for name in self._list(folder) if name.endswith(".json"))
-        records = (self._read_record(f"{folder}/{name}") for name in names)
-        return [record for record in records if record is not None]
-
-    @property
-    def log_folder(self) -> str | None:
-        """Where logs grow; None where no file can: each is in its machine's temporary folder."""
-        return None
-
-    @abstractmethod
-    def _list(self, folder: str) -> dict[str, int]:
-        """Return the names directly below a folder, with sizes in bytes; {} where it is absent."""
-
-    @abstractmethod
-    def _versions(self, folder: str) -> dict[str, str]:
-        """Return for each name of such a listing what changes whenever the file does."""
-
-    @abstractmethod
-    def _read(self, name: str) -> bytes | None:
-        """Return a file's content, or None where there is no such file."""
-
-    @abstractmethod
-    def _create(self, name: str, content: bytes | memoryview, attempt: str) -> bool:
-        """Write a file that does not exist in one atomic step; False where another attempt has."""
-
-    @abstractmethod
-    def _replace(self, name: str, content: bytes) -> None:
-        """Write a file in one atomic step, over an old one if there is one."""
-
-    @abstractmethod
-    def _delete(self, names: Sequence[str]) -> None:
-        """Delete files; absent ones do not matter."""
-
-    @abstractmethod
-    def _delete_folder(self, folder: str, last: Sequence[str]) -> None:
-        """Delete a folder of ours with all that is in it, and some files after all others."""

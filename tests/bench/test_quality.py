@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,6 @@ import pytest
 
 from benchmarks.quality import find_set, to_markdown
 from rgpt_batch.importing.readers.trec import read_qrels
-from tests.commands.start import WITHOUT_TORCH
 from tests.conftest import ROOT
 
 
@@ -56,7 +54,6 @@ def measure(sets: Path, model: Path, *options: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": WITHOUT_TORCH},
         check=False,
     )
 

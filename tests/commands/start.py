@@ -80,16 +80,19 @@ def start(
     arguments, added = list(map(str, command)), dict(environment or {})
     path = added.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     late = all(name == "PYTHONPATH" or name.startswith(_READ_LATE) for name in added)
-    own = arguments[:3] == rgpt_batch() and path in ("", WITHOUT_TORCH)
+    hidden = path == WITHOUT_TORCH
+    joins = path if path and not hidden else ""
+    own = arguments[:3] == rgpt_batch() and not (joins and _holds_modules(joins))
     if own and late and not fresh:
         request = {
+            "path": joins,
             "arguments": arguments[3:],
             "environment": {**os.environ, **added},
             "folder": str(folder),
             "session": session,
             "terminal": terminal,
         }
-        return Forked(_warm(path), request, streams)
+        return Forked(_warm(WITHOUT_TORCH if hidden else ""), request, streams)
     stdin, stdout, stderr = streams
     return subprocess.Popen(
         arguments,
@@ -126,6 +129,11 @@ def run(
             process.wait()
             raise
         return subprocess.CompletedProcess(command, code, _text(output), _text(errors))
+
+
+def _holds_modules(path: str) -> bool:
+    """Tell a path with modules from a folder of what only looks installed, and is read late."""
+    return not os.path.isdir(path) or any(Path(path).rglob("*.py"))
 
 
 def _text(stream: IO[bytes]) -> str:

@@ -38,13 +38,17 @@ def test_signals_reach_it_alone(signum: signal.Signals, fresh: bool, tmp_path: P
     command = rgpt_batch("import", "trec", *options)
     with (tmp_path / "log").open("wb") as log:
         process = start(command, (log, log, log), environment=LIGHT, session=True, fresh=fresh)
-    assert os.getsid(process.pid) == process.pid != os.getsid(0)
-    assert os.getpgid(process.pid) == process.pid
-    # Opened when the command opens it too.
-    with (tmp_path / "pipe").open("wb"):
-        assert process.poll() is None
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.01)
-        process.send_signal(signum)
-        expected = -signum if signum == signal.SIGKILL else 128 + signum
-        assert process.wait(60) == process.poll() == expected
+    try:
+        assert os.getsid(process.pid) == process.pid != os.getsid(0)
+        assert os.getpgid(process.pid) == process.pid
+        # Opened when the command opens it too.
+        with (tmp_path / "pipe").open("wb"):
+            assert process.poll() is None
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.01)
+            process.send_signal(signum)
+            expected = -signum if signum == signal.SIGKILL else 128 + signum
+            assert process.wait(60) == process.poll() == expected
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()

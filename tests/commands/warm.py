@@ -78,6 +78,9 @@ def _become(request: dict[str, Any], streams: list[int], ready: int) -> NoReturn
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    if request["path"]:
+        # After the folder of the command.
+        sys.path.insert(1, request["path"])
     os.close(ready)
     sys.argv = ["rgpt_batch", *request["arguments"]]
     code = _run()

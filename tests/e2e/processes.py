@@ -91,7 +91,7 @@ class Process:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {seconds} s:\n{self.output}") from None
         if self._terminal is not None:
-            self._reader.join(10)
+            self._reader.join(DEADLINE_SECONDS)
         return code
 
     def is_running(self) -> bool:
@@ -123,7 +123,7 @@ class Process:
                     found[int(folder.name)] = name.decode(errors="replace").strip()
         return found
 
-    def wait_until_all_gone(self, seconds: float = 30) -> None:
+    def wait_until_all_gone(self, seconds: float = 60) -> None:
         """Fail if a process that the command has started stays behind."""
         deadline = time.monotonic() + seconds
         while left := [name for name in self.relatives().values() if name not in _RAY_AGENTS]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.commands.start import WITHOUT_TORCH
 from tests.e2e.jobs import Command, Finish, Job, Start
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import Process, parts, rgpt_batch
@@ -34,7 +33,7 @@ def start_paused(start: Start, tmp_path: Path) -> StartPaused:
     def start_one(command: Command, place: str) -> tuple[Process, Callable[[], None]]:
         file = tmp_path / "paused"
         environment = {
-            "PYTHONPATH": f"{PAUSED}{os.pathsep}{WITHOUT_TORCH}",
+            "PYTHONPATH": PAUSED,
             "PAUSE_AT": place,
             "PAUSE_FILE": str(file),
         }
