@@ -181,6 +181,8 @@ def exit_codes_page() -> str:
         [
             "# Exit codes",
             "\n".join(["| code | meaning |", "|---|---|", *rows]),
+            "2 also stands for an output folder that holds another job. 3 also stands for rows on "
+            "damaged pages, and for more rejected rows than `output.max_rejected_fraction` allows.",
             "[What happens to which fault](../reliability.md) has the details.",
         ]
     )

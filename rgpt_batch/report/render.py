@@ -13,7 +13,6 @@ from typing import Any
 
 import jinja2
 import yaml
-from markupsafe import Markup
 
 from rgpt_batch.formatting import format_count
 from rgpt_batch.report import (
@@ -224,7 +223,6 @@ def _model_name(model: str | None) -> str | None:
 
 def _escape_markdown(value: Any) -> Any:
     """Escape a value for any place in a Markdown text; tables and line breaks included."""
-    # What a macro of ours has written is escaped value by value.
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if not isinstance(value, str):
         return value
     return _MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(value.split()))
