@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.jobs import Finish, Job
+from tests.e2e.jobs import Command, Finish, Job
 from tests.e2e.outputs import read_output
 from tests.e2e.processes import rgpt_batch
 
@@ -86,7 +86,7 @@ def test_a_run_in_which_nothing_was_printed_leaves_no_log(clean_output: Path) ->
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_try_shows_scores_alone(job: Job, finish: Finish, tmp_path: Path, terminal: bool) -> None:
-    options = ["-c", job.config, "-o", "engine.fake_seconds_per_pair=0.001"]
+    options: Command = ["-c", job.config, "-o", "engine.fake_seconds_per_pair=0.001"]
     command = rgpt_batch("try", "what is it", "It is a number.", *options)
     environment = {**NOISY, "TMPDIR": str(tmp_path)}
     code, said = finish(command, environment=environment, terminal=terminal, without_torch=False)
@@ -99,7 +99,7 @@ def test_try_shows_scores_alone(job: Job, finish: Finish, tmp_path: Path, termin
 def test_try_shows_the_end_of_the_log_where_the_engine_does_not_start(
     job: Job, finish: Finish, tmp_path: Path
 ) -> None:
-    options = ["-c", job.config, "-o", "engine.method=prompt-logprobs"]
+    options: Command = ["-c", job.config, "-o", "engine.method=prompt-logprobs"]
     command = rgpt_batch("try", "what is it", "It is a number.", *options)
     environment = {**BROKEN_VLLM, "TMPDIR": str(tmp_path)}
     code, said = finish(command, environment=environment, without_torch=False)

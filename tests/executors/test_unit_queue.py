@@ -247,3 +247,13 @@ def test_workers_that_die_one_after_the_other_stop_the_job() -> None:
     with pytest.raises(EngineDead, match="20 failures in a row"):
         for _ in range(20):
             waiting.crashed([take(waiting)], DEAD)
+
+
+def test_what_is_noted_on_the_last_failure_stands_below_the_error_that_stops_the_job() -> None:
+    waiting = UnitQueue(make_units(100), max_attempts=3)
+    dead = EngineDead("the process died")
+    dead.add_note("see the log /logs/worker.log")
+    with pytest.raises(EngineDead, match="20 failures in a row") as caught:
+        for _ in range(20):
+            waiting.crashed([take(waiting)], dead)
+    assert caught.value.__notes__ == ["see the log /logs/worker.log"]

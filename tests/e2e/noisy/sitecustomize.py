@@ -6,11 +6,12 @@ As libraries do it: to both file descriptors, from Python and from another proce
 import os
 import time
 import warnings
+from typing import SupportsIndex
 
 _sleep = time.sleep
 
 
-def _sleep_aloud(seconds: float) -> None:
+def _sleep_aloud(seconds: float | SupportsIndex) -> None:
     os.write(1, b"NOISE to descriptor 1\n")
     os.write(2, b"NOISE to descriptor 2\n")
     print("NOISE from print")
