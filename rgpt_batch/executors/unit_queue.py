@@ -202,7 +202,11 @@ class UnitQueue:
         self._num_failures_in_a_row += 1
         if self._num_failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             kind = type(error) if isinstance(error, RgptBatchError) else EngineError
-            raise kind(
+            last = kind(
                 f"{self._num_failures_in_a_row} failures in a row and nothing done in between; "
                 f"the last one: {error}"
-            ) from error
+            )
+            # Such as where the log of the worker is.
+            for note in getattr(error, "__notes__", ()):
+                last.add_note(note)
+            raise last from error

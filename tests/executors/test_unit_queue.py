@@ -278,3 +278,13 @@ def test_a_unit_that_a_lost_attempt_has_committed_is_of_this_run() -> None:
     assert waiting.crashed([first], DEAD, blame=False) == []
     take(waiting)
     assert waiting.with_attempts(late).committed
+
+
+def test_what_is_noted_on_the_last_failure_stands_below_the_error_that_stops_the_job() -> None:
+    waiting = UnitQueue(make_units(100), max_attempts=3)
+    dead = EngineDead("the process died")
+    dead.add_note("see the log /logs/worker.log")
+    with pytest.raises(EngineDead, match="20 failures in a row") as caught:
+        for _ in range(20):
+            waiting.crashed([take(waiting)], dead)
+    assert caught.value.__notes__ == ["see the log /logs/worker.log"]
