@@ -200,6 +200,14 @@ class Store(ABC):
         """Return status.json."""
         return self._read_record(f"{_PRIVATE}/status.json")
 
+    def write_estimate(self, estimate: dict[str, Any]) -> None:
+        """Keep what `plan --record` has said."""
+        self._write_record(f"{_PRIVATE}/estimate.json", estimate)
+
+    def read_estimate(self) -> dict[str, Any] | None:
+        """Return what `plan --record` has said last."""
+        return self._read_record(f"{_PRIVATE}/estimate.json")
+
     def add_failure(self, failure: UnitFailure) -> None:
         """Record a failed unit."""
         self._write_record(f"{_PRIVATE}/failed/{failure.unit_id}.json", asdict(failure))
@@ -251,8 +259,7 @@ class Store(ABC):
 
     def _read_records(self, folder: str) -> list[dict[str, Any]]:
         names = sorted(name for name in self._list(folder) if name.endswith(".json"))
-        records = (self._read_record(f"{folder}/{name}") for name in names)
-        return [record for record in records if record is not None]
+        return [r for name in names if (r := self._read_record(f"{folder}/{name}")) is not None]
 
     @property
     def log_folder(self) -> str | None:

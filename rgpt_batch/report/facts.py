@@ -15,6 +15,7 @@ from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.ranking.metrics import DEFAULT_METRICS
 from rgpt_batch.records import UnitFailure
 from rgpt_batch.report.copies import local_files
+from rgpt_batch.report.estimate import Estimate, recorded_estimate
 from rgpt_batch.report.quality import Quality, assess
 from rgpt_batch.report.rows import RowFacts, row_facts
 from rgpt_batch.report.runs import RunFacts, RunRecord, read_records, run_facts
@@ -73,6 +74,7 @@ class Report:
         speed: None where no run record tells of a unit.
         model: Name that the configuration gives it; None before the first unit or record.
         config: That of the last run.
+        estimate: None where no plan of this job was recorded.
         quality: None without qrels, or where the job is not complete.
         quality_missing: Why there is no quality although qrels were given.
     """
@@ -94,6 +96,7 @@ class Report:
     config: dict[str, Any] | None
     versions: dict[str, str]
     cost: Cost | None
+    estimate: Estimate | None
     quality: Quality | None
     quality_missing: str | None
 
@@ -226,6 +229,7 @@ def gather(
         config=last.config if last else None,
         versions=footer.versions if footer else last.versions if last else {},
         cost=None if price_per_hour is None else _cost(runs, price_per_hour),
+        estimate=recorded_estimate(store, manifest),
         quality=quality,
         quality_missing=quality_missing,
     )

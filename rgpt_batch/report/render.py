@@ -82,6 +82,8 @@ def _context(report: Report) -> dict[str, Any]:
         "score_unit": report.manifest.identity.score_unit,
         "quality": report.quality,
         "cost": report.cost,
+        "estimate": report.estimate,
+        "worker_hours": sum(run.worker_hours for run in report.runs),
         "model": _model_name(report.model),
         "speed": report.speed,
         "notes": report.notes,
