@@ -9,17 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rgpt_batch.bench.price import GPUS
 from rgpt_batch.commands.job_options import (
     job_options,
     load_job_config,
     text_tables,
     top_pairs,
 )
-from rgpt_batch.commands.text import json_option, price_option, print_facts, print_json
+from rgpt_batch.commands.price import (
+    Effort,
+    estimate,
+    format_interval,
+    format_time,
+    last_speed,
+    speed_like,
+)
+from rgpt_batch.commands.text import (
+    OutputFolder,
+    json_option,
+    price_option,
+    print_facts,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from rgpt_batch.job.preview import Preview
-    from rgpt_batch.output import Store
     from rgpt_batch.planning.documents import DocumentCounts
     from rgpt_batch.planning.estimate import TokenSample
 
@@ -53,6 +67,24 @@ _FEW_ROWS = 256
     show_default=True,
     help="Engines that will run at once.",
 )
+@click.option(
+    "--like",
+    type=OutputFolder(exists=True, file_okay=False),
+    metavar="OUTPUT",
+    help="Output folder of a job with the same model on the same hardware; its measured speed "
+    "counts, by the tokens of its prompts and of these. [default: none]",
+)
+@click.option(
+    "--gpu",
+    type=click.Choice(tuple(GPUS)),
+    help="Where no speed is known: estimate it for this GPU, as a wide interval. "
+    "[default: no estimate]",
+)
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Keep the estimate in the output folder; `report` puts it beside what it came to.",
+)
 @price_option
 @json_option
 def plan(
@@ -71,6 +103,9 @@ def plan(
     pairs_per_second: float | None,
     workers: int,
     price_per_hour: float | None,
+    like: str | None,
+    gpu: str | None,
+    record: bool,
     as_json: bool,
     **shortcuts: Any,
 ) -> int:
@@ -92,60 +127,58 @@ def plan(
     ) as ahead:
         tokens = sample_tokens(ahead.config, ahead.manifest, sample)
         counted = _Counted.of(ahead)
-        speed = pairs_per_second or _last_speed(ahead.store)
-        effort = None if speed is None else _Effort.of(ahead, speed, workers, price_per_hour)
+        speed = pairs_per_second or (
+            last_speed(ahead.store) if like is None else speed_like(like, tokens)
+        )
+        effort = None if speed is None else Effort.of(ahead, speed, workers, price_per_hour)
         notes = list(_notes(ahead, on_change))
+        guess = None
+        if effort is None and gpu is not None and tokens.mean_prompt_tokens:
+            guess = estimate(ahead, tokens, gpu)
+        slowest = effort
+        if guess is not None:
+            slowest = Effort.of(ahead, guess.slow, workers, price_per_hour)
+            effort = Effort.of(ahead, guess.fast, workers, price_per_hour)
+            if not guess.fits:
+                notes.append(
+                    f"weights of {guess.weights_gb:,.1f} GB are too large for {gpu}. Raise "
+                    "engine.tensor_parallel_size"
+                )
+        if record and effort is None:
+            notes.append("nothing was recorded, since no speed is known")
+        if record and effort is not None and slowest is not None:
+            ahead.store.write_estimate(
+                {
+                    "fingerprint": ahead.manifest.fingerprint,
+                    "low": asdict(effort),
+                    "high": asdict(slowest),
+                }
+            )
         if as_json:
-            print_json(_json(ahead, tokens, counted, effort, notes))
+            known = effort if guess is None else None
+            facts = _json(ahead, tokens, counted, known, notes)
+            if guess is not None and effort is not None and slowest is not None:
+                ends = {"low": asdict(effort), "high": asdict(slowest)}
+                facts["gpu_estimate"] = {**asdict(guess), "basis": guess.basis, **ends}
+            print_json(facts)
             return 0
         print_facts(_facts(ahead, tokens))
         if counted is not None:
             print_facts(_documents(ahead, tokens, counted))
         for note in notes:
             click.echo(f"note         {note}")
-        print_facts({"time": _time(effort)})
+        if guess is None or effort is None or slowest is None:
+            print_facts({"time": format_time(effort)})
+        else:
+            print_facts({"time": format_interval(effort, slowest), "basis": guess.basis})
     return 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Effort:
-    """What the rest of the job takes at a speed.
-
-    Attributes:
-        pairs_per_second: Of one worker.
-        seconds: With all workers at work at once.
-        cost: None where no price was given.
-    """
-
-    num_rows_left: int
-    num_workers: int
-    pairs_per_second: float
-    seconds: float
-    worker_hours: float
-    cost: float | None
-
-    @classmethod
-    def of(
-        cls, ahead: Preview, speed: float, num_workers: int, price_per_hour: float | None
-    ) -> _Effort:
-        num_rows_left = sum(unit.num_rows for unit in ahead.remaining)
-        worker_seconds = num_rows_left / speed
-        hours = worker_seconds / 3600
-        return cls(
-            num_rows_left=num_rows_left,
-            num_workers=num_workers,
-            pairs_per_second=speed,
-            seconds=worker_seconds / num_workers,
-            worker_hours=hours,
-            cost=None if price_per_hour is None else hours * price_per_hour,
-        )
 
 
 def _json(
     ahead: Preview,
     tokens: TokenSample,
     counted: _Counted | None,
-    effort: _Effort | None,
+    effort: Effort | None,
     notes: Sequence[str],
 ) -> dict[str, Any]:
     units, earlier = ahead.manifest.units, ahead.earlier
@@ -244,30 +277,3 @@ def _notes(ahead: Preview, on_change: str) -> Iterator[str]:
             f"{num_units:,} files of at most {max_rows:,} rows are many and tiny. Raise "
             "units.max_rows; 30 to 120 seconds of work for each are about right"
         )
-
-
-def _time(effort: _Effort | None) -> str:
-    from rgpt_batch.formatting import format_count, format_seconds
-
-    if effort is None:
-        return "unknown: give --pairs-per-second, or score a sample first"
-    cost = "" if effort.cost is None else f", cost {effort.cost:,.2f}"
-    work = (
-        f"{format_count(effort.num_rows_left, 'row')} with "
-        f"{format_count(effort.num_workers, 'worker')}"
-    )
-    return (
-        f"{format_seconds(effort.seconds)} for {work} at {effort.pairs_per_second:,.1f} pairs/s "
-        f"each; {effort.worker_hours:,.2f} worker-hours{cost}"
-    )
-
-
-def _last_speed(store: Store) -> float | None:
-    """Return the pairs per second of one worker in the last run that scored something."""
-    from rgpt_batch.report.runs import read_records
-
-    for run in reversed(read_records(store)[0]):
-        num_workers = len({unit.worker for unit in run.units})
-        if num_workers and run.summary.pairs_per_second:
-            return run.summary.pairs_per_second / num_workers
-    return None

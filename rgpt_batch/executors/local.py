@@ -12,7 +12,7 @@ from typing import Self
 
 from typing_extensions import override
 
-from rgpt_batch.config.options import ExecutorConfig
+from rgpt_batch.config.running import ExecutorConfig
 from rgpt_batch.errors import ConfigError, EngineDead
 from rgpt_batch.executors.base import (
     WAITING_FOR_OTHERS,

@@ -158,6 +158,14 @@ class Store(Place):
         """Return status.json."""
         return self._read_record(f"{_PRIVATE}/status.json")
 
+    def write_estimate(self, estimate: dict[str, Any]) -> None:
+        """Keep what `plan --record` has said."""
+        self._write_record(f"{_PRIVATE}/estimate.json", estimate)
+
+    def read_estimate(self) -> dict[str, Any] | None:
+        """Return what `plan --record` has said last."""
+        return self._read_record(f"{_PRIVATE}/estimate.json")
+
     def add_failure(self, failure: UnitFailure) -> None:
         """Record a failed unit."""
         self._write_record(f"{_PRIVATE}/failed/{failure.unit_id}.json", asdict(failure))

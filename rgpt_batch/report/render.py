@@ -38,7 +38,7 @@ MAX_ROWS_SHOWN = 50
 # A report has them where there is something to tell.
 _OPTIONAL_TABLES = (
     *("metrics", "losses", "gains", "fused", "scores", "tokens", "truncated", "rejected"),
-    *("rejected_examples", "cost", "runs", "failures", "versions"),
+    *("rejected_examples", "cost", "planned", "runs", "failures", "versions"),
 )
 
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[|~<>&$])")
@@ -188,6 +188,12 @@ def _tables(report: Report) -> Iterator[tuple[str, Table]]:
         yield "rejected_examples", tables.rejected_examples(rows.rejected)
     if report.cost:
         yield "cost", tables.cost(report.cost)
+    if report.estimate:
+        worker_hours = sum(run.worker_hours for run in report.runs)
+        yield (
+            "planned",
+            tables.planned(report.estimate, report.num_rows_committed, worker_hours, report.cost),
+        )
     yield "runs", tables.runs(report.runs[-MAX_ROWS_SHOWN:])
     yield "failures", tables.failures(report.failures[:MAX_ROWS_SHOWN])
     yield "settings", tables.facts(settings(report.manifest.identity, report.model))
