@@ -328,17 +328,6 @@ def test_an_input_without_rows_gives_an_output_with_a_schema(
     assert "score" in empty.table.column_names
 
 
-def test_a_column_that_would_be_rounded_is_refused(
-    tiny_tokenizer: Path, tmp_path: Path, write_pairs: Callable[..., Path]
-) -> None:
-    times = pa.array([1, 2, 3], pa.timestamp("ns", "UTC"))
-    path = write_pairs(3, extra={"seen": times})
-    config = fake_config(tiny_tokenizer, DOCUMENT, "output.pass_through=[seen]")
-    with pytest.raises(ConfigError, match=r"'seen' is timestamp\[ns, tz=UTC\].*--order input"):
-        run_job(config, [path], tmp_path / "out", quiet=True)
-    assert not list((tmp_path / "out").glob("_rgpt/plan-*"))
-
-
 def test_dictionaries_of_several_files_need_not_fit_the_index_of_one(
     tiny_tokenizer: Path, tmp_path: Path, write_pairs: Callable[..., Path]
 ) -> None:
