@@ -81,10 +81,18 @@ def sort_rows(
 
 @dataclass(slots=True)
 class _Bucket:
-    """Where the pieces of a bucket stand in the file, and how large they are in memory."""
+    """Where a bucket's pieces stand in the file, how large they are in memory, and some keys."""
 
     num_bytes: int = 0
     pieces: list[tuple[int, int]] = field(default_factory=list)
+    keys: set[int] = field(default_factory=set)
+
+    def add(self, piece: pa.Table, place: tuple[int, int]) -> None:
+        """Note one more piece; of its keys, which are sorted, the first and the last."""
+        self.num_bytes += piece.nbytes
+        self.pieces.append(place)
+        if len(self.keys) < 2:
+            self.keys |= {piece[_KEY][0].as_py(), piece[_KEY][-1].as_py()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +126,10 @@ class _Sort:
                 if bucket.num_bytes <= self.run_bytes:
                     whole = _by_key(pa.Table.from_batches(list(pieces), self.schema))
                     yield from whole.to_batches(max_chunksize=_BATCH_ROWS)
-                elif shift:
+                elif len(bucket.keys) > 1:
                     yield from self.sorted(pieces, shift)
                 else:
-                    # Their keys are all the same.
+                    # The rows of one document, which may be more than memory holds.
                     yield from pieces
 
     def _runs(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -149,15 +157,14 @@ class _Sort:
             with pa.ipc.new_stream(content, self.schema) as writer:
                 writer.write_table(piece)
             buffer = content.getvalue()
-            bucket = buckets.setdefault(int(numbers[low]), _Bucket())
-            bucket.num_bytes += piece.nbytes
             try:
-                bucket.pieces.append((file.tell(), file.write(memoryview(buffer))))
+                place = (file.tell(), file.write(memoryview(buffer)))
             except OSError as error:
                 raise ConfigError(
                     f"{self.folder}: cannot hold rows that are sorted: {error.strerror}. "
                     f"{self.remedy}"
                 ) from error
+            buckets.setdefault(int(numbers[low]), _Bucket()).add(piece, place)
 
     def _read(self, file: BinaryIO, bucket: _Bucket) -> Iterator[pa.RecordBatch]:
         for offset, num_bytes in bucket.pieces:

@@ -9,11 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.importing.sort import check_sortable, sort_rows
+from rgpt_batch.importing.sort import Keys, check_sortable, sort_rows
 
 INVALID = b"\xff\xfe"
 
@@ -123,3 +124,35 @@ def test_an_error_of_what_is_read_is_not_hidden(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"^x\.parquet: is gone\.$"):
         sort(batches(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("num_keys", [1, 2, 20_000])
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path, num_keys: int) -> None:
+    chooser = random.Random(0)
+    before = pa.total_allocated_bytes()
+    run_bytes = 2**20
+
+    def rows() -> Iterator[tuple[Keys, pa.RecordBatch]]:
+        for _ in range(400):
+            keys = np.array([chooser.randrange(num_keys) for _ in range(100)], np.uint64)
+            yield keys, pa.record_batch({"text": [f"{key:05}" * 400 for key in keys]})
+
+    schema = pa.schema([("text", pa.string())])
+    last, num_rows, num_bytes, most = "", 0, 0, 0
+    for batch in sort_rows(
+        rows(),
+        schema,
+        key_bits=64,
+        memory_gib=run_bytes / 2**28,
+        folder=str(tmp_path),
+        remedy="",
+    ):
+        first, following = batch["text"][0].as_py(), batch["text"][-1].as_py()
+        assert last <= first <= following
+        last = following
+        num_rows += batch.num_rows
+        num_bytes += batch.nbytes
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert num_rows == 40_000
+    assert num_bytes > 70 * run_bytes
+    assert most < 8 * run_bytes
