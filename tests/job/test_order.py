@@ -26,10 +26,11 @@ from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
 from rgpt_batch.importing.joined import TextTables
 from rgpt_batch.job.run_job import retry_failed
 from rgpt_batch.output import open_store
+from rgpt_batch.output.score_file import read_footer, serialize
 from rgpt_batch.output.store import Store
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.ranking.rank import rank
-from rgpt_batch.records import UnitFailure
+from rgpt_batch.records import Score, UnitFailure
 from tests.jobs import Scored, column_chunk, fake_config, overwrite, read_output
 from tests.report.jobs import write_report
 from tests.report.pages import Page
@@ -216,6 +217,34 @@ def test_verify_finds_rows_of_the_input_that_were_clustered_twice(run: Run) -> N
     assert run(DOCUMENT).summary.exit_code == 0
     (problem,) = verify_output(folder).problems
     assert "a.parquet: its rows are not there once each" in problem or "b.parquet" in problem
+
+
+def test_rows_that_killed_the_engine_are_named_where_they_were_scored(run: Run) -> None:
+    first = run(*RESTORED)
+    part = first.folder / "_rgpt" / "scored" / "part-000002.parquet"
+    footer, _ = read_footer(str(part))
+    # As if an engine had died with this row.
+    table = pq.read_table(part)
+    rows = table.to_pylist()
+    victim = next(index for index, row in enumerate(rows) if row["score"] is not None)
+    for name in (*Score.__dataclass_fields__, "score", "pair_hash"):
+        if name in rows[victim]:
+            rows[victim][name] = None
+    rows[victim]["rejection"] = "ENGINE_CRASH"
+    crashed = pa.Table.from_pylist(rows, table.schema.remove_metadata())
+    footer = footer.model_copy(update={"num_rejected": {"ENGINE_CRASH": 1}})
+    part.write_bytes(serialize(crashed, footer))
+    for path in (*first.folder.glob("part-*"), first.folder / "_SUCCESS"):
+        path.unlink()
+    again = run(*RESTORED)
+    (problem,) = again.summary.problems
+    assert again.summary.exit_code == 3
+    assert "1 rows have no score" in problem and "part-000002.parquet of" in problem
+    # What it advises.
+    part.unlink()
+    for path in first.folder.glob("part-*"):
+        path.unlink()
+    assert run(*RESTORED).table.equals(first.table)
 
 
 def test_status_counts_what_is_scored_until_the_output_is_there(run: Run) -> None:
