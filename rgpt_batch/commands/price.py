@@ -60,6 +60,7 @@ def estimate(ahead: Preview, tokens: TokenSample, gpu: str) -> GpuEstimate:
             decide_prefix_caching(config, ahead.manifest.columns, units).engine.prefix_caching
         )
     largest = max(units, key=lambda unit: unit.num_rows)
+    shared_by = queries_per_document([largest], ahead.manifest.columns) if shares else 1
     return estimate_on_gpu(
         config.model,
         gpu,

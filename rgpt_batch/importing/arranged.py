@@ -12,19 +12,20 @@ _rgpt/pairs-* then does no other harm.
 
 from __future__ import annotations
 
-import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from rgpt_batch.config.options import ColumnNames, InputConfig, JobConfig
-from rgpt_batch.database import quote_name
+from rgpt_batch.database import open_database
 from rgpt_batch.errors import ConfigError, ShardError
 from rgpt_batch.formatting import format_count
+from rgpt_batch.importing.chosen import pick, positions
 from rgpt_batch.importing.join import Chosen
 from rgpt_batch.importing.shards import (
     ROWS_PER_SHARD,
@@ -33,7 +34,7 @@ from rgpt_batch.importing.shards import (
     row_groups,
     write_shards,
 )
-from rgpt_batch.importing.sort import check_sortable, sort_rows
+from rgpt_batch.importing.sort import Keys, check_sortable, sort_rows
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.find import resolve_inputs
 from rgpt_batch.input.inspect import Shard, inspect_shards
@@ -43,16 +44,15 @@ from rgpt_batch.input.pairs import (
     ORIGIN_ROW,
     ORIGIN_UNREADABLE,
     Unreadable,
+    as_bytes,
     read_segment,
 )
 from rgpt_batch.input.rows import read_schema
 from rgpt_batch.planning.identity import PairFiles, RowOrder
 from rgpt_batch.planning.pair_shards import PairShards, Report
-from rgpt_batch.records import Segment
 
-_POSITION = "_rgpt_position"
 _TEXT = pa.string()
-_CHOSEN = "chosen"
+_REMEDY = "Raise input.join_memory_gib, make room where the output folder is, or use --order input."
 
 
 class ArrangedPairs:
@@ -127,45 +127,39 @@ class ArrangedPairs:
         schema = _schema(given[0], self.columns)
         check_sortable(schema)
         document = self.columns.document
-        by_document = self.order != "input"
-        rows = sort_rows(
-            _rows(given, self.columns, schema),
-            schema,
-            # The same order on every machine, whatever the number of threads.
-            f"hash({quote_name(document)}), {_POSITION}" if by_document else _POSITION,
-            memory_gib=self._config.input.join_memory_gib,
-            folder=work,
-            remedy="Raise input.join_memory_gib, make room where the output folder is, or use "
-            "--order input.",
-            choose=functools.partial(self._choose, schema),
-        )
-        kept = (batch.drop_columns([_POSITION]) for batch in rows)
-        if by_document:
-            groups = document_groups(kept, document, self._config.units)
+        rows = _rows(given, self.columns, schema)
+        if self.only is not None:
+            rows = pick(rows, self._positions(given, self.only, work))
+        if self.order == "input":
+            groups = row_groups(rows, ROWS_PER_SHARD)
         else:
-            groups = row_groups(kept, ROWS_PER_SHARD)
+            by_document = sort_rows(
+                ((_hashes(batch[document]), batch) for batch in rows),
+                schema,
+                key_bits=64,
+                memory_gib=self._config.input.join_memory_gib,
+                folder=work,
+                remedy=_REMEDY,
+            )
+            groups = document_groups(by_document, document, self._config.units)
         if not write_shards(groups, shards, ROWS_PER_SHARD) and self.only is not None:
             raise ConfigError(
                 f"{self.only.facts().ranking}: holds none of the input's pairs. Compare the ids of "
                 "both."
             )
 
-    def _choose(self, schema: pa.Schema, connection: duckdb.DuckDBPyConnection) -> str:
-        """Load what is wanted; ids of rows are bytes, or numbers where they are passed through."""
-        if self.only is None:
-            return ""
-        self.only.load(connection, _CHOSEN)
-        same = []
-        for role, name in (("query_id", self.columns.query_id), ("doc_id", self.columns.doc_id)):
-            given = f"given.{quote_name(name)}"
-            if pa.types.is_integer(schema.field(name).type):
-                given = f"encode({given}::VARCHAR)"
-            same.append(f"{given} = encode({_CHOSEN}.{role})")
-        return f"SEMI JOIN {_CHOSEN} ON {' AND '.join(same)}"
+    def _positions(
+        self, given: Sequence[Shard], only: Chosen, work: str
+    ) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the places of wanted rows in the input, in order. Texts are not read for this."""
+        memory_gib = self._config.input.join_memory_gib
+        with open_database(memory_gib, work, remedy=_REMEDY) as connection:
+            only.load(connection, "chosen")
+            yield from positions(connection, given, self.columns)
 
 
 def _schema(shard: Shard, columns: Columns) -> pa.Schema:
-    if taken := sorted({*ORIGIN, _POSITION}.intersection(columns.read)):
+    if taken := sorted(set(ORIGIN).intersection(columns.read)):
         raise ShardError(f"{shard.path}: the name of column '{taken[0]}' is ours. Rename it.")
     found = read_schema(shard.path)
     # Shards may spell ids and texts in several types; what is passed through has one.
@@ -179,37 +173,36 @@ def _schema(shard: Shard, columns: Columns) -> pa.Schema:
             pa.field(ORIGIN_FILE, pa.dictionary(pa.int32(), pa.string())),
             pa.field(ORIGIN_ROW, pa.int64()),
             pa.field(ORIGIN_UNREADABLE, pa.bool_()),
-            pa.field(_POSITION, pa.int64()),
         ]
     )
 
 
 def _rows(shards: Sequence[Shard], columns: Columns, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Yield all rows of the input, with where they came from."""
-    position = 0
     for shard in shards:
-        whole = Segment(
-            path=shard.path, version=shard.version, first_row=0, num_rows=shard.num_rows
-        )
-        for batch, first_row in read_segment(whole, columns.read):
+        for batch, first_row in read_segment(shard.whole, columns.read):
             num_rows = batch.num_rows
-            if not num_rows:
-                continue
             values = {
                 name: pa.nulls(num_rows, schema.field(name).type)
                 if isinstance(batch, Unreadable)
                 else _cast(batch[name], schema.field(name).type)
                 for name in columns.read
             }
-            rows = np.arange(num_rows)
             values[ORIGIN_FILE] = pa.DictionaryArray.from_arrays(
                 pa.array(np.zeros(num_rows, np.int32)), pa.array([shard.path])
             )
-            values[ORIGIN_ROW] = pa.array(rows + first_row)
+            values[ORIGIN_ROW] = pa.array(np.arange(first_row, first_row + num_rows))
             values[ORIGIN_UNREADABLE] = pa.repeat(isinstance(batch, Unreadable), num_rows)
-            values[_POSITION] = pa.array(rows + position)
-            position += num_rows
             yield pa.record_batch(list(values.values()), schema=schema)
+
+
+def _hashes(documents: pa.Array) -> Keys:
+    """Return a hash of each text, the same on every machine; 0 where there is none."""
+    digests = [
+        bytes(8) if text is None else hashlib.blake2b(text, digest_size=8).digest()
+        for text in as_bytes(documents).to_pylist()
+    ]
+    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
 
 
 def _wide(given: pa.DataType) -> pa.DataType:

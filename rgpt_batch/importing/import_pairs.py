@@ -115,7 +115,13 @@ def import_pairs(
         if options.missing == "null" or not num_missing:
             report(f"joining {num_pairs:,} pairs with their texts")
             with _explained(final.parent, "Make room, or give another --output."):
-                groups = row_groups(join.batches(options.order), options.rows_per_shard)
+                rows = join.batches(
+                    options.order,
+                    memory_gib=options.memory_gib,
+                    folder=str(work),
+                    remedy="Make room, or set --temp-folder to a folder on a disk with room.",
+                )
+                groups = row_groups(rows, options.rows_per_shard)
                 num_shards = write_shards(groups, shards, options.rows_per_shard)
             _publish(shards, final)
     return ImportSummary(

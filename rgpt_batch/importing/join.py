@@ -14,6 +14,7 @@ from rgpt_batch.errors import ShardError
 from rgpt_batch.importing.readers.numerals import MAX_SCORE
 from rgpt_batch.importing.readers.relations import LINE, RANK, SCORE, Relations, Table
 from rgpt_batch.importing.readers.unfit import refuse_unfit
+from rgpt_batch.importing.sort import sort_rows
 from rgpt_batch.input.rows import database_source
 from rgpt_batch.planning.identity import Selection
 
@@ -121,13 +122,23 @@ class Join:
         """Find the candidates whose document is unknown."""
         return self._missing("documents", "doc_id") if self._relations.documents else _NONE
 
-    def batches(self, order: Order = "query") -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, order: Order = "query", *, memory_gib: float, folder: str, remedy: str
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the joined rows in small batches.
 
-        The order does not depend on the number of threads, as no pair is there twice.
+        The order does not depend on the number of threads, as no pair is there twice. DuckDB finds
+        each pair's place by ids and numbers alone, and joins; rows with their texts are sorted by
+        their places afterwards: its own sort of texts takes memory that grows with the input.
 
         Args:
             order: By query_id, then rank, score and doc_id; or by doc_id, then query_id.
+            memory_gib: What DuckDB may hold in memory; sorting takes a fifth more.
+            folder: Where rows are put that do not fit.
+            remedy: What an error says about a lack of disk.
+
+        Raises:
+            ConfigError: The disk is too small.
         """
         own = self._relations.candidates.columns
         query = "queries.query" if self._relations.queries else "candidates.query"
@@ -146,14 +157,24 @@ class Join:
             joins += " LEFT JOIN queries ON candidates.query_id = queries.query_id"
         if self._relations.documents:
             joins += " LEFT JOIN documents ON candidates.doc_id = documents.doc_id"
-        result = self._connection.execute(
+        # Another statement would end the one whose rows are being read.
+        num_pairs, _ = self.num_pairs()
+        reader = self._connection.execute(
             f"SELECT candidates.query_id, {query} AS query, candidates.doc_id, "
             f"{document} AS document"
             + "".join(f", candidates.{role}" for role in first_stage)
-            + f" FROM candidates{joins} ORDER BY "
-            + ", ".join(keys[order])
+            + ", place FROM candidates JOIN (SELECT query_id, doc_id, "
+            f"row_number() OVER (ORDER BY {', '.join(keys[order])}) AS place FROM candidates) "
+            f"USING (query_id, doc_id){joins}"
+        ).to_arrow_reader(_BATCH_ROWS)
+        yield from sort_rows(
+            ((batch["place"].cast(pa.uint64()).to_numpy(), batch) for batch in reader),
+            pa.schema([field for field in reader.schema if field.name != "place"]),
+            key_bits=num_pairs.bit_length(),
+            memory_gib=memory_gib / 4,
+            folder=folder,
+            remedy=remedy,
         )
-        yield from result.to_arrow_reader(_BATCH_ROWS)
 
     def _missing(self, name: str, role: str) -> MissingIds:
         has_lines = LINE in self._relations.candidates.columns

@@ -145,7 +145,10 @@ class JoinedTables:
                 )
             if options.missing == "error":
                 _check_missing(self._relations, join.missing_queries(), join.missing_documents())
-            groups = document_groups(join.batches("document"), "doc_id", self._config.units)
+            rows = join.batches(
+                "document", memory_gib=options.join_memory_gib, folder=work, remedy=remedy
+            )
+            groups = document_groups(rows, "doc_id", self._config.units)
             write_shards(groups, shards, ROWS_PER_SHARD)
             if self.facts() != before:
                 raise ShardError("a table changed while it was read. Run the same command again.")

@@ -271,5 +271,13 @@ def _to_bytes(texts: pa.Array) -> list[bytes | None]:
     return values
 
 
+def as_bytes(texts: pa.Array) -> pa.Array:
+    """Return texts or ids as bytes: not all need be valid text."""
+    texts = _plain(texts)
+    if pa.types.is_integer(texts.type):
+        texts = texts.cast(pa.string())
+    return texts.cast(pa.large_binary())
+
+
 def _plain(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.errors import ConfigError
+from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, StorageError
 from rgpt_batch.importing.arranged import ArrangedPairs
 from rgpt_batch.importing.join import Chosen
 from rgpt_batch.importing.joined import JoinedTables
@@ -88,7 +89,9 @@ def count(config: JobConfig, source: JobInput, report: Report) -> DocumentCounts
     Raises:
         ShardError: A file cannot be read.
     """
-    pairs = source.pairs if isinstance(source, ArrangedPairs) else source
+    pairs = source
+    if isinstance(source, ArrangedPairs) and source.only is None:
+        pairs = source.pairs
     if not isinstance(pairs, PairShards) or not shares_documents(config):
         return None
     return count_documents(plan_units(pairs.shards("", "", report), config.units), pairs.columns)
@@ -98,7 +101,10 @@ def advise(config: JobConfig, source: JobInput, report: Report) -> None:
     """Say before a new job begins that clustering would save a lot, where that is cheap to know."""
     if isinstance(source, PairShards) and all(map(local_path, source.paths)):
         num_rows = sum(shard.num_rows for shard in source.shards("", "", report))
-        counts = count(config, source, report) if num_rows <= _FEW_ROWS else None
+        counts = None
+        # It is advice alone: what cannot be read, the job will say.
+        with suppress(ShardError, StorageError, ConfigError):
+            counts = count(config, source, report) if num_rows <= _FEW_ROWS else None
         if counts is not None and counts.pays:
             report(
                 f"{counts}: --order document computes {counts.share_of_documents:.0%} of the "
@@ -112,7 +118,10 @@ def _settled(
     if only is not None:
         # Chosen pairs are copied anyway.
         return "document" if shares_documents(config) else "input"
-    found = store.load_manifest() if store.has_manifest() else None
+    found = None
+    # What else is there, the job says when it looks for its plan.
+    with suppress(ManifestMismatch):
+        found = store.load_manifest() if store.has_manifest() else None
     if found is not None and isinstance(found.identity.input, PairFiles):
         before = found.identity.input
         if with_full_paths(replace(source.facts(), order=before.order)) == before:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rgpt_batch.errors import ManifestMismatch, ShardError
-from rgpt_batch.importing.sort import sort_rows
+from rgpt_batch.importing.sort import Keys, sort_rows
 from rgpt_batch.input.footers import READ_ERRORS, read_error
 from rgpt_batch.input.pairs import SOURCE_FILE, SOURCE_ROW
 from rgpt_batch.output import Store, open_store
@@ -73,8 +73,8 @@ def restore(store: Store, manifest: Manifest, memory_gib: float) -> None:
     with tempfile.TemporaryDirectory(prefix="ordering-", dir=staging) as work:
         rows = sort_rows(
             _positioned(paths, schema, manifest),
-            schema.append(pa.field(_POSITION, pa.int64())),
-            _POSITION,
+            schema.append(pa.field(_POSITION, pa.uint64())),
+            key_bits=manifest.num_rows.bit_length(),
             memory_gib=memory_gib,
             folder=work,
             remedy="Raise input.join_memory_gib, or make room where the output folder is.",
@@ -97,8 +97,8 @@ def _checked(path: str, unit: WorkUnit, manifest: Manifest) -> Footer:
 
 def _positioned(
     paths: Sequence[str], schema: pa.Schema, manifest: Manifest
-) -> Iterator[pa.RecordBatch]:
-    """Yield scored rows with their place in the input."""
+) -> Iterator[tuple[Keys, pa.RecordBatch]]:
+    """Yield scored rows by their place in the input, which stands in a column, too."""
     first_rows: dict[str, int] = {}
     position = 0
     for segment in (segment for unit in manifest.units for segment in unit.segments):
@@ -111,9 +111,11 @@ def _positioned(
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 for batch in file.iter_batches(_READ_ROWS, use_threads=False):
                     found = pc.index_in(batch[SOURCE_FILE], shards)
-                    places = pc.add(offsets.take(found), batch[SOURCE_ROW])
+                    places = pc.add(offsets.take(found), batch[SOURCE_ROW]).cast(pa.uint64())
                     columns = [batch[name] for name in schema.names]
-                    yield pa.record_batch([*columns, places], names=[*schema.names, _POSITION])
+                    names = [*schema.names, _POSITION]
+                    rows = pa.record_batch([*columns, places], names=names)
+                    yield places.to_numpy(), rows
         except READ_ERRORS as error:
             raise ShardError(f"{read_error(path, error)} {_AGAIN}") from error
 

@@ -292,5 +292,10 @@ def _problems(run: Run, output: Success, missing: Sequence[WorkUnit]) -> list[st
             "and no ids. Repair the file and score it again."
         )
     if num_rejected[RejectionReason.ENGINE_CRASH]:
-        problems.append(crash_problem(output.files.values()))
+        if run.manifest.clustered:
+            scored = scored_store(run.store, run.manifest)
+            found, _ = describe_files(scored.committed())
+            problems.append(crash_problem(found.values(), scored.location))
+        else:
+            problems.append(crash_problem(output.files.values()))
     return problems

@@ -16,7 +16,7 @@ from rgpt_batch.config.options import JobConfig
 from rgpt_batch.database import open_database
 from rgpt_batch.errors import RgptBatchError, ShardError
 from rgpt_batch.input.columns import Columns
-from rgpt_batch.input.pairs import read_segment
+from rgpt_batch.input.pairs import as_bytes, read_segment
 from rgpt_batch.planning.estimate import TokenSample
 from rgpt_batch.records import WorkUnit
 
@@ -124,13 +124,9 @@ def _ids(
             for segment in unit.segments:
                 for batch, _ in read_segment(segment, [columns.doc_id]):
                     if isinstance(batch, pa.RecordBatch):
-                        ids = batch[columns.doc_id]
-                        if pa.types.is_dictionary(ids.type):
-                            ids = ids.dictionary_decode()
-                        if pa.types.is_integer(ids.type):
-                            ids = ids.cast(pa.string())
+                        ids = as_bytes(batch[columns.doc_id])
                         number = pa.repeat(pa.scalar(index, pa.int32()), batch.num_rows)
-                        yield pa.record_batch([number, ids.cast(schema.field(1).type)], schema)
+                        yield pa.record_batch([number, ids], schema)
     except RgptBatchError as error:
         errors.append(error)
         raise

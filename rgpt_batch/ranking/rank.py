@@ -25,7 +25,8 @@ from rgpt_batch.output.scored_files import find_files, is_parquet
 from rgpt_batch.ranking.fusion import DEFAULT_NORMALIZATION as DEFAULT_NORMALIZATION
 from rgpt_batch.ranking.fusion import FirstStage as FirstStage
 from rgpt_batch.ranking.fusion import Fusion as Fusion
-from rgpt_batch.ranking.fusion import Normalization, fused_scores
+from rgpt_batch.ranking.fusion import Normalization as Normalization
+from rgpt_batch.ranking.fusion import fused_scores
 from rgpt_batch.ranking.rankings import RankingSource, load_ranking
 from rgpt_batch.ranking.tables import Duplicates, best_first, load_pairs, load_run
 from rgpt_batch.ranking.trec import write_run

@@ -26,10 +26,11 @@ from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
 from rgpt_batch.importing.joined import TextTables
 from rgpt_batch.job.run_job import retry_failed
 from rgpt_batch.output import open_store
+from rgpt_batch.output.score_file import read_footer, serialize
 from rgpt_batch.output.store import Store
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.ranking.rank import rank
-from rgpt_batch.records import UnitFailure
+from rgpt_batch.records import Score, UnitFailure
 from tests.jobs import Scored, column_chunk, fake_config, overwrite, read_output
 from tests.report.jobs import write_report
 from tests.report.pages import Page
@@ -218,6 +219,34 @@ def test_verify_finds_rows_of_the_input_that_were_clustered_twice(run: Run) -> N
     assert "a.parquet: its rows are not there once each" in problem or "b.parquet" in problem
 
 
+def test_rows_that_killed_the_engine_are_named_where_they_were_scored(run: Run) -> None:
+    first = run(*RESTORED)
+    part = first.folder / "_rgpt" / "scored" / "part-000002.parquet"
+    footer, _ = read_footer(str(part))
+    # As if an engine had died with this row.
+    table = pq.read_table(part)
+    rows = table.to_pylist()
+    victim = next(index for index, row in enumerate(rows) if row["score"] is not None)
+    for name in (*Score.__dataclass_fields__, "score", "pair_hash"):
+        if name in rows[victim]:
+            rows[victim][name] = None
+    rows[victim]["rejection"] = "ENGINE_CRASH"
+    crashed = pa.Table.from_pylist(rows, table.schema.remove_metadata())
+    footer = footer.model_copy(update={"num_rejected": {"ENGINE_CRASH": 1}})
+    part.write_bytes(serialize(crashed, footer))
+    for path in (*first.folder.glob("part-*"), first.folder / "_SUCCESS"):
+        path.unlink()
+    again = run(*RESTORED)
+    (problem,) = again.summary.problems
+    assert again.summary.exit_code == 3
+    assert "1 rows have no score" in problem and "part-000002.parquet of" in problem
+    # What it advises.
+    part.unlink()
+    for path in first.folder.glob("part-*"):
+        path.unlink()
+    assert run(*RESTORED).table.equals(first.table)
+
+
 def test_status_counts_what_is_scored_until_the_output_is_there(run: Run) -> None:
     folder = run(*RESTORED).folder
     for path in (*folder.glob("part-*"), folder / "_rgpt" / "scored" / "part-000001.parquet"):
@@ -326,17 +355,6 @@ def test_an_input_without_rows_gives_an_output_with_a_schema(
     empty = run(*order, inputs=tmp_path / "empty.parquet")
     assert (empty.summary.exit_code, empty.summary.num_rows) == (0, 0)
     assert "score" in empty.table.column_names
-
-
-def test_a_column_that_would_be_rounded_is_refused(
-    tiny_tokenizer: Path, tmp_path: Path, write_pairs: Callable[..., Path]
-) -> None:
-    times = pa.array([1, 2, 3], pa.timestamp("ns", "UTC"))
-    path = write_pairs(3, extra={"seen": times})
-    config = fake_config(tiny_tokenizer, DOCUMENT, "output.pass_through=[seen]")
-    with pytest.raises(ConfigError, match=r"'seen' is timestamp\[ns, tz=UTC\].*--order input"):
-        run_job(config, [path], tmp_path / "out", quiet=True)
-    assert not list((tmp_path / "out").glob("_rgpt/plan-*"))
 
 
 def test_dictionaries_of_several_files_need_not_fit_the_index_of_one(
