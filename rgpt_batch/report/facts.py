@@ -18,6 +18,7 @@ from rgpt_batch.report.copies import local_files
 from rgpt_batch.report.quality import Quality, assess
 from rgpt_batch.report.rows import RowFacts, row_facts
 from rgpt_batch.report.runs import RunFacts, RunRecord, read_records, run_facts
+from rgpt_batch.report.work_time import scoring_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +222,7 @@ def gather(
             units[unit_id].num_rows for unit_id in committed if unit_id not in reported
         ),
         failures=tuple(f for f in store.read_failures() if f.unit_id not in committed),
-        speed=_speed(runs),
+        speed=_speed(runs, records),
         model=footer.model if footer else None,
         config=last.config if last else None,
         versions=footer.versions if footer else last.versions if last else {},
@@ -237,11 +238,11 @@ def _state(store: Store) -> str:
     return "unfinished" if state in ("running", "complete") else str(state)
 
 
-def _speed(runs: Sequence[RunFacts]) -> Speed | None:
+def _speed(runs: Sequence[RunFacts], records: Sequence[RunRecord]) -> Speed | None:
     done = [run for run in runs if run.num_units]
     if not done:
         return None
-    seconds = sum(run.scoring_seconds for run in done)
+    seconds = scoring_seconds(records)
     num_prompt_tokens = sum(run.num_prompt_tokens for run in done)
     engine_seconds = sum(run.engine_seconds for run in done)
     # A run's fraction has the time of its workers as denominator.

@@ -17,8 +17,8 @@ import yaml
 from rgpt_batch.planning.identity import PairFiles
 from rgpt_batch.report import numbers, time_plots, value_plots
 from rgpt_batch.report.facts import Report
-from rgpt_batch.report.runs import Spans, activity, spans
 from rgpt_batch.report.svg import Plot
+from rgpt_batch.report.work_time import Spans, activity, spans
 from rgpt_batch.storage.written_files import is_stream, replacing
 
 MAX_TEXT_CHARS = 200

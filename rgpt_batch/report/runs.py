@@ -1,18 +1,11 @@
-"""What the runs of a job did, from the records that they leave.
-
-Runs lie minutes or days apart. *Work time* joins them: second 0 is the start of the first run, and
-each run begins where the one before has ended.
-"""
+"""What the runs of a job did, from the records that they leave."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rgpt_batch.job.totals import engine_busy_fraction, total
@@ -20,9 +13,9 @@ from rgpt_batch.output import Store
 from rgpt_batch.records import UnitFailure, UnitReport
 
 # A unit of the fake engine may take no time at all; a rate needs some.
-_SHORTEST_SECONDS = 1e-3
+SHORTEST_SECONDS = 1e-3
 
-Values = npt.NDArray[np.float64]
+_Worker = TypeVar("_Worker")
 
 
 class RunEnd(BaseModel):
@@ -114,43 +107,6 @@ class RunFacts:
         return self.num_workers * self.seconds / 3600
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spans:
-    """The three phases of a unit, each as (start, end) in seconds of work time.
-
-    Attributes:
-        lane: From 0; the workers of a run have lanes of their own, except that one that replaces
-            a dead one may take over its lane.
-    """
-
-    report: UnitReport
-    run_number: int
-    lane: int
-    read: tuple[float, float]
-    engine: tuple[float, float]
-    commit: tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Activity:
-    """Speed over work time.
-
-    Attributes:
-        edges: Shape (num_bins + 1,), seconds of work time.
-        pairs_per_second: Shape (num_bins,); a unit's pairs are spread over its engine time.
-        prompt_tokens_per_second: Shape (num_bins,); likewise.
-        engine_busy_fraction: Shape (num_bins,); a worker counts from its first engine call to its
-            last.
-        run_starts: Where runs begin, seconds of work time.
-    """
-
-    edges: Values
-    pairs_per_second: Values
-    prompt_tokens_per_second: Values
-    engine_busy_fraction: Values
-    run_starts: tuple[float, ...]
-
-
 def read_records(store: Store) -> tuple[list[RunRecord], int]:
     """Return the records of all runs, oldest first, and how many are not of this version."""
     records, num_foreign = [], 0
@@ -177,10 +133,10 @@ def run_facts(number: int, record: RunRecord) -> RunFacts:
         state=record.state,
         started_at=record.started_at,
         seconds=record.seconds,
-        scoring_seconds=max(end - begin, _SHORTEST_SECONDS),
+        scoring_seconds=max(end - begin, SHORTEST_SECONDS),
         engine_seconds=totals.engine_seconds,
         engine_busy_fraction=engine_busy_fraction(units),
-        num_workers=max(_lanes(units).values(), default=-1) + 1,
+        num_workers=max(worker_lanes(worker_lives(units)).values(), default=-1) + 1,
         num_units=totals.num_units,
         num_rows=totals.num_rows,
         num_prompts=totals.num_prompts,
@@ -192,98 +148,20 @@ def run_facts(number: int, record: RunRecord) -> RunFacts:
     )
 
 
-def spans(records: Sequence[RunRecord]) -> list[Spans]:
-    """Place all units in work time, in the order in which they began."""
-    found = []
-    for number, (record, start) in enumerate(zip(records, _run_starts(records), strict=True), 1):
-        lanes = _lanes(record.units)
-        shift = start - record.started_at
-        for unit in record.units:
-            begin, end = unit.started_at + shift, unit.finished_at + shift
-            scored = end - unit.commit_seconds
-            found.append(
-                Spans(
-                    report=unit,
-                    run_number=number,
-                    lane=lanes[unit.worker],
-                    read=(begin, begin + unit.read_seconds),
-                    engine=(scored - unit.engine_seconds, scored),
-                    commit=(scored, end),
-                )
-            )
-    return sorted(found, key=lambda span: (span.read, span.report.unit_id))
-
-
-def activity(records: Sequence[RunRecord], num_bins: int) -> Activity | None:
-    """Compute speed over work time; None where no run finished a unit.
-
-    Args:
-        records: Oldest first.
-        num_bins: About how many; no bin reaches from one run into the next.
-    """
-    units = spans(records)
-    if not units:
-        return None
-    starts = _run_starts(records)
-    total = max(starts[-1] + records[-1].seconds, _SHORTEST_SECONDS)
-    bounds = [*starts, total]
-    edges = np.concatenate(
-        [
-            np.linspace(low, high, max(1, round(num_bins * (high - low) / total)), endpoint=False)
-            for low, high in pairwise(bounds)
-            if high > low
-        ]
-        + [[total]]
-    )
-    engine = np.array([span.engine for span in units])
-    widths = np.diff(edges)
-
-    def rate(amounts: Sequence[float], intervals: Values) -> Values:
-        return np.diff(_accumulated(edges, intervals, np.asarray(amounts, np.float64))) / widths
-
-    lives = _engine_lives(units)
-    busy = rate([span.report.engine_seconds for span in units], engine)
-    alive = rate([high - low for low, high in lives], lives)
-    return Activity(
-        edges=edges,
-        pairs_per_second=rate([span.report.num_rows for span in units], engine),
-        prompt_tokens_per_second=rate([span.report.num_prompt_tokens for span in units], engine),
-        engine_busy_fraction=np.clip(busy / np.maximum(alive, 1e-9), 0, 1),
-        run_starts=tuple(starts),
-    )
-
-
-def _run_starts(records: Sequence[RunRecord]) -> list[float]:
-    seconds = [record.seconds for record in records]
-    return [0.0, *accumulate(seconds)][: len(records)]
-
-
-def _accumulated(times: Values, intervals: Values, amounts: Values) -> Values:
-    """Return what has come together by each time, if each amount comes evenly in its interval."""
-    low, high = intervals[:, 0], intervals[:, 1]
-    lengths = np.maximum(high - low, _SHORTEST_SECONDS)
-    return np.array([(amounts * np.clip((time - low) / lengths, 0, 1)).sum() for time in times])
-
-
-def _engine_lives(units: Sequence[Spans]) -> Values:
-    """Return every worker's first and last moment of engine time, shape (num_workers, 2)."""
-    lives: dict[tuple[int, str], tuple[float, float]] = {}
-    for span in units:
-        worker = span.run_number, span.report.worker
-        low, high = lives.get(worker, span.engine)
-        lives[worker] = min(low, span.engine[0]), max(high, span.engine[1])
-    return np.array(list(lives.values()))
-
-
-def _lanes(units: Sequence[UnitReport]) -> dict[str, int]:
-    """Give each worker the first lane that is free when it begins."""
+def worker_lives(units: Sequence[UnitReport]) -> dict[str, tuple[float, float]]:
+    """Return when each worker began its first unit and ended its last one."""
     lives: dict[str, tuple[float, float]] = {}
     for unit in units:
         low, high = lives.get(unit.worker, (unit.started_at, unit.finished_at))
         lives[unit.worker] = min(low, unit.started_at), max(high, unit.finished_at)
-    lanes: dict[str, int] = {}
+    return lives
+
+
+def worker_lanes(lives: Mapping[_Worker, tuple[float, float]]) -> dict[_Worker, int]:
+    """Give each worker the first lane that is free when it begins."""
+    lanes: dict[_Worker, int] = {}
     free_from: list[float] = []
-    for worker, (low, high) in sorted(lives.items(), key=lambda life: (life[1], life[0])):
+    for worker, (low, high) in sorted(lives.items(), key=lambda life: (life[1], str(life[0]))):
         lane = next((i for i, time in enumerate(free_from) if time <= low), len(free_from))
         free_from[lane : lane + 1] = [high]
         lanes[worker] = lane

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from rgpt_batch.report.numbers import duration, number, rate
-from rgpt_batch.report.runs import Activity, RunRecord, Spans
+from rgpt_batch.report.runs import RunRecord
 from rgpt_batch.report.svg import (
     AXIS,
     LEFT,
@@ -19,6 +19,7 @@ from rgpt_batch.report.svg import (
     box,
     steps,
 )
+from rgpt_batch.report.work_time import Activity, Spans
 
 NUM_TIME_BINS = 160
 MAX_LANES = 32
