@@ -5,6 +5,7 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --mem=64G
 #SBATCH --time=12:00:00
+#SBATCH --signal=B:TERM@60
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #

@@ -67,9 +67,7 @@ def estimate(ahead: Preview, tokens: TokenSample, gpu: str) -> GpuEstimate:
         num_gpus=config.executor.gpus_per_worker or config.engine.tensor_parallel_size,
         num_tokens=tokens.mean_prompt_tokens,
         num_query_tokens=tokens.mean_query_tokens,
-        queries_per_document=queries_per_document([largest], ahead.manifest.columns)
-        if shares
-        else 1,
+        queries_per_document=shared_by,
     )
 
 

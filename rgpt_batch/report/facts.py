@@ -179,7 +179,7 @@ def gather(
             if unit.unit_id not in reported and (manifest.clustered or unit.unit_id in committed)
         ),
         failures=tuple(f for f in store.read_failures() if f.unit_id not in committed),
-        speed=speed_of(runs),
+        speed=speed_of(runs, records),
         model=footer.model if footer else None,
         footer_engine=(footer.engine,) if footer else (),
         config=last.config if last else None,

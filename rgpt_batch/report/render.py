@@ -23,14 +23,13 @@ from rgpt_batch.report import (
     time_plots,
     value_plots,
 )
-from rgpt_batch.report.activity import activity
 from rgpt_batch.report.facts import Report
 from rgpt_batch.report.rows import Distribution
-from rgpt_batch.report.runs import Spans, spans
 from rgpt_batch.report.settings import settings
 from rgpt_batch.report.svg import NARROW, SMALL, WIDE, Plot
 from rgpt_batch.report.tables import Table
 from rgpt_batch.report.tiles import per_row, tiles
+from rgpt_batch.report.work_time import Spans, activity, spans
 from rgpt_batch.storage.written_files import is_stream, replacing
 
 MAX_ROWS_SHOWN = 50
