@@ -6,7 +6,7 @@ out/_rgpt/plan-<fingerprint>.json
 out/_rgpt/failed/<unit>.json     units that ran out of attempts, with their cause
 out/_rgpt/runs/<run>.json        one record per run of the command
 out/_rgpt/logs/<run>-<worker>.log  what engines have printed; see log_folder
-out/_rgpt/status.json            how far the present or last run is
+out/_rgpt/status.json            how far the present or last run is; estimate.json: plan --record
 
 The layout is the same everywhere. A kind of place adds how names are listed, and how bytes get
 under a name in one atomic step.

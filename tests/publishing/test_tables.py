@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -297,8 +298,8 @@ def test_the_output_of_a_real_job_is_published_by_the_command(
     found = target.rows("doc_id, fingerprint, score")
     wanted = dict(zip(scored.column("doc_id"), scored.column("score"), strict=True))
     assert dict(zip(found["doc_id"].to_pylist(), found["score"].to_pylist(), strict=True)) == wanted
-    again = run_cli("publish", scored.folder, "--to", target.to, *properties)
-    assert "there already; nothing was written" in again.stdout
+    again = run_cli("publish", scored.folder, "--to", target.to, *properties, "--json")
+    assert json.loads(again.stdout)["table"]["change"] == "unchanged"
 
 
 @pytest.mark.parametrize(("package", "kind"), [("deltalake", "delta"), ("pyiceberg", "iceberg")])
