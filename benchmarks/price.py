@@ -10,6 +10,7 @@ this process. The table goes to standard output, and with --to to a file.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import tempfile
@@ -74,6 +75,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--to", type=Path)
     given = parser.parse_args()
+    # Before torch is loaded: its threads would wait in a loop, and keep others from the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _, config = random_model(
         given.shape,
         Path(".cache"),

@@ -157,6 +157,7 @@ def plan(
         if as_json:
             known = effort if guess is None else None
             facts = _json(ahead, tokens, counted, known, notes)
+            facts["gpu_estimate"] = None
             if guess is not None and effort is not None and slowest is not None:
                 ends = {"low": asdict(effort), "high": asdict(slowest)}
                 facts["gpu_estimate"] = {**asdict(guess), "basis": guess.basis, **ends}

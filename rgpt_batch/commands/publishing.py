@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
-from rgpt_batch.commands.text import OutputFolder, print_facts
+from rgpt_batch.commands.text import OutputFolder, json_option, print_facts, print_json
 
 _MIB = 2**20
 
@@ -46,12 +48,14 @@ _MIB = 2**20
     help="Setting of the Iceberg catalog, such as uri=sqlite:///catalog.db. May be repeated. "
     "Credentials belong into the environment (PYICEBERG_CATALOG__…). [default: pyiceberg's own]",
 )
+@json_option
 def publish(
     output: str,
     to: str,
     partitions: tuple[str, ...],
     target_mib: float,
     catalog_properties: tuple[str, ...],
+    as_json: bool,
 ) -> int:
     """Make a table's rows of a job those of its finished output, in one step.
 
@@ -67,6 +71,9 @@ def publish(
         target_bytes=int(target_mib * _MIB),
         catalog_properties=_pairs(catalog_properties, "--catalog-property"),
     )
+    if as_json:
+        print_json({"to": to, **asdict(done)})
+        return 0
     what = {
         "published": f"published in {done.table.num_files:,} files",
         "replaced": f"published in {done.table.num_files:,} files, in place of an earlier state",

@@ -6,7 +6,7 @@ out/_rgpt/plan-<fingerprint>.json
 out/_rgpt/failed/<unit>.json     units that ran out of attempts, with their cause
 out/_rgpt/runs/<run>.json        one record per run of the command
 out/_rgpt/logs/<run>-<worker>.log  what engines have printed; see log_folder
-out/_rgpt/status.json            how far the present or last run is
+out/_rgpt/status.json            how far the present or last run is; estimate.json: plan --record
 out/_rgpt/claims/…               who is at which unit, while processes share a job; see claims
 out/_rgpt/processes/<run>.json   a sign of life of each of these processes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -216,11 +217,18 @@ def test_bytes_that_success_does_not_name_are_not_published(target: Target, outp
     assert target.files() == []
 
 
-def test_two_publications_at_once_give_each_row_once(target: Target, output: Path) -> None:
-    """Five times, since threads meet where they like."""
+def test_two_publications_at_once_give_each_row_once(
+    target: Target, output: Path, tmp_path: Path
+) -> None:
+    """Six times, since threads meet where they like; every second table exists before."""
+    other = tmp_path / "other"
+    write_output(str(other), rows(0, 50), fingerprint=OTHER)
     target.prepare()
-    for number in range(5):
+    for number in range(6):
         table = replace(target, name=f"table{number}")
+        before = {OTHER: 50} if number % 2 else {}
+        if before:
+            table.publish(other)
         start = threading.Barrier(2)
 
         def publish(table: Target = table, start: threading.Barrier = start) -> str:
@@ -230,7 +238,7 @@ def test_two_publications_at_once_give_each_row_once(target: Target, output: Pat
         with ThreadPoolExecutor(2) as pool:
             changes = [future.result() for future in [pool.submit(publish) for _ in range(2)]]
         assert sorted(changes) == ["published", "unchanged"]
-        assert sum(table.counts().values()) == 800
+        assert table.counts() == {**before, FINGERPRINT: 800}
 
 
 def test_delta_refuses_a_second_commit_of_the_same_rows(output: Path, tmp_path: Path) -> None:
@@ -297,8 +305,8 @@ def test_the_output_of_a_real_job_is_published_by_the_command(
     found = target.rows("doc_id, fingerprint, score")
     wanted = dict(zip(scored.column("doc_id"), scored.column("score"), strict=True))
     assert dict(zip(found["doc_id"].to_pylist(), found["score"].to_pylist(), strict=True)) == wanted
-    again = run_cli("publish", scored.folder, "--to", target.to, *properties)
-    assert "there already; nothing was written" in again.stdout
+    again = run_cli("publish", scored.folder, "--to", target.to, *properties, "--json")
+    assert json.loads(again.stdout)["table"]["change"] == "unchanged"
 
 
 @pytest.mark.parametrize(("package", "kind"), [("deltalake", "delta"), ("pyiceberg", "iceberg")])
