@@ -23,9 +23,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-# Ray notices in 3 s, not in 20, that a node is gone.
-os.environ.setdefault("RAY_health_check_initial_delay_ms", "1000")
-os.environ.setdefault("RAY_health_check_period_ms", "500")
 # OpenMP's threads wait for each other in a loop. On busy cores that doubles the CPU seconds of a
 # model and takes five times as long: 2 cores at load 10, 18 s and 50 s, without it 8 s and 15 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -28,9 +28,9 @@ WITHOUT_TORCH = str(ROOT / "tests" / "e2e" / "without_torch")
 # Read when they are needed, not on import.
 _READ_LATE = ("AWS_", "RAY_ADDRESS", "RAY_TMPDIR", "TERM", "VLLM_CPU_")
 # With torch hidden, and without.
-_LIGHT = ("pandas", "pyarrow.dataset", "ray", "rgpt_batch.job.run_job", "rgpt_batch.cli")
+_LIGHT = ("pandas", "pyarrow.dataset", "rgpt_batch.job.run_job", "rgpt_batch.cli")
 _HEAVY = (
-    *("ray", "rgpt_batch.engines.encoder_decoder", "rgpt_batch.engines.references"),
+    *("rgpt_batch.engines.encoder_decoder", "rgpt_batch.engines.references"),
     *("vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "vllm.entrypoints.llm"),
     *("rgpt_batch.engines.vllm.query_rows.engine", "rgpt_batch.engines.vllm.pooling"),
 )
@@ -75,7 +75,7 @@ def start(
         folder: Where it works.
         session: In a session of its own.
         terminal: Standard input is the terminal that controls the session.
-        fresh: In an interpreter of its own.
+        fresh: In an interpreter of its own, as all that runs on Ray: it reads settings on import.
     """
     arguments, added = list(map(str, command)), dict(environment or {})
     path = added.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
@@ -83,6 +83,7 @@ def start(
     hidden = path == WITHOUT_TORCH
     joins = path if path and not hidden else ""
     own = arguments[:3] == rgpt_batch() and not (joins and _holds_modules(joins))
+    fresh = fresh or any(each == "ray" or each.endswith("=ray") for each in arguments)
     if own and late and not fresh:
         request = {
             "path": joins,

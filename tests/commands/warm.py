@@ -31,10 +31,13 @@ def main() -> None:
     """Import, then serve requests until the other side closes its end."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     before = dict(os.environ)
+    # Ray reads its settings and the token of its cluster on import, and vLLM would import it.
+    sys.modules["ray"] = None  # type: ignore[assignment]
     for module in sys.argv[2:]:
         # On some machines there is no vLLM.
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+    del sys.modules["ray"]
     # vLLM and torch set some, which a command that imports them would find set.
     set_by_imports = {k: v for k, v in os.environ.items() if before.get(k) != v}
     # Nothing of this is garbage; a collection in a command would only copy its pages.

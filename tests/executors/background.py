@@ -31,7 +31,8 @@ def in_background(
         except Exception as error:
             errors.append(error)
 
-    thread = threading.Thread(target=score)
+    # Where the test fails, it would otherwise hold the process up for ever.
+    thread = threading.Thread(target=score, daemon=True)
     thread.start()
     yield outcomes
     thread.join(DEADLINE_SECONDS)

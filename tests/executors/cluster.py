@@ -52,7 +52,7 @@ class JoinedNode:
     process: subprocess.Popen[bytes]
 
     def lose(self) -> None:
-        """Let it vanish without a word, and its workers with it. Ray notices after some 3 s."""
+        """Let it vanish without a word, and its workers with it. Ray notices after some 20 s."""
         os.killpg(self.process.pid, signal.SIGKILL)
 
 
