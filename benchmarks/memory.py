@@ -1,6 +1,6 @@
 """Does peak memory depend on the size of the input?
 
-    python benchmarks/memory.py [--megabytes 100 1000]
+    python benchmarks/memory.py [--megabytes 100 1000] [--order document --memory-gib 0.25]
 
 Writes uncompressed Parquet inputs of the given sizes, scores each with the fake engine (everything
 but the model is real: reading, tokenising, building, committing), and compares the peak resident
@@ -58,7 +58,7 @@ def write_input(folder: Path, megabytes: int) -> int:
     return num_rows
 
 
-def measure(model: Path, folder: Path) -> tuple[float, float]:
+def measure(model: Path, folder: Path, *options: str) -> tuple[float, float]:
     """Run the job; returns its peak resident memory in MB and its seconds."""
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -80,6 +80,7 @@ def measure(model: Path, folder: Path) -> tuple[float, float]:
             "engine.method=fake",
             "-o",
             f"units.max_bytes={_UNIT_BYTES}",
+            *options,
         ],
         cwd=ROOT,
     )
@@ -94,13 +95,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "smollm2-135m")
+    parser.add_argument("--order", choices=["input", "document"], default="input")
+    parser.add_argument("--memory-gib", type=float, default=2.0, help="input.join_memory_gib")
     arguments = parser.parse_args()
+    options = ("--order", arguments.order, "-o", f"input.join_memory_gib={arguments.memory_gib}")
+    order = "in input order"
+    if arguments.order == "document":
+        order = f"clustered by document with {arguments.memory_gib:g} GiB for the sort"
     lines = [
         "# Peak memory against input size",
         "",
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {platform.machine()}; fake engine, "
         f"local executor, units of {_UNIT_BYTES >> 20} MiB, three in flight; one row group is "
-        f"{_ROWS_PER_GROUP:,} rows of about 4 kB.",
+        f"{_ROWS_PER_GROUP:,} rows of about 4 kB; {order}.",
         "",
         "| input | rows | peak memory | against the smallest | time |",
         "|---|---|---|---|---|",
@@ -109,7 +116,7 @@ def main() -> None:
     for megabytes in arguments.megabytes:
         with tempfile.TemporaryDirectory() as name:
             num_rows = write_input(Path(name), megabytes)
-            peak, seconds = measure(arguments.model, Path(name))
+            peak, seconds = measure(arguments.model, Path(name), *options)
         peaks.append(peak)
         lines.append(
             f"| {megabytes:,} MB | {num_rows:,} | {peak:,.0f} MB | {peak / peaks[0]:.2f} | "
@@ -118,7 +125,8 @@ def main() -> None:
     table = "\n".join(lines) + "\n"
     print(table)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{time.strftime('%Y-%m-%d')}-memory.md").write_text(table, encoding="utf-8")
+    kind = "memory" if arguments.order == "input" else "memory-clustered"
+    (RESULTS / f"{time.strftime('%Y-%m-%d')}-{kind}.md").write_text(table, encoding="utf-8")
 
 
 if __name__ == "__main__":

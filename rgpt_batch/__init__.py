@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rgpt_batch.job.run import JobSummary
     from rgpt_batch.job.run_job import run_job
     from rgpt_batch.job.scorer import ScoredPair, Scorer
+    from rgpt_batch.ranking.top import TopPairs
     from rgpt_batch.records import UnitFailure
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "ScoredPair",
     "Scorer",
     "TextTables",
+    "TopPairs",
     "UnitFailure",
     "Verification",
     "load_config",
@@ -49,6 +51,7 @@ _HOMES = {
     "ScoredPair": "job.scorer",
     "Scorer": "job.scorer",
     "TextTables": "importing.joined",
+    "TopPairs": "ranking.top",
     "UnitFailure": "records",
     "Verification": "checks.verify",
     "load_config": "config.load",

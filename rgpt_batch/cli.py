@@ -20,6 +20,7 @@ from rgpt_batch.commands import (
     machine,
     models,
     planning,
+    publishing,
     ranking,
     report,
     scoring,
@@ -59,6 +60,7 @@ for _command in (
     evaluation.evaluate,
     evaluation.compare,
     report.report,
+    publishing.publish,
     bench.bench,
     machine.doctor,
 ):

@@ -232,12 +232,14 @@ class UnitReport:
     """What happened to one unit that is now committed.
 
     Attributes:
-        committed: False where another attempt had published the unit first.
+        committed: False where another run had published the unit first.
         engine: The method that scored.
         passed_over: Why faster methods did not, a sentence each.
         num_rejected: Rejected rows per reason.
         num_reused: Rows whose score was copied from an earlier job.
         num_prompt_tokens: Tokens that the engine was given.
+        num_cached_tokens: Those of them that it did not compute, since a cache had them; 0 also
+            where the engine does not tell.
         read_seconds: Reading and tokenising.
         engine_seconds: Scoring, without the wait for the engine.
         commit_seconds: Building and publishing the file.
@@ -256,6 +258,7 @@ class UnitReport:
     num_rejected: dict[str, int] = field(default_factory=dict)
     num_reused: int = 0
     num_prompt_tokens: int
+    num_cached_tokens: int = 0
     num_dropped_document_tokens: int
     num_truncated_rows: int
     read_seconds: float

@@ -9,33 +9,22 @@ from typing import Any
 
 import pytest
 
-from rgpt_batch.config.load import load_config
-from rgpt_batch.config.options import JobConfig
-from tests.models import demo_texts, save_tiny_tokenizer
-
-ROOT = Path(__file__).parent.parent
-VOCAB_SIZE = 1000
-BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+from tests.models import save_tiny_tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reranker:
-    """A model's folder, and a published configuration of the same kind.
+    """A converted model.
 
     Attributes:
+        folder: Beside it is what it was made from.
         tensors: Those of the published checkpoint, by name.
         factors: Those of its adapter.
     """
 
     folder: Path
-    config_file: Path
     tensors: dict[str, Any]
     factors: dict[str, Any]
-
-    def config(self, method: str, **options: Any) -> JobConfig:
-        """The published configuration, for CPU; see job_options."""
-        given = [f"{name}={value}" for name, value in job_options(self.folder, method).items()]
-        return load_config(self.config_file, (*given, *(f"{k}={v}" for k, v in options.items())))
 
 
 def job_options(folder: Path, method: str) -> dict[str, str]:
@@ -56,19 +45,13 @@ def job_options(folder: Path, method: str) -> dict[str, str]:
 def tiny_monobert(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reranker]:
     """MonoBERT with two labels, converted from Google's bare config and a pickle of 2020."""
     from rgpt_batch.conversion.convert import convert
-    from tests.conversion.checkpoints import BERT, bert_tensors, save
-    from tests.conversion.vocabularies import write_json
+    from tests.conversion.published import save_monobert
 
     folder = tmp_path_factory.mktemp("monobert")
-    config = {**BERT, "vocab_size": VOCAB_SIZE}
-    tensors = bert_tensors(config, num_labels=2, old_names=False)
-    source = save(folder / "published", config, tensors, num_shards=1, legacy=True)
-    (source / "vocab.txt").write_text("\n".join(word_pieces()) + "\n", encoding="utf-8")
-    write_json(source / "tokenizer_config.json", {"do_lower_case": True, "max_len": 512})
-    convert(source, folder / "bert")
+    tensors = save_monobert(folder / "published")
+    convert(folder / "published", folder / "bert")
     yield Reranker(
         folder=folder / "bert",
-        config_file=ROOT / "configs" / "monobert-340m.yaml",
         tensors=tensors,
         factors={},
     )
@@ -78,45 +61,16 @@ def tiny_monobert(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reranker
 def tiny_rankllama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reranker]:
     """RankLLaMA: a Llama with Llama-2's tokenizer.model, and the adapter merged into it."""
     from rgpt_batch.conversion.convert import convert
-    from tests.conversion.checkpoints import (
-        ADAPTER,
-        LLAMA,
-        adapter_tensors,
-        llama_tensors,
-        save,
-        save_adapter,
-    )
-    from tests.conversion.vocabularies import LLAMA_TOKENIZER, save_llama_model, write_json
+    from tests.conversion.published import save_rankllama
 
     folder = tmp_path_factory.mktemp("rankllama")
-    tensors = llama_tensors(LLAMA)
-    base = save(folder / "base", LLAMA, tensors)
-    save_llama_model(base / "tokenizer.model", vocab_size=VOCAB_SIZE)
-    write_json(base / "tokenizer_config.json", LLAMA_TOKENIZER)
-    factors = adapter_tensors(ADAPTER, tensors)
-    adapter = save_adapter(folder / "adapter", ADAPTER, factors)
-    convert(adapter, folder / "merged", base=base)
+    tensors, factors = save_rankllama(folder / "adapter", folder / "base")
+    convert(folder / "adapter", folder / "merged", base=folder / "base")
     yield Reranker(
         folder=folder / "merged",
-        config_file=ROOT / "configs" / "rankllama-7b.yaml",
         tensors=tensors,
         factors=factors,
     )
-
-
-def word_pieces() -> list[str]:
-    """BERT's vocabulary, small: trained on the demo's text, filled up with unused pieces."""
-    from tokenizers import BertWordPieceTokenizer
-
-    tokenizer = BertWordPieceTokenizer(lowercase=True)
-    tokenizer.train_from_iterator(
-        demo_texts(),
-        vocab_size=VOCAB_SIZE - 100,
-        special_tokens=list(BERT_SPECIALS),
-        show_progress=False,
-    )
-    pieces = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
-    return [*pieces, *(f"[unused{number}]" for number in range(VOCAB_SIZE - len(pieces)))]
 
 
 def save_random(folder: Path, model_class: str, config_class: str, **settings: Any) -> Path:

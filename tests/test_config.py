@@ -160,7 +160,7 @@ def test_changed_configuration_is_what_a_file_with_these_values_states() -> None
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("units.max_row", 5, "units.max_row: unknown option. Known: max_rows, max_bytes."),
+        ("units.max_row", 5, "units.max_row: unknown option. Known: max_rows, max_bytes, order."),
         ("unit.max_rows", 5, "unit: unknown option. Known: model, protocol, score, input, "),
         ("unit.of.rows", 5, "unit: unknown option. Known: model, protocol, score, input, "),
         ("unit", 5, "unit: unknown option. Known: model, protocol, score, input, "),
@@ -191,7 +191,8 @@ def test_changes_that_contradict_each_other_are_an_error() -> None:
 def test_unknown_option_is_named_with_the_options_that_exist() -> None:
     message = _error("model.name=m", "units.max_row=5")
     assert message == (
-        "configuration is not valid:\n  units.max_row: unknown option. Known: max_rows, max_bytes."
+        "configuration is not valid:\n  units.max_row: unknown option. "
+        "Known: max_rows, max_bytes, order."
     )
 
 

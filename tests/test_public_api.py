@@ -59,6 +59,7 @@ from rgpt_batch import (
     JobSummary,
     Parity,
     TextTables,
+    TopPairs,
     UnitFailure,
     Verification,
     load_config,
@@ -70,8 +71,9 @@ from rgpt_batch.errors import RgptBatchError
 config = load_config(Path("job.yaml"), ["model.dtype=float32"])
 assert_type(config, JobConfig)
 tables = TextTables(queries="queries.parquet", documents=[Path("corpus")])
+top = TopPairs(Path("small"), 20)
 try:
-    summary = run_job(config, [Path("pairs")], "s3://bucket/scored", tables=tables)
+    summary = run_job(config, [Path("pairs")], "s3://bucket/scored", tables=tables, only=top)
 except RgptBatchError as error:
     raise SystemExit(str(error)) from error
 assert_type(summary, JobSummary)

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from rgpt_batch.checks.vllm_versions import vllm_verdict
 from rgpt_batch.engines.memory import main_memory, visible_gpus
 from rgpt_batch.executors.ray_cluster import count_nodes
 from rgpt_batch.formatting import format_bytes
@@ -78,7 +79,7 @@ def _vllm() -> Iterator[Finding]:
             name="vllm",
             value="not installed",
             problem="only the engines transformers and fake run",
-            fix="pip install 'rgpt-batch[gpu]', or 'rgpt-batch[cpu]' where there is no GPU",
+            fix="pip install 'rgpt-batch[gpu]'; where there is no GPU see docs/install.md",
         )
     elif len(found) == 2:
         yield Finding(
@@ -89,13 +90,13 @@ def _vllm() -> Iterator[Finding]:
         )
     for name, number in found.items() if len(found) == 1 else ():
         allowed = _allowed(name)
-        value = f"{name} {number}"
+        verdict = f"{name} {number}, {vllm_verdict(number)}"
         if number in allowed:
-            yield Finding(name="vllm", value=f"{value}, of the versions tried ({allowed})")
+            yield Finding(name="vllm", value=verdict)
         else:
             yield Finding(
                 name="vllm",
-                value=value,
+                value=verdict,
                 problem=f"rgpt-batch {_version(_PROJECT)} was tried with {allowed} alone; "
                 "query-rows may find that parts of vLLM are missing",
                 fix=f"pip install '{name}{allowed}'",
@@ -134,7 +135,7 @@ def _gpus() -> Iterator[Finding]:
             value="none",
             problem="this vLLM is the build for GPUs",
             fix="look at nvidia-smi and CUDA_VISIBLE_DEVICES; where there is no GPU, install "
-            "'rgpt-batch[cpu]' instead",
+            "vLLM's CPU build instead, see docs/install.md",
         )
     elif not found:
         yield Finding(name="gpus", value="none")

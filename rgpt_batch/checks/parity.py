@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -90,8 +89,8 @@ def check_parity(
 ) -> Parity:
     """Score a sample with the configured engine and with the reference, and compare.
 
-    Both results stay below the output folder, in a folder of their own in _rgpt/parity: another run
-    of the same command may check at the same time.
+    Both results go through the output folder, in a folder of their own in _rgpt/staging: another
+    run of the same command may check at the same time. They are deleted at the end.
 
     Args:
         config: The job's; config.parity says how many pairs, and how far they may be apart.
@@ -111,11 +110,10 @@ def check_parity(
         nothing = pa.schema([*SCORE_SCHEMA, *LABEL_SCHEMA]).empty_table()
         return compare_scores(nothing, nothing, tolerance=tolerance, unit=unit, column=column)
     tables = []
-    own = uuid.uuid4().hex
-    for name, chosen in (("reference", reference_config(config)), ("engine", config)):
-        report(f"parity: scoring {sample.num_rows:,} pairs, engine {chosen.engine.method}")
-        folder = open_store(f"{output.location}/_rgpt/parity/{own}/{name}")
-        tables.append(_score(chosen, manifest, sample, folder))
+    with output.temporary_folder() as own:
+        for name, chosen in (("reference", reference_config(config)), ("engine", config)):
+            report(f"parity: scoring {sample.num_rows:,} pairs, engine {chosen.engine.method}")
+            tables.append(_score(chosen, manifest, sample, open_store(f"{own}/{name}")))
     parity = compare_scores(*tables, tolerance=tolerance, unit=unit, column=column)
     report(f"parity: {parity}")
     return parity

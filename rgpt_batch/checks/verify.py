@@ -17,6 +17,7 @@ from rgpt_batch.checks.reference import (
     default_tolerance,
     deviation,
 )
+from rgpt_batch.checks.sources import check_sources
 from rgpt_batch.config.arguments import Location
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, StorageError
@@ -99,6 +100,8 @@ def verify_output(
         if not found:
             intact.append(unit)
             num_rows += unit.num_rows
+    if not problems:
+        problems += check_sources(files, manifest)
     max_error, num_done = 0.0, 0
     if num_rescored and intact:
         config = recorded_config(store, manifest)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.text import LocalPath, database_options, print_facts, warn_of_invented
+from rgpt_batch.commands.text import (
+    LocalPath,
+    database_options,
+    json_option,
+    print_facts,
+    print_json,
+    warn_of_invented,
+)
 
 if TYPE_CHECKING:
     from rgpt_batch.ranking.compare import Comparison
@@ -54,7 +60,7 @@ _METHODS = "Intervals: percentile bootstrap over queries, 10,000 draws. p: two-s
     type=LocalPath(dir_okay=False),
     help="Write a table of every query's values, tab-separated. [default: none]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @database_options
 def evaluate(
     run: str, qrels: str, per_query: str | None, baseline: str | None, as_json: bool, **options: Any
@@ -79,18 +85,16 @@ def evaluate(
     for line in _ties("baseline", found.baseline_num_tied_queries or {}):
         click.echo(line, err=True)
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "num_queries": len(found.query_ids),
-                    "num_queries_without_results": found.num_queries_without_results,
-                    "num_tied_queries": found.num_tied_queries,
-                    "baseline_num_tied_queries": found.baseline_num_tied_queries,
-                    "unjudged_fraction": found.unjudged_fraction,
-                    "baseline_unjudged_fraction": found.baseline_unjudged_fraction,
-                    "metrics": [asdict(result) for result in found.metrics],
-                }
-            )
+        print_json(
+            {
+                "num_queries": len(found.query_ids),
+                "num_queries_without_results": found.num_queries_without_results,
+                "num_tied_queries": found.num_tied_queries,
+                "baseline_num_tied_queries": found.baseline_num_tied_queries,
+                "unjudged_fraction": found.unjudged_fraction,
+                "baseline_unjudged_fraction": found.baseline_unjudged_fraction,
+                "metrics": [asdict(result) for result in found.metrics],
+            }
         )
         return 0
     print_facts(
@@ -132,7 +136,7 @@ def _unjudged(found: Evaluation) -> str:
     show_default=True,
     help="Column to compare and to rank by, higher first.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @database_options
 def compare(scored_a: str, scored_b: str, qrels: str | None, as_json: bool, **options: Any) -> int:
     """Compare two scored outputs of the same pairs: scores, order and quality."""
@@ -141,7 +145,7 @@ def compare(scored_a: str, scored_b: str, qrels: str | None, as_json: bool, **op
     found = comparison.compare(scored_a, scored_b, qrels_file=qrels, **options)
     warn_of_invented([scored_a, scored_b])
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        print_json(asdict(found))
         return 0
     print_facts({"A": scored_a, "B": scored_b} | _comparison_facts(found))
     if found.quality:

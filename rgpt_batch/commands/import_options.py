@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from rgpt_batch.commands.text import LocalPath
+from rgpt_batch.commands.text import LocalPath, json_option
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -78,6 +78,7 @@ def output_options(command: _Command) -> _Command:
                 "[default: a hidden folder beside the output]",
             ),
             click.option("--quiet", is_flag=True, help="Show no progress."),
+            json_option,
         )
     ):
         command = option(command)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rgpt_batch.commands.import_options import RULES, TABLES, output_options, run_option
 from rgpt_batch.commands.signals import sigterm_unwinds
-from rgpt_batch.commands.text import LocalPath, print_facts
+from rgpt_batch.commands.text import LocalPath, print_facts, print_json
 
 if TYPE_CHECKING:
     from rgpt_batch.importing.import_pairs import ImportSummary
@@ -169,7 +170,7 @@ def ir_datasets(name: str, run_path: str | None, qrels: bool, output: str, **opt
     )
 
 
-def _import(source: Source, output: str, *, quiet: bool, **options: Any) -> int:
+def _import(source: Source, output: str, *, quiet: bool, as_json: bool, **options: Any) -> int:
     from rgpt_batch.importing.import_pairs import ImportOptions, import_pairs
 
     def report(message: str) -> None:
@@ -178,8 +179,34 @@ def _import(source: Source, output: str, *, quiet: bool, **options: Any) -> int:
 
     with sigterm_unwinds():
         summary = import_pairs(source, output, ImportOptions(**options), report=report)
-    _print_summary(summary, output)
+    if as_json:
+        print_json(_facts(summary, output))
+    else:
+        _print_summary(summary, output)
+    if not summary.num_shards:
+        click.echo(
+            "rgpt-batch: nothing is written, because ids are unknown. Give the tables that belong "
+            "to the candidates, or keep such pairs without text with --missing null.",
+            err=True,
+        )
     return summary.exit_code
+
+
+def _facts(summary: ImportSummary, output: str) -> dict[str, Any]:
+    return {
+        "output": output,
+        "exit_code": summary.exit_code,
+        "num_pairs": summary.num_pairs,
+        "num_queries": summary.num_queries,
+        "num_shards": summary.num_shards,
+        "missing_queries": asdict(summary.missing_queries),
+        "missing_documents": asdict(summary.missing_documents),
+        # Roles that files have no column for, such as the line of a row, have names of ours.
+        "sources": {
+            name: {"origin": table.origin, "columns": dict(table.columns)}
+            for name, table in summary.relations.tables.items()
+        },
+    }
 
 
 def _print_summary(summary: ImportSummary, output: str) -> None:
@@ -211,9 +238,3 @@ def _print_summary(summary: ImportSummary, output: str) -> None:
     if summary.num_shards:
         facts["output"] = f"{output}, shards: {summary.num_shards:,}"
     print_facts(facts)
-    if not summary.num_shards:
-        click.echo(
-            "rgpt-batch: nothing is written, because ids are unknown. Give the tables that belong "
-            "to the candidates, or keep such pairs without text with --missing null.",
-            err=True,
-        )

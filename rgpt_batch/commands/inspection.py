@@ -2,90 +2,54 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import asdict
 
 import click
 
-from rgpt_batch.commands.text import OutputFolder, format_rejected, print_facts
-from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
+from rgpt_batch.commands.engine_output import engine_output_kept
+from rgpt_batch.commands.text import (
+    OutputFolder,
+    json_option,
+    print_facts,
+    print_json,
+)
+from rgpt_batch.errors import ConfigError
 
-if TYPE_CHECKING:
-    from rgpt_batch.job.progress import Status
-    from rgpt_batch.output import Store
-    from rgpt_batch.output.store import CommittedFile
-
-# A job that runs renews its status every two seconds.
-_SILENT_SECONDS = 30
 _REPORT_SECONDS = 2.0
 
 
-@click.command(short_help="Show how far a job is.", epilog="Example: rgpt-batch status scored/")
+@click.command(
+    short_help="Show how far a job is.",
+    epilog="Example: rgpt-batch status s3://bucket/scored --watch",
+)
 @click.argument("output", type=OutputFolder(exists=True, file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def status(output: str, as_json: bool) -> int:
+@click.option(
+    "--watch", is_flag=True, help="Look again every two seconds until the job ends, or Ctrl-C."
+)
+@json_option
+def status(output: str, watch: bool, as_json: bool) -> int:
     """Show how far the job of an output folder is."""
-    from rgpt_batch.formatting import format_seconds
+    from rgpt_batch.commands.status_view import StatusView, watch_job
     from rgpt_batch.output import open_store
 
+    if watch and as_json:
+        raise click.UsageError("--watch and --json exclude each other.")
     store = open_store(output)
     manifest = store.load_manifest() if store.has_manifest() else None
     if manifest is None:
         raise ConfigError(f"{output}: no job was planned here.")
-    listing = store.listing()
-    committed = listing.files
-    recorded = _read_status(store)
-    # A record may be older than what the folder shows.
-    if listing.problem is None:
-        recorded.state = "complete"
-    elif recorded.state == "complete":
-        recorded.state = "unfinished"
-    if listing.success is not None:
-        recorded.num_rejected = listing.success.num_rejected
-    recorded.engines = recorded.engines or _engine_of(committed)
-    num_rows = sum(unit.num_rows for unit in manifest.units if unit.unit_id in committed)
-    failed_units = {
-        failure.unit_id: failure.cause
-        for failure in store.read_failures()
-        if failure.unit_id not in committed
-    }
-    facts = {
-        **recorded.model_dump(mode="json", exclude_unset=True),
-        "num_units": len(manifest.units),
-        "num_units_committed": len(committed),
-        "num_rows": manifest.num_rows,
-        "num_rows_committed": num_rows,
-        "complete": listing.problem is None,
-        "failed_units": failed_units,
-    }
-    if as_json:
-        click.echo(json.dumps(facts))
+    if watch:
+        watch_job(store, manifest)
         return 0
-    print_facts(
-        {
-            "state": _format_state(recorded),
-            "units": f"{len(committed):,} of {len(manifest.units):,} committed",
-            "rows": f"{num_rows:,} of {manifest.num_rows:,}",
-            "rejected": format_rejected(recorded.num_rejected)
-            + ("" if recorded.state in ("complete", "incomplete") else " in the last run"),
-            **({"engine": _format_engines(recorded.engines)} if recorded.engines else {}),
-        }
-    )
-    if listing.is_declared and listing.problem is not None:
-        print_facts({"note": f"{listing.problem}. The same command mends that."})
-    if recorded.state == "running" and recorded.eta_seconds is not None:
-        print_facts(
-            {
-                "speed": f"{recorded.pairs_per_second:,.1f} pairs/s, "
-                f"{format_seconds(recorded.eta_seconds)} left"
-            }
-        )
-    for unit_id, cause in failed_units.items():
-        click.echo(f"failed       unit {unit_id}: {cause}")
+    view = StatusView.of(store, manifest)
+    if as_json:
+        print_json(view.facts)
+        return 0
+    for line in view.lines:
+        click.echo(line)
     return 0
 
 
@@ -107,20 +71,26 @@ def status(output: str, as_json: bool) -> int:
     help="Largest difference of a sampled score. [default: float32 0.001, float16 0.1, else 0.6]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the sample.")
-def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
+@json_option
+def verify(output: str, sample: int, tolerance: float | None, seed: int, as_json: bool) -> int:
     """Check files, rows, ids and checksums of an output folder, and on request its scores."""
     from rgpt_batch.checks.verify import verify_output
     from rgpt_batch.formatting import format_count, with_unit
     from rgpt_batch.job.run import EXIT_INCOMPLETE
 
     _share_cores()
-    result = verify_output(
-        output,
-        num_rescored=sample,
-        tolerance=tolerance,
-        seed=seed,
-        report=_report_sometimes(),
-    )
+    with engine_output_kept("verify") as terminal:
+        result = verify_output(
+            output,
+            num_rescored=sample,
+            tolerance=tolerance,
+            seed=seed,
+            report=_sometimes(terminal.say),
+        )
+    exit_code = EXIT_INCOMPLETE if result.problems else 0
+    if as_json:
+        print_json({**asdict(result), "exit_code": exit_code})
+        return exit_code
     for problem in result.problems:
         click.echo(f"problem      {problem}")
     facts = {
@@ -136,7 +106,7 @@ def verify(output: str, sample: int, tolerance: float | None, seed: int) -> int:
         format_count(len(result.problems), "problem") if result.problems else "all is well"
     )
     print_facts(facts)
-    return EXIT_INCOMPLETE if result.problems else 0
+    return exit_code
 
 
 def _share_cores() -> None:
@@ -149,51 +119,14 @@ def _share_cores() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 
 
-def _report_sometimes() -> Callable[[str], None]:
-    """Return what prints progress, but not every line of it."""
+def _sometimes(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what says progress, but not every line of it."""
     last = -_REPORT_SECONDS
 
     def report(message: str) -> None:
         nonlocal last
         if time.monotonic() - last >= _REPORT_SECONDS:
             last = time.monotonic()
-            click.echo(f"{time.strftime('%H:%M:%S')} {message}", err=True)
+            say(message)
 
     return report
-
-
-def _read_status(store: Store) -> Status:
-    from pydantic import ValidationError
-
-    from rgpt_batch.job.progress import Status
-
-    try:
-        return Status.model_validate(store.read_status() or {"state": "planned"})
-    except ValidationError:
-        return Status(state="unknown: status.json is of another version of rgpt-batch")
-
-
-def _engine_of(committed: Mapping[str, CommittedFile]) -> tuple[str, ...]:
-    """Return the method that scored some file: the last run may have scored none."""
-    from rgpt_batch.output.score_file import read_footer
-
-    for file in committed.values():
-        # Whether files are sound is for verify to tell.
-        with suppress(ShardError, ManifestMismatch):
-            return (read_footer(file.path)[0].engine,)
-    return ()
-
-
-def _format_engines(engines: Sequence[str]) -> str:
-    return ", ".join(engines) + (": the scores are invented" if "fake" in engines else "")
-
-
-def _format_state(recorded: Status) -> str:
-    if recorded.state != "running":
-        return recorded.state
-    from rgpt_batch.formatting import format_seconds
-
-    age = time.time() - recorded.updated_at
-    if age > _SILENT_SECONDS:
-        return f"no sign of life for {format_seconds(age)}; the same command resumes"
-    return f"running: {recorded.activity}"

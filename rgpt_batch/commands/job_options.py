@@ -14,6 +14,7 @@ from rgpt_batch.errors import ConfigError
 if TYPE_CHECKING:
     from rgpt_batch.config.options import JobConfig
     from rgpt_batch.importing.joined import TextTables
+    from rgpt_batch.ranking.top import TopPairs
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -104,6 +105,13 @@ def job_options(command: _Command) -> _Command:
                 "nothing, or reject the pairs; same as -o input.missing=…  [default: error]",
             ),
             click.option(
+                "--order",
+                type=click.Choice(["input", "document", "auto"]),
+                help="Which rows stand together in units and come out together: as in the input, "
+                "or those of one document, which is then computed once; auto looks whether that "
+                "pays; same as -o units.order=…  [default: input]",
+            ),
+            click.option(
                 "--on-change",
                 type=click.Choice(["refuse", "overwrite"]),
                 default="refuse",
@@ -116,6 +124,15 @@ def job_options(command: _Command) -> _Command:
                 metavar="OLD_OUTPUT",
                 help="Output folder of an earlier job with the same settings; pairs whose texts it "
                 "has scored get its scores. [default: score all]",
+            ),
+            click.option(
+                "--only",
+                metavar="RANKING",
+                help="TREC run or Parquet, such as the output of a smaller model: score only the "
+                "pairs that it has among the first --top-k of their query. [default: all pairs]",
+            ),
+            click.option(
+                "--top-k", type=click.IntRange(min=1), help="Pairs per query, with --only."
             ),
             click.option(
                 "--parity",
@@ -131,7 +148,25 @@ def job_options(command: _Command) -> _Command:
                 help="Share of rejected rows above which the job exits with 3; same as "
                 "-o output.max_rejected_fraction=…  [default: 0.1]",
             ),
+            click.option(
+                "--join",
+                is_flag=True,
+                help="Share the work with every other process that runs this command with --join, "
+                "on any number of machines.",
+            ),
             click.option("--quiet", is_flag=True, help="Show no progress."),
+            click.option(
+                "--metrics-file",
+                type=LocalPath(dir_okay=False),
+                help="Keep metrics in this file *.prom, for Prometheus; same as "
+                "-o watch.metrics_file=…  [default: none]",
+            ),
+            click.option(
+                "--log-format",
+                type=click.Choice(["text", "json"]),
+                help="Of the lines on standard error; same as -o watch.log_format=…  "
+                "[default: text]",
+            ),
         )
     ):
         command = option(command)
@@ -151,6 +186,17 @@ def text_tables(queries: str | None, documents: str | None) -> TextTables | None
     return TextTables(queries=queries, documents=documents)
 
 
+def top_pairs(only: str | None, top_k: int | None) -> TopPairs | None:
+    """Return which pairs alone are to be scored; None for all."""
+    from rgpt_batch.ranking.top import TopPairs
+
+    if only is None and top_k is None:
+        return None
+    if only is None or top_k is None:
+        raise click.UsageError("--only and --top-k need each other.")
+    return TopPairs(only, top_k)
+
+
 def load_job_config(
     config: str | None,
     overrides: tuple[str, ...] = (),
@@ -162,7 +208,10 @@ def load_job_config(
     executor: str | None = None,
     parity: int | None = None,
     missing: str | None = None,
+    order: str | None = None,
     max_rejected_fraction: float | None = None,
+    metrics_file: str | None = None,
+    log_format: str | None = None,
 ) -> JobConfig:
     """Read the configuration; the shortcuts win over -o, which wins over the file.
 
@@ -179,6 +228,9 @@ def load_job_config(
         "executor.kind": executor,
         "parity.num_pairs": parity,
         "input.missing": missing,
+        "units.order": order,
+        "watch.metrics_file": None if metrics_file is None else json.dumps(metrics_file),
+        "watch.log_format": log_format,
     }
     given = tuple(f"{key}={value}" for key, value in shortcuts.items() if value is not None)
     loaded = load_config(config, (*overrides, *given))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import click
+
+from rgpt_batch.commands.text import json_option, print_json
 
 
 @click.command(
     short_help="Say what this machine can do.",
     epilog="Example: rgpt-batch doctor --json",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def doctor(as_json: bool) -> int:
     """Say what this machine can do, and what to mend before a job can run here.
 
@@ -26,7 +26,7 @@ def doctor(as_json: bool) -> int:
         facts = [
             {"name": f.name, "value": f.value, "problem": f.problem, "fix": f.fix} for f in findings
         ]
-        click.echo(json.dumps({"ready": not problems, "findings": facts}))
+        print_json({"ready": not problems, "findings": facts})
         return 3 if problems else 0
     width = max(len(finding.name) for finding in findings)
     for finding in findings:

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.job_options import job_options, load_job_config, text_tables
-from rgpt_batch.commands.text import price_option, print_facts
+from rgpt_batch.bench.price import GPUS
+from rgpt_batch.commands.job_options import (
+    job_options,
+    load_job_config,
+    text_tables,
+    top_pairs,
+)
+from rgpt_batch.commands.price import (
+    Effort,
+    estimate,
+    format_interval,
+    format_time,
+    last_speed,
+    speed_like,
+)
+from rgpt_batch.commands.text import (
+    OutputFolder,
+    json_option,
+    price_option,
+    print_facts,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from rgpt_batch.job.preview import Preview
-    from rgpt_batch.output import Store
+    from rgpt_batch.planning.documents import DocumentCounts
     from rgpt_batch.planning.estimate import TokenSample
 
 # So many files of so few rows: opening them takes longer than reading.
@@ -45,7 +67,26 @@ _FEW_ROWS = 256
     show_default=True,
     help="Engines that will run at once.",
 )
+@click.option(
+    "--like",
+    type=OutputFolder(exists=True, file_okay=False),
+    metavar="OUTPUT",
+    help="Output folder of a job with the same model on the same hardware; its measured speed "
+    "counts, by the tokens of its prompts and of these. [default: none]",
+)
+@click.option(
+    "--gpu",
+    type=click.Choice(tuple(GPUS)),
+    help="Where no speed is known: estimate it for this GPU, as a wide interval. "
+    "[default: no estimate]",
+)
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Keep the estimate in the output folder; `report` puts it beside what it came to.",
+)
 @price_option
+@json_option
 def plan(
     config: str | None,
     inputs: tuple[str, ...],
@@ -54,11 +95,18 @@ def plan(
     documents: str | None,
     on_change: str,
     reuse: str | None,
+    join: bool,
+    only: str | None,
+    top_k: int | None,
     quiet: bool,
     sample: int,
     pairs_per_second: float | None,
     workers: int,
     price_per_hour: float | None,
+    like: str | None,
+    gpu: str | None,
+    record: bool,
+    as_json: bool,
     **shortcuts: Any,
 ) -> int:
     """Show units, token counts, time and cost of a job without running it.
@@ -74,15 +122,82 @@ def plan(
         output,
         tables=text_tables(queries, documents),
         reuse=reuse,
+        only=top_pairs(only, top_k),
         report=lambda message: None if quiet else click.echo(message, err=True),
     ) as ahead:
         tokens = sample_tokens(ahead.config, ahead.manifest, sample)
+        counted = _Counted.of(ahead)
+        speed = pairs_per_second or (
+            last_speed(ahead.store) if like is None else speed_like(like, tokens)
+        )
+        effort = None if speed is None else Effort.of(ahead, speed, workers, price_per_hour)
+        notes = list(_notes(ahead, on_change))
+        guess = None
+        if effort is None and gpu is not None and tokens.mean_prompt_tokens:
+            guess = estimate(ahead, tokens, gpu)
+        slowest = effort
+        if guess is not None:
+            slowest = Effort.of(ahead, guess.slow, workers, price_per_hour)
+            effort = Effort.of(ahead, guess.fast, workers, price_per_hour)
+            if not guess.fits:
+                notes.append(
+                    f"weights of {guess.weights_gb:,.1f} GB are too large for {gpu}. Raise "
+                    "engine.tensor_parallel_size"
+                )
+        if record and effort is None:
+            notes.append("nothing was recorded, since no speed is known")
+        if record and effort is not None and slowest is not None:
+            ahead.store.write_estimate(
+                {
+                    "fingerprint": ahead.manifest.fingerprint,
+                    "low": asdict(effort),
+                    "high": asdict(slowest),
+                }
+            )
+        if as_json:
+            known = effort if guess is None else None
+            facts = _json(ahead, tokens, counted, known, notes)
+            if guess is not None and effort is not None and slowest is not None:
+                ends = {"low": asdict(effort), "high": asdict(slowest)}
+                facts["gpu_estimate"] = {**asdict(guess), "basis": guess.basis, **ends}
+            print_json(facts)
+            return 0
         print_facts(_facts(ahead, tokens))
-        for note in _notes(ahead, on_change):
+        if counted is not None:
+            print_facts(_documents(ahead, tokens, counted))
+        for note in notes:
             click.echo(f"note         {note}")
-        speed = pairs_per_second or _last_speed(ahead.store)
-        print_facts({"time": _time(ahead, speed, workers, price_per_hour)})
+        if guess is None or effort is None or slowest is None:
+            print_facts({"time": format_time(effort)})
+        else:
+            print_facts({"time": format_interval(effort, slowest), "basis": guess.basis})
     return 0
+
+
+def _json(
+    ahead: Preview,
+    tokens: TokenSample,
+    counted: _Counted | None,
+    effort: Effort | None,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    units, earlier = ahead.manifest.units, ahead.earlier
+    return {
+        "output": ahead.store.location,
+        "fingerprint": ahead.manifest.fingerprint,
+        "num_shards": len({segment.path for unit in units for segment in unit.segments}),
+        "num_rows": ahead.manifest.num_rows,
+        "num_units": len(units),
+        "num_units_committed": len(units) - len(ahead.remaining),
+        "largest_unit_rows": max(unit.num_rows for unit in units),
+        "max_tokens": ahead.config.protocol.max_tokens,
+        "sample": asdict(tokens),
+        "documents": None if counted is None else asdict(counted.counts),
+        "num_rows_of_reuse": None if earlier is None else earlier.num_rows,
+        "is_of_another_job": ahead.is_of_another_job,
+        "effort": None if effort is None else asdict(effort),
+        "notes": list(notes),
+    }
 
 
 def _facts(ahead: Preview, tokens: TokenSample) -> dict[str, str]:
@@ -110,6 +225,46 @@ def _facts(ahead: Preview, tokens: TokenSample) -> dict[str, str]:
     return {**facts, "fingerprint": ahead.manifest.fingerprint}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counted:
+    """How often documents repeat, and how long it took to count them."""
+
+    counts: DocumentCounts
+    seconds: float
+
+    @classmethod
+    def of(cls, ahead: Preview) -> _Counted | None:
+        from rgpt_batch.job.order import count
+
+        started = time.perf_counter()
+        counts = count(ahead.config, ahead.source, lambda message: None)
+        if counts is None or not counts.num_rows:
+            return None
+        return cls(counts=counts, seconds=time.perf_counter() - started)
+
+
+def _documents(ahead: Preview, tokens: TokenSample, counted: _Counted) -> dict[str, str]:
+    """Say how often documents repeat, and what clustering saves and takes."""
+    from rgpt_batch.formatting import format_seconds
+
+    counts = counted.counts
+    share = f"{counts.share_of_tokens(tokens):.0%} of the tokens"
+    counted_how = f"(by their ids, read in {format_seconds(counted.seconds)})"
+    if ahead.config.units.order != "document":
+        return {"documents": f"{counts}: --order document computes {share} {counted_how}"}
+    # Footers count a text that repeats in a row group once.
+    num_bytes = max(
+        sum(unit.num_bytes for unit in ahead.manifest.units),
+        ahead.manifest.num_rows * tokens.mean_text_bytes,
+    )
+    gib = num_bytes / 2**30
+    return {
+        "documents": f"{counts} of input order: clustered, {share} are computed {counted_how}",
+        "disk": f"up to {2 * gib:,.1f} GiB where the output is while pairs are clustered, "
+        f"{gib:,.1f} GiB after that; memory {ahead.config.input.join_memory_gib:g} GiB",
+    }
+
+
 def _notes(ahead: Preview, on_change: str) -> Iterator[str]:
     if ahead.is_of_another_job:
         what = "deletes that" if on_change == "overwrite" else "would ask for --on-change"
@@ -122,31 +277,3 @@ def _notes(ahead: Preview, on_change: str) -> Iterator[str]:
             f"{num_units:,} files of at most {max_rows:,} rows are many and tiny. Raise "
             "units.max_rows; 30 to 120 seconds of work for each are about right"
         )
-
-
-def _time(
-    ahead: Preview, pairs_per_second: float | None, workers: int, price_per_hour: float | None
-) -> str:
-    from rgpt_batch.formatting import format_count, format_seconds
-
-    if pairs_per_second is None:
-        return "unknown: give --pairs-per-second, or score a sample first"
-    num_rows_left = sum(unit.num_rows for unit in ahead.remaining)
-    worker_seconds = num_rows_left / pairs_per_second
-    cost = "" if price_per_hour is None else f", cost {worker_seconds / 3600 * price_per_hour:,.2f}"
-    work = f"{format_count(num_rows_left, 'row')} with {format_count(workers, 'worker')}"
-    return (
-        f"{format_seconds(worker_seconds / workers)} for {work} at "
-        f"{pairs_per_second:,.1f} pairs/s each; {worker_seconds / 3600:,.2f} worker-hours{cost}"
-    )
-
-
-def _last_speed(store: Store) -> float | None:
-    """Return the pairs per second of one worker in the last run that scored something."""
-    from rgpt_batch.report.runs import read_records
-
-    for run in reversed(read_records(store)[0]):
-        num_workers = len({unit.worker for unit in run.units})
-        if num_workers and run.summary.pairs_per_second:
-            return run.summary.pairs_per_second / num_workers
-    return None

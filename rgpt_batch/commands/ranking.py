@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.text import LocalPath, database_options, print_facts, warn_of_invented
+from rgpt_batch.commands.text import (
+    LocalPath,
+    database_options,
+    json_option,
+    print_facts,
+    print_json,
+    warn_of_invented,
+)
 
 if TYPE_CHECKING:
     from rgpt_batch.ranking.rank import Fusion
@@ -87,7 +95,14 @@ _REJECTED = {"last": "ranked last", "drop": "left out"}
     is_flag=True,
     help="Rank by reciprocal rank fusion with the first stage, k = 60.",
 )
+@click.option(
+    "--below",
+    metavar="RANKING",
+    help="TREC run or Parquet, such as that of `score --only`: its pairs that were not scored "
+    "follow below the others, in its order. [default: none]",
+)
 @database_options
+@json_option
 def rank(
     scored: tuple[str, ...],
     output: str,
@@ -98,6 +113,7 @@ def rank(
     interpolate: float | None,
     normalize: Any,
     rrf: bool,
+    as_json: bool,
     **options: Any,
 ) -> int:
     """Rank the pairs of SCORED… (output folders, files, patterns): the top k of every query.
@@ -116,6 +132,9 @@ def rank(
         **options,
     )
     warn_of_invented(scored)
+    if as_json:
+        print_json({"output": output, **asdict(summary)})
+        return 0
     facts = {
         "output": output,
         "ranked": f"{summary.num_ranked:,} of {summary.num_pairs:,} pairs, "
@@ -127,6 +146,8 @@ def rank(
         facts["without ids"] = f"{summary.num_without_ids:,} unreadable rows left out"
     if summary.num_without_first_stage is not None:
         facts["first stage"] = f"lacks {summary.num_without_first_stage:,} pairs"
+    if summary.num_below is not None:
+        facts["below"] = f"{summary.num_below:,} pairs that were not scored, in the order they had"
     print_facts(facts)
     return 0
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rgpt_batch.commands.job_options import job_options, load_job_config, text_tables
-from rgpt_batch.commands.text import OutputFolder, format_rejected, print_facts
+from rgpt_batch.commands.job_options import (
+    job_options,
+    load_job_config,
+    text_tables,
+    top_pairs,
+)
+from rgpt_batch.commands.text import (
+    OutputFolder,
+    format_rejected,
+    json_option,
+    print_facts,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from rgpt_batch.job.run import JobSummary
@@ -18,6 +30,7 @@ if TYPE_CHECKING:
     epilog="Example: rgpt-batch score -c configs/bloom-560m.yaml -i pairs/ --output scored/",
 )
 @job_options
+@json_option
 def score(
     config: str | None,
     inputs: tuple[str, ...],
@@ -26,7 +39,11 @@ def score(
     documents: str | None,
     on_change: Any,
     reuse: str | None,
+    join: bool,
+    only: str | None,
+    top_k: int | None,
     quiet: bool,
+    as_json: bool,
     **shortcuts: Any,
 ) -> int:
     """Score every pair of the input; resume where an earlier run stopped."""
@@ -39,9 +56,12 @@ def score(
         on_change=on_change,
         tables=text_tables(queries, documents),
         reuse=reuse,
+        join=join,
+        only=top_pairs(only, top_k),
         quiet=quiet,
+        capture_output=True,
     )
-    _print_summary(summary)
+    _print_summary(summary, as_json)
     return summary.exit_code
 
 
@@ -52,22 +72,29 @@ def score(
 )
 @click.argument("output", type=OutputFolder(exists=True, file_okay=False))
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def retry_failed(output: str, quiet: bool) -> int:
+@json_option
+def retry_failed(output: str, quiet: bool, as_json: bool) -> int:
     """Score the failed units of an output folder with the input and options of its last run."""
     from rgpt_batch.job import run_job as job
 
-    summary = job.retry_failed(output, quiet=quiet)
-    _print_summary(summary)
+    summary = job.retry_failed(output, quiet=quiet, capture_output=True)
+    _print_summary(summary, as_json)
     return summary.exit_code
 
 
-def _print_summary(summary: JobSummary) -> None:
+def _print_summary(summary: JobSummary, as_json: bool) -> None:
     from rgpt_batch.formatting import format_seconds
 
+    if as_json:
+        print_json(asdict(summary))
+        return
+    others = ""
+    if summary.num_rows_by_others:
+        others = f", {summary.num_rows_by_others:,} in others at the same time"
     facts = {
         "output": summary.output,
-        "rows": f"{summary.num_rows:,}, of which {summary.num_rows_scored:,} in this run and "
-        f"{summary.num_rows_before:,} before",
+        "rows": f"{summary.num_rows:,}, of which {summary.num_rows_scored:,} in this run{others} "
+        f"and {summary.num_rows_before:,} before",
         "rejected": format_rejected(summary.num_rejected),
     }
     if summary.parity:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -40,6 +42,24 @@ class LocalPath(click.Path):
         if isinstance(value, str) and is_uri(value):
             raise ConfigError(f"{redacted(value)}: a URI, expected a local path. Copy it over.")
         return super().convert(value, param, ctx)
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object; docs/json.md has its keys."
+)
+
+
+def print_json(facts: dict[str, Any]) -> None:
+    """Print one JSON object on a line of its own. JSON has no NaN and no infinity: null."""
+    click.echo(json.dumps(_finite(facts), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def database_options(command: _Command) -> _Command:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rgpt_batch.commands.engine_output import engine_output_kept
 from rgpt_batch.commands.job_options import load_job_config, model_options
 from rgpt_batch.errors import ConfigError
 
@@ -39,7 +40,8 @@ def try_pairs(query: str, documents: tuple[str, ...], as_json: bool, **shortcuts
     ]
     if not texts:
         raise ConfigError("standard input holds no line. Write a document on each.")
-    with Scorer(load_job_config(**shortcuts)) as scorer:
+    config = load_job_config(**shortcuts)
+    with engine_output_kept("try"), Scorer(config) as scorer:
         scored = scorer.score((query, text) for text in texts)
     found = sorted(
         zip(texts, scored, strict=True),

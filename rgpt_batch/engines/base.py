@@ -26,10 +26,12 @@ class Engine(Protocol[PromptT, AnswerT]):
     Attributes:
         method: Its name in `engine.method`; never auto.
         passed_over: Where auto chose it: why it chose no faster one, a sentence each.
+        num_cached_tokens: Prompt tokens so far that were not computed, since a cache had them.
     """
 
     method: str
     passed_over: tuple[str, ...] = ()
+    num_cached_tokens: int = 0
 
     def score(self, pairs: Sequence[PromptT]) -> Sequence[AnswerT]:
         """Compute log p(token | all tokens before it) for every query token, or label logits.

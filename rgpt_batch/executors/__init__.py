@@ -2,16 +2,22 @@
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.executors.base import Executor
+from rgpt_batch.executors.process_log import RunLogs
 
 __all__ = ["Executor", "create_executor"]
 
 
-def create_executor(config: JobConfig) -> Executor:
-    """Build the configured executor; nothing runs yet."""
+def create_executor(config: JobConfig, logs: RunLogs | None = None) -> Executor:
+    """Build the configured executor; nothing runs yet.
+
+    Args:
+        config: The job's.
+        logs: Where processes that it starts write what they print; default: where Ray puts it.
+    """
     if config.executor.kind == "local":
         from rgpt_batch.executors.local import LocalExecutor
 
         return LocalExecutor(config.executor)
     from rgpt_batch.executors.ray_executor import RayExecutor
 
-    return RayExecutor(config)
+    return RayExecutor(config, logs)

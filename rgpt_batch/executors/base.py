@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rgpt_batch.errors import EngineError, EngineStartError, RgptBatchError
+from rgpt_batch.output.claims import Claims
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 
 
@@ -43,6 +44,9 @@ class Worker(Protocol):
         ...
 
 
+# What an executor does that has nothing to do, while others may leave units to it.
+WAITING_FOR_OTHERS = "waiting for units that other processes are at"
+
 # Is called in the process in which the worker will live, with the worker's name.
 MakeWorker = Callable[[str], Worker]
 
@@ -52,9 +56,13 @@ class Executor(Protocol):
 
     Attributes:
         activity: What the executor is doing now, in a few words; changes while run() goes on.
+        log_name: Names the log of the process that the executor itself runs in.
+        num_restarts: Workers that were started in the place of another.
     """
 
     activity: str
+    log_name: str = "driver"
+    num_restarts: int = 0
 
     def __enter__(self) -> Self: ...
 
@@ -66,14 +74,21 @@ class Executor(Protocol):
     ) -> None: ...
 
     def run(
-        self, units: Sequence[WorkUnit], make_worker: MakeWorker
+        self, units: Sequence[WorkUnit], make_worker: MakeWorker, claims: Claims | None = None
     ) -> Iterator[UnitReport | UnitFailure]:
         """Yield one outcome per unit, as they come.
+
+        Args:
+            units: What to score.
+            make_worker: Makes the workers.
+            claims: Where other processes share the units: hands out those that are this one's.
+                The units that others have done have no outcome here.
 
         Raises:
             ConfigError: The cluster can never run the workers that were asked for.
             EngineError: No worker starts, no node comes for one, or the only one died.
             RgptBatchError: Every unit fails; the last cause.
+            StorageError, OSError: Nothing can be seen of the other processes.
         """
         ...
 

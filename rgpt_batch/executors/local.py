@@ -5,18 +5,30 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from typing_extensions import override
 
-from rgpt_batch.config.options import ExecutorConfig
+from rgpt_batch.config.running import ExecutorConfig
 from rgpt_batch.errors import ConfigError, EngineDead
-from rgpt_batch.executors.base import Executor, MakeWorker, Task, Worker, run_task, start_worker
+from rgpt_batch.executors.base import (
+    WAITING_FOR_OTHERS,
+    Executor,
+    MakeWorker,
+    Task,
+    Worker,
+    run_task,
+    start_worker,
+)
 from rgpt_batch.executors.patience import Patience
 from rgpt_batch.executors.unit_queue import UnitQueue
+from rgpt_batch.output.claims import Claims
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
+
+_WAIT_SECONDS = 0.2
 
 _Work = queue.SimpleQueue[Task | None]
 _Outcomes = queue.SimpleQueue[tuple[Task, UnitReport | Exception | None]]
@@ -37,6 +49,7 @@ class LocalExecutor(Executor):
                 "worker. Set executor.kind=ray."
             )
         self.activity = "starting the engine"
+        self.log_name = f"local-{os.getpid()}"
         self._config = config
         self._work: _Work = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -59,11 +72,11 @@ class LocalExecutor(Executor):
 
     @override
     def run(
-        self, units: Sequence[WorkUnit], make_worker: MakeWorker
+        self, units: Sequence[WorkUnit], make_worker: MakeWorker, claims: Claims | None = None
     ) -> Iterator[UnitReport | UnitFailure]:
-        worker = start_worker(make_worker, f"local-{os.getpid()}")
+        worker = start_worker(make_worker, self.log_name)
         self.activity = "scoring"
-        waiting = UnitQueue(units, self._config.max_attempts)
+        waiting = UnitQueue(units, self._config.max_attempts, claims)
         outcomes: _Outcomes = queue.SimpleQueue()
         # Daemon threads, since an interrupted job must not wait for a step that takes a minute.
         self._threads = [
@@ -74,13 +87,18 @@ class LocalExecutor(Executor):
             thread.start()
         patience = Patience(self._config.unit_timeout_seconds)
         in_flight: list[Task] = []
-        while len(waiting) or in_flight:
-            while len(in_flight) < self._config.units_in_flight:
+        while waiting.has_more or in_flight:
+            most = min(waiting.share(len(in_flight), 1), self._config.units_in_flight)
+            while len(in_flight) < most:
                 task = waiting.take(alone=not in_flight)
                 if task is None:
                     break
                 self._work.put(task)
                 in_flight.append(task)
+            self.activity = "scoring" if in_flight else WAITING_FOR_OTHERS
+            if not in_flight:
+                time.sleep(_WAIT_SECONDS)
+                continue
             task, outcome = self._next_outcome(outcomes, in_flight, patience)
             in_flight.remove(task)
             if isinstance(outcome, UnitReport):

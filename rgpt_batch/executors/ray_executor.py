@@ -1,4 +1,4 @@
-"""Workers as Ray actors. This module and ray_slot are the only ones that import Ray.
+"""Workers as Ray actors. Of all modules only those called ray_* import Ray.
 
 The driver hands out units; actors read, score and commit them. Rows never pass through Ray's object
 store. Why not Ray Data: docs/adr/0003-ray-core-loop.md.
@@ -6,10 +6,6 @@ store. Why not Ray Data: docs/adr/0003-ray-core-loop.md.
 
 from __future__ import annotations
 
-import math
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -20,12 +16,13 @@ from ray.exceptions import RayError
 from typing_extensions import override
 
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.errors import EngineDead, EngineStartError, Interrupted
-from rgpt_batch.executors.base import Executor, MakeWorker
+from rgpt_batch.errors import EngineDead, EngineStartError
+from rgpt_batch.executors.base import WAITING_FOR_OTHERS, Executor, MakeWorker
 from rgpt_batch.executors.cluster_watch import ClusterWatch
 from rgpt_batch.executors.patience import Patience
 from rgpt_batch.executors.places import Places
-from rgpt_batch.executors.ray_cluster import cluster_answers
+from rgpt_batch.executors.process_log import RunLogs
+from rgpt_batch.executors.ray_connection import connect
 from rgpt_batch.executors.ray_slot import (
     Slot,
     WorkerActor,
@@ -37,6 +34,7 @@ from rgpt_batch.executors.ray_slot import (
 from rgpt_batch.executors.resources import plan_workers
 from rgpt_batch.executors.unit_queue import UnitQueue
 from rgpt_batch.formatting import format_count
+from rgpt_batch.output.claims import Claims
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 
 _WAIT_SECONDS = 1.0
@@ -45,9 +43,9 @@ _WAIT_SECONDS = 1.0
 class RayExecutor(Executor):
     """Runs one actor for each worker, on the nodes of a Ray cluster."""
 
-    def __init__(self, config: JobConfig) -> None:
+    def __init__(self, config: JobConfig, logs: RunLogs | None = None) -> None:
         self.activity = "starting or joining Ray"
-        self._job_config = config
+        self._job_config, self._logs = config, logs
         self._config = config.executor
         self._slots: list[Slot] = []
         # Actors that keep a GPU on which no engine starts, so that no other gets it.
@@ -58,27 +56,7 @@ class RayExecutor(Executor):
         self._can_grow = True
 
     def __enter__(self) -> Self:
-        if ray.is_initialized():
-            return self
-        self._owns_ray = True
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        try:
-            self._can_grow = not _init_ray()
-        except BaseException as error:
-            ray.shutdown()
-            if isinstance(error, SystemExit):
-                # This is what the handler does that Ray puts in the place of the job's.
-                raise Interrupted(signal.SIGTERM) from error
-            if isinstance(error, Exception):
-                raise EngineStartError(
-                    f"cannot start or join a Ray cluster: {error}. Check RAY_ADDRESS "
-                    f"({os.environ.get('RAY_ADDRESS', 'not set')}); RAY_ADDRESS=local starts a "
-                    "cluster on this machine."
-                ) from error
-            raise
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, on_sigterm or signal.SIG_DFL)
+        self._owns_ray, self._can_grow = connect()
         return self
 
     def __exit__(
@@ -96,7 +74,7 @@ class RayExecutor(Executor):
 
     @override
     def run(
-        self, units: Sequence[WorkUnit], make_worker: MakeWorker
+        self, units: Sequence[WorkUnit], make_worker: MakeWorker, claims: Claims | None = None
     ) -> Iterator[UnitReport | UnitFailure]:
         resources = plan_workers(
             self._job_config, alive_nodes().values(), len(units), can_grow=self._can_grow
@@ -113,12 +91,12 @@ class RayExecutor(Executor):
         self._grows = self._config.num_workers is None and resources.gpus > 0
         self._places = Places(resources)
         self._watch = ClusterWatch(resources, self._places, self._config, can_grow=self._can_grow)
-        waiting = UnitQueue(units, self._config.max_attempts)
+        waiting = UnitQueue(units, self._config.max_attempts, claims)
         self._slots = [self._start() for _ in range(resources.num_workers)]
-        while len(waiting) or any(slot.in_flight for slot in self._slots):
+        while waiting.has_more or any(slot.in_flight for slot in self._slots):
             self._look_at_cluster(waiting)
             self._fill(waiting)
-            self.activity = self._describe_activity()
+            self.activity = self._describe_activity(waiting)
             for slot, ref in self._next_done():
                 if ref == slot.placing:
                     self._after_placing(slot)
@@ -133,7 +111,7 @@ class RayExecutor(Executor):
         options = dict(self._options)
         if bad_nodes := self._places.bad_nodes():
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(bad_nodes)})"}
-        actor = ray.remote(WorkerActor).options(**options).remote()
+        actor = ray.remote(WorkerActor).options(**options).remote(self._logs)
         return Slot(actor, actor.place.remote())
 
     def _look_at_cluster(self, waiting: UnitQueue) -> None:
@@ -147,11 +125,11 @@ class RayExecutor(Executor):
 
     def _fill(self, waiting: UnitQueue) -> None:
         """Hand out units, to each worker no more than its share of what is left."""
-        num_left = len(waiting) + sum(len(slot.in_flight) for slot in self._slots)
         # Nothing is kept back for workers that may never get a place.
         num_placed = sum(slot.place is not None for slot in self._slots)
-        num_sharing = max(num_placed, min(len(self._slots), self._watch.room), 1)
-        share = math.ceil(num_left / num_sharing)
+        num_sharing = max(num_placed, min(len(self._slots), self._watch.room))
+        num_in_flight = sum(len(slot.in_flight) for slot in self._slots)
+        share = waiting.share(num_in_flight, num_sharing)
         for slot in self._slots:
             while slot.is_ready and len(slot.in_flight) < min(share, self._config.units_in_flight):
                 if any(waiting.is_suspect(task.unit) for task in slot.in_flight.values()):
@@ -163,8 +141,10 @@ class RayExecutor(Executor):
                     slot.silent_since = time.monotonic()
                 slot.in_flight[slot.actor.run.remote(task)] = task
 
-    def _describe_activity(self) -> str:
+    def _describe_activity(self, waiting: UnitQueue) -> str:
         num_ready = sum(slot.is_ready for slot in self._slots)
+        if num_ready and not len(waiting) and not any(slot.in_flight for slot in self._slots):
+            return WAITING_FOR_OTHERS
         workers = format_count(len(self._slots), "worker")
         if num_ready == len(self._slots):
             return f"scoring on {workers}"
@@ -179,13 +159,15 @@ class RayExecutor(Executor):
         """Wait a little for results; an empty list lets the caller look at signals and queues."""
         owners = {ref: slot for slot in self._slots for ref in slot.awaited}
         if not owners:
+            # All that is left is with other processes.
+            time.sleep(_WAIT_SECONDS)
             return []
         done, _ = ray.wait(list(owners), num_returns=1, timeout=_WAIT_SECONDS)
         return [(owners[ref], ref) for ref in done]
 
     def _after_placing(self, slot: Slot) -> None:
         try:
-            place = ray.get(slot.placing)
+            place, slot.log = ray.get(slot.placing)
         except RayError as error:
             self._after_failed_start(slot, start_error(error))
             return
@@ -204,7 +186,7 @@ class RayExecutor(Executor):
         try:
             ray.get(slot.starting)
         except RayError as error:
-            self._after_failed_start(slot, start_error(error))
+            self._after_failed_start(slot, start_error(error, slot.log))
         else:
             slot.is_ready = True
             self._places.works(slot.place)
@@ -228,7 +210,7 @@ class RayExecutor(Executor):
                     f"a worker's engine was not loaded within {limit:g} s. Raise "
                     "executor.start_timeout_seconds if it needs longer."
                 )
-                self._after_failed_start(slot, cause)
+                self._after_failed_start(slot, slot.noted(cause))
 
     def _after_task(
         self, slot: Slot, ref: Any, waiting: UnitQueue
@@ -236,7 +218,7 @@ class RayExecutor(Executor):
         try:
             report = ray.get(ref)
         except RayError as error:
-            cause = cause_of(error)
+            cause = cause_of(error, slot.log)
             if isinstance(cause, EngineDead):
                 yield from self._after_crash(slot, cause, waiting, blame=not is_lost(error, slot))
                 return
@@ -259,7 +241,7 @@ class RayExecutor(Executor):
                     f"the worker hung: no unit was done within {limit:.0f} s, see "
                     "executor.unit_timeout_seconds"
                 )
-                yield from self._after_crash(slot, cause, waiting)
+                yield from self._after_crash(slot, slot.noted(cause), waiting)
 
     def _after_crash(
         self, slot: Slot, cause: EngineDead, waiting: UnitQueue, *, blame: bool = True
@@ -268,33 +250,17 @@ class RayExecutor(Executor):
         slot.in_flight.clear()
         # An engine has run there; others may have failed to start on the same node since.
         self._places.works(slot.place)
-        if len(waiting):
+        if waiting.has_more:
             self._replace(slot)
         else:
             self._remove(slot)
         return failures
 
     def _replace(self, slot: Slot) -> None:
+        self.num_restarts += 1
         ray.kill(slot.actor)
         self._slots[self._slots.index(slot)] = self._start()
 
     def _remove(self, slot: Slot) -> None:
         ray.kill(slot.actor)
         self._slots.remove(slot)
-
-
-def _init_ray() -> bool:
-    """Join the cluster that RAY_ADDRESS names or that runs here, else start one; return if so."""
-    options = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
-    if os.environ.get("RAY_ADDRESS", "") in ("", "local"):
-        try:
-            # Ray takes resources, even none, for a cluster that it starts alone.
-            ray.init(**options, resources={})
-            return True
-        except ValueError:
-            # One is on record here. Ray would wait for it though its processes are gone.
-            if not cluster_answers():
-                ray.init("local", **options, resources={})
-                return True
-    ray.init(**options)
-    return False

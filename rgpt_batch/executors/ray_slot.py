@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
@@ -12,28 +13,37 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTa
 from rgpt_batch.errors import EngineDead, EngineStartError, RgptBatchError
 from rgpt_batch.executors.base import MakeWorker, Task, Worker, run_task, start_worker
 from rgpt_batch.executors.places import Place
+from rgpt_batch.executors.process_log import ProcessLog, RunLogs
 from rgpt_batch.executors.resources import Node
 from rgpt_batch.records import UnitReport
 
 _SILENCE_SECONDS = 5.0
 
+_ErrorT = TypeVar("_ErrorT", bound=Exception)
+_logger = logging.getLogger(__name__)
+
 
 class WorkerActor:
     """Holds the worker in a process of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, logs: RunLogs | None) -> None:
         self._worker: Worker | None = None
+        self._name = f"{ray.util.get_node_ip_address()}-{os.getpid()}"
+        self._log = logs.redirect(self._name) if logs else None
 
-    def place(self) -> Place:
-        """Tell where Ray has put the actor."""
+    def place(self) -> tuple[Place, ProcessLog | None]:
+        """Tell where Ray has put the actor, and where the log of its process is."""
         context = ray.get_runtime_context()
         gpus = context.get_accelerator_ids().get("GPU", [])
-        return Place(node_id=context.get_node_id(), gpus=tuple(gpus))
+        return Place(node_id=context.get_node_id(), gpus=tuple(gpus)), self._log
 
     def start(self, make_worker: MakeWorker) -> None:
         """Load the engine; a method, so that the driver sees the cause of a failure."""
-        name = f"{ray.util.get_node_ip_address()}-{os.getpid()}"
-        self._worker = start_worker(make_worker, name)
+        try:
+            self._worker = start_worker(make_worker, self._name)
+        except EngineStartError as error:
+            # Here the log can be read wherever it is.
+            raise _noted(error, self._log) from error
 
     def run(self, task: Task) -> UnitReport | None:
         """Run one task."""
@@ -48,6 +58,7 @@ class Slot:
     Attributes:
         placing: Done as soon as Ray has found a place for the actor.
         place: Known when that is done.
+        log: The same; None where the process has none of ours.
         starting: Done when the engine is loaded; None before the actor has its place.
         loading_since: When the driver told the actor to load the engine.
         silent_since: When the worker finished a task, or was handed one while it had none.
@@ -56,6 +67,7 @@ class Slot:
     actor: Any
     placing: Any
     place: Place | None = None
+    log: ProcessLog | None = None
     starting: Any = None
     in_flight: dict[Any, Task] = field(default_factory=dict)
     is_ready: bool = False
@@ -69,22 +81,37 @@ class Slot:
             return list(self.in_flight)
         return [self.placing if self.starting is None else self.starting]
 
+    def noted(self, error: _ErrorT) -> _ErrorT:
+        """Add to an error where the worker's log is, and what it ends with."""
+        return _noted(error, self.log)
 
-def cause_of(error: RayError) -> RgptBatchError:
-    """Return what a worker raised; EngineDead where its process is gone."""
+
+def _noted(error: _ErrorT, log: ProcessLog | None) -> _ErrorT:
+    return error if log is None else log.noted(error)
+
+
+def cause_of(error: RayError, log: ProcessLog | None = None) -> RgptBatchError:
+    """Return what a worker raised; EngineDead where its process is gone.
+
+    The last lines of a process that is gone are told at once: others may go on without it.
+    """
     if isinstance(error, RayTaskError) and isinstance(error.cause, RgptBatchError):
         return error.cause
     # The last line of Ray's message says how, after the actor's class and ids.
     lines = str(error).strip().splitlines() or [type(error).__name__]
     detail = lines[-1].rpartition("Worker exit detail: ")[2]
-    return EngineDead(f"the worker's process died: {detail}")
+    dead = EngineDead(f"the worker's process died: {detail}")
+    if log is not None:
+        _logger.warning("%s; %s", dead, log.note())
+        dead = log.noted(EngineDead(f"{dead} Its log: {log}"))
+    return dead
 
 
-def start_error(error: RayError) -> EngineStartError:
+def start_error(error: RayError, log: ProcessLog | None = None) -> EngineStartError:
     """Return why an engine did not start; raise what no other start can mend."""
-    cause = cause_of(error)
+    cause = cause_of(error, log)
     if isinstance(cause, EngineDead):
-        return EngineStartError(f"a worker died while it started: {cause}")
+        return _noted(EngineStartError(f"a worker died while it started: {cause}"), log)
     if not isinstance(cause, EngineStartError):
         raise cause from error
     return cause

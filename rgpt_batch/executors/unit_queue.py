@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import replace
 from rgpt_batch.errors import EngineError, RgptBatchError, ShardError
 from rgpt_batch.executors.base import Task, describe
 from rgpt_batch.executors.crash_search import CrashSearch
+from rgpt_batch.output.claims import Claims
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 
 # After this many failures with no success in between, the units are not what is wrong.
@@ -24,30 +26,81 @@ class UnitQueue:
     A unit that was in flight when a worker crashed is a suspect. Suspects wait apart and run alone,
     so that a further crash is blamed on the unit that causes it. After max_attempts crashes, the
     rows that cause them are searched for.
+
+    Where other processes share the units, each is claimed before it is handed out, and those that
+    others have claimed are kept aside: some may come back.
     """
 
-    def __init__(self, units: Sequence[WorkUnit], max_attempts: int) -> None:
-        self._fresh = deque(sorted(units, key=lambda unit: -unit.num_bytes))
+    def __init__(
+        self, units: Sequence[WorkUnit], max_attempts: int, claims: Claims | None = None
+    ) -> None:
+        largest_first = sorted(units, key=lambda unit: -unit.num_bytes)
+        self._fresh = deque(claims.in_own_order(units) if claims else largest_first)
+        self._claims = claims
+        self._elsewhere: list[WorkUnit] = []
         self._suspects: deque[WorkUnit] = deque()
         self._suspect_ids: set[str] = set()
         self._searches: dict[str, CrashSearch] = {}
         self._num_attempts: Counter[str] = Counter()
         self._num_losses: Counter[str] = Counter()
+        self._num_tasks: Counter[str] = Counter()
         self._max_attempts = max_attempts
         self._num_failures_in_a_row = 0
+        if claims:
+            self._sort_out(claims)
 
     def __len__(self) -> int:
+        """Return how many units may be handed out now."""
         return len(self._fresh) + len(self._suspects)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether units wait here, or may come back from other processes."""
+        return bool(len(self) or self._elsewhere)
+
+    def share(self, num_in_flight: int, num_workers: int) -> int:
+        """Return how many units a worker may hold: what is left, by all workers; at least 1.
+
+        Args:
+            num_in_flight: Units that the workers of this process hold.
+            num_workers: Of this process; others are taken to have as many.
+        """
+        num_processes = self._claims.num_processes if self._claims else 1
+        num_left = len(self) + num_in_flight
+        return max(1, math.ceil(num_left / (num_processes * max(1, num_workers))))
 
     def take(self, *, alone: bool) -> Task | None:
         """Hand out the next task; a suspect only if it runs alone on its worker."""
+        task = self._next_task(alone=alone)
+        if task is not None:
+            self._num_tasks[task.unit.unit_id] += task.probe is None
+        return task
+
+    def _next_task(self, *, alone: bool) -> Task | None:
         if self._suspects and alone:
             unit = self._suspects.popleft()
             if search := self._searches.get(unit.unit_id):
                 rows = frozenset(search.crashing_rows)
                 return Task(unit=unit, crashing_rows=rows, probe=search.next_rows)
             return Task(unit=unit)
-        return Task(unit=self._fresh.popleft()) if self._fresh else None
+        if self._claims is not None and self._claims.look():
+            self._sort_out(self._claims)
+        while self._fresh:
+            unit = self._fresh.popleft()
+            if self._claims is None or self._claims.take(unit.unit_id):
+                return Task(unit=unit)
+            self._elsewhere.append(unit)
+        return None
+
+    def _sort_out(self, claims: Claims) -> None:
+        """Leave out what others have done; what they have abandoned comes last."""
+        both = (*self._fresh, *self._elsewhere)
+        left = [unit for unit in both if not claims.is_over(unit.unit_id)]
+        free = [unit for unit in left if claims.is_free(unit.unit_id)]
+        free = free or [unit for unit in left if claims.is_abandoned(unit.unit_id)]
+        self._fresh = deque(free)
+        free_ids = {unit.unit_id for unit in free}
+        self._elsewhere = [unit for unit in left if unit.unit_id not in free_ids]
 
     def is_suspect(self, unit: WorkUnit) -> bool:
         """Whether the unit was in flight when a worker crashed."""
@@ -61,8 +114,16 @@ class UnitQueue:
             self._suspects.appendleft(task.unit)
 
     def with_attempts(self, report: UnitReport) -> UnitReport:
-        """Add the attempts that failed before, of which the worker does not know."""
-        return replace(report, num_attempts=1 + self._num_attempts[report.unit_id])
+        """Add what the worker does not know: how often others have tried the unit before it.
+
+        A unit that was there already is this run's own if one of them was lost with its outcome.
+        """
+        unit_id = report.unit_id
+        return replace(
+            report,
+            num_attempts=1 + self._num_attempts[unit_id],
+            committed=report.committed or self._num_tasks[unit_id] > 1,
+        )
 
     def failed(self, task: Task, error: Exception) -> UnitFailure | None:
         """Take back a unit whose attempt failed; return a UnitFailure if that was its last one.
@@ -127,6 +188,8 @@ class UnitQueue:
         return None
 
     def _give_up(self, unit: WorkUnit, error: Exception) -> UnitFailure:
+        if self._claims is not None:
+            self._claims.give_up(unit.unit_id)
         return UnitFailure(
             unit_id=unit.unit_id,
             num_rows=unit.num_rows,
@@ -139,7 +202,11 @@ class UnitQueue:
         self._num_failures_in_a_row += 1
         if self._num_failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             kind = type(error) if isinstance(error, RgptBatchError) else EngineError
-            raise kind(
+            last = kind(
                 f"{self._num_failures_in_a_row} failures in a row and nothing done in between; "
                 f"the last one: {error}"
-            ) from error
+            )
+            # Such as where the log of the worker is.
+            for note in getattr(error, "__notes__", ()):
+                last.add_note(note)
+            raise last from error

@@ -110,8 +110,10 @@ class UnitRunner:
         read = time.perf_counter()
         with self._engine_lock:
             engine_started = time.perf_counter()
+            num_cached = self._engine.num_cached_tokens
             answers = self._engine.score(list(prompts.values()))
             engine_finished = time.perf_counter()
+            num_cached = self._engine.num_cached_tokens - num_cached
         results = to_results(rows.pairs, answers, rows.hashes, f"unit {unit.unit_id}: ")
         rejected = Counter(
             str(r.outcome.reason) for r in results if isinstance(r.outcome, Rejection)
@@ -152,6 +154,7 @@ class UnitRunner:
             num_rejected=dict(rejected),
             num_reused=num_reused,
             num_prompt_tokens=sum(len(prompt.token_ids) for prompt in prompts.values()),
+            num_cached_tokens=num_cached,
             num_dropped_document_tokens=sum(num_dropped),
             num_truncated_rows=sum(number > 0 for number in num_dropped),
             read_seconds=read - started,

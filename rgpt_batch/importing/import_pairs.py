@@ -3,7 +3,7 @@
 source   sources/*             files of one format → three relations
 check    join.Join             duplicate ids, unknown ids
 join     join.Join             one DuckDB query, out of core, ordered by query or document
-shards   ShardWriter           zstd Parquet in a hidden folder
+shards   write_shards          zstd Parquet in a hidden folder
 publish  one rename            the output folder is there with all its rows, or not at all
 """
 
@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rgpt_batch.config.arguments import Location, as_location, check_choice
 from rgpt_batch.database import open_database
@@ -26,10 +23,7 @@ from rgpt_batch.errors import ConfigError
 from rgpt_batch.importing.join import Join, MissingIds, Order
 from rgpt_batch.importing.readers.relations import Relations, Source
 from rgpt_batch.importing.readers.spool import Spool
-
-# A row group ends where one of the two is reached.
-_GROUP_ROWS = 10_000
-_GROUP_BYTES = 32 * 2**20
+from rgpt_batch.importing.shards import row_groups, write_shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +115,14 @@ def import_pairs(
         if options.missing == "null" or not num_missing:
             report(f"joining {num_pairs:,} pairs with their texts")
             with _explained(final.parent, "Make room, or give another --output."):
-                num_shards = write_shards(
-                    join.batches(options.order), shards, options.rows_per_shard
+                rows = join.batches(
+                    options.order,
+                    memory_gib=options.memory_gib,
+                    folder=str(work),
+                    remedy="Make room, or set --temp-folder to a folder on a disk with room.",
                 )
+                groups = row_groups(rows, options.rows_per_shard)
+                num_shards = write_shards(groups, shards, options.rows_per_shard)
             _publish(shards, final)
     return ImportSummary(
         relations=relations,
@@ -133,54 +132,6 @@ def import_pairs(
         missing_queries=missing_queries,
         missing_documents=missing_documents,
     )
-
-
-def write_shards(batches: Iterable[pa.RecordBatch], folder: Path, rows_per_shard: int) -> int:
-    """Write rows to files pairs-00000.parquet and so on; returns how many there are."""
-    num_shards = num_rows = 0
-    writer: pq.ParquetWriter | None = None
-    for group in _row_groups(batches, rows_per_shard):
-        if writer is None:
-            path = folder / f"pairs-{num_shards:05d}.parquet"
-            writer = pq.ParquetWriter(
-                path, group.schema, compression="zstd", write_page_checksum=True
-            )
-            num_shards, num_rows = num_shards + 1, 0
-        writer.write_table(group)
-        num_rows += group.num_rows
-        if num_rows == rows_per_shard:
-            _close(writer, path)
-            writer = None
-    if writer is not None:
-        _close(writer, path)
-    return num_shards
-
-
-def _row_groups(batches: Iterable[pa.RecordBatch], rows_per_shard: int) -> Iterator[pa.Table]:
-    """Cut a stream of rows into row groups, none of which is in two shards."""
-    held: list[pa.RecordBatch] = []
-    num_held = num_bytes = num_in_shard = 0
-    for batch in batches:
-        while batch.num_rows:
-            room = min(_GROUP_ROWS - num_held, rows_per_shard - num_in_shard)
-            head, batch = batch.slice(0, room), batch.slice(room)
-            held.append(head)
-            num_held += head.num_rows
-            num_in_shard += head.num_rows
-            num_bytes += head.nbytes
-            is_full = num_held == _GROUP_ROWS or num_bytes >= _GROUP_BYTES
-            if is_full or num_in_shard == rows_per_shard:
-                yield pa.Table.from_batches(held)
-                held, num_held, num_bytes = [], 0, 0
-                num_in_shard %= rows_per_shard
-    if held:
-        yield pa.Table.from_batches(held)
-
-
-def _close(writer: pq.ParquetWriter, path: Path) -> None:
-    writer.close()
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 @contextmanager

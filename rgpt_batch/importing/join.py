@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -14,7 +14,9 @@ from rgpt_batch.errors import ShardError
 from rgpt_batch.importing.readers.numerals import MAX_SCORE
 from rgpt_batch.importing.readers.relations import LINE, RANK, SCORE, Relations, Table
 from rgpt_batch.importing.readers.unfit import refuse_unfit
+from rgpt_batch.importing.sort import sort_rows
 from rgpt_batch.input.rows import database_source
+from rgpt_batch.planning.identity import Selection
 
 _NUM_EXAMPLES = 3
 _BATCH_ROWS = 2048
@@ -25,6 +27,8 @@ _WHITE_SPACE = "".join(
 ) + "".join(map(chr, (0x2028, 0x2029, 0x202F, 0x205F, 0x3000)))
 
 Order = Literal["query", "document"]
+
+_CHOSEN = "chosen"
 
 _TYPES = {LINE: "BIGINT", SCORE: "DOUBLE", RANK: "INTEGER"}
 
@@ -44,14 +48,45 @@ class MissingIds:
     examples: tuple[str, ...]
 
 
-class Join:
-    """Three relations as views of a DuckDB connection."""
+class Chosen(Protocol):
+    """Pairs that alone are wanted."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, relations: Relations) -> None:
+    def facts(self) -> Selection:
+        """Say where they come from."""
+        ...
+
+    def load(self, connection: duckdb.DuckDBPyConnection, table: str) -> int:
+        """Make a table of their query_id and doc_id; returns how many they are."""
+        ...
+
+
+class Join:
+    """Three relations as views of a DuckDB connection.
+
+    Args:
+        connection: Where the views are made.
+        relations: What they show.
+        only: Candidates that alone are wanted; None for all.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        relations: Relations,
+        only: Chosen | None = None,
+    ) -> None:
         self._connection = connection
         self._relations = relations
         for name, table in relations.tables.items():
             connection.execute(_view(connection, name, table))
+        if only is not None:
+            only.load(connection, _CHOSEN)
+            given = _view(connection, "all_candidates", relations.candidates)
+            connection.execute(given)
+            connection.execute(
+                "CREATE OR REPLACE TEMP VIEW candidates AS SELECT * FROM all_candidates "
+                f"SEMI JOIN {_CHOSEN} USING (query_id, doc_id)"
+            )
 
     def check(self) -> None:
         """Look for what makes a join ambiguous.
@@ -87,13 +122,23 @@ class Join:
         """Find the candidates whose document is unknown."""
         return self._missing("documents", "doc_id") if self._relations.documents else _NONE
 
-    def batches(self, order: Order = "query") -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, order: Order = "query", *, memory_gib: float, folder: str, remedy: str
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the joined rows in small batches.
 
-        The order does not depend on the number of threads, as no pair is there twice.
+        The order does not depend on the number of threads, as no pair is there twice. DuckDB finds
+        each pair's place by ids and numbers alone, and joins; rows with their texts are sorted by
+        their places afterwards: its own sort of texts takes memory that grows with the input.
 
         Args:
             order: By query_id, then rank, score and doc_id; or by doc_id, then query_id.
+            memory_gib: What DuckDB may hold in memory; sorting takes a fifth more.
+            folder: Where rows are put that do not fit.
+            remedy: What an error says about a lack of disk.
+
+        Raises:
+            ConfigError: The disk is too small.
         """
         own = self._relations.candidates.columns
         query = "queries.query" if self._relations.queries else "candidates.query"
@@ -112,14 +157,24 @@ class Join:
             joins += " LEFT JOIN queries ON candidates.query_id = queries.query_id"
         if self._relations.documents:
             joins += " LEFT JOIN documents ON candidates.doc_id = documents.doc_id"
-        result = self._connection.execute(
+        # Another statement would end the one whose rows are being read.
+        num_pairs, _ = self.num_pairs()
+        reader = self._connection.execute(
             f"SELECT candidates.query_id, {query} AS query, candidates.doc_id, "
             f"{document} AS document"
             + "".join(f", candidates.{role}" for role in first_stage)
-            + f" FROM candidates{joins} ORDER BY "
-            + ", ".join(keys[order])
+            + ", place FROM candidates JOIN (SELECT query_id, doc_id, "
+            f"row_number() OVER (ORDER BY {', '.join(keys[order])}) AS place FROM candidates) "
+            f"USING (query_id, doc_id){joins}"
+        ).to_arrow_reader(_BATCH_ROWS)
+        yield from sort_rows(
+            ((batch["place"].cast(pa.uint64()).to_numpy(), batch) for batch in reader),
+            pa.schema([field for field in reader.schema if field.name != "place"]),
+            key_bits=num_pairs.bit_length(),
+            memory_gib=memory_gib / 4,
+            folder=folder,
+            remedy=remedy,
         )
-        yield from result.to_arrow_reader(_BATCH_ROWS)
 
     def _missing(self, name: str, role: str) -> MissingIds:
         has_lines = LINE in self._relations.candidates.columns

@@ -11,10 +11,8 @@ since `verify` reads them; deleting _rgpt/pairs-* then does no other harm.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +22,7 @@ from rgpt_batch.config.arguments import Location, as_locations
 from rgpt_batch.config.options import InputConfig, JobConfig
 from rgpt_batch.database import open_database
 from rgpt_batch.errors import ConfigError, ShardError
-from rgpt_batch.importing.import_pairs import write_shards
-from rgpt_batch.importing.join import Join, MissingIds
+from rgpt_batch.importing.join import Chosen, Join, MissingIds
 from rgpt_batch.importing.readers.relations import (
     DOCUMENTS,
     PAIRS,
@@ -37,6 +34,12 @@ from rgpt_batch.importing.readers.relations import (
     Table,
 )
 from rgpt_batch.importing.readers.tables import open_parquet
+from rgpt_batch.importing.shards import (
+    ROWS_PER_SHARD,
+    document_groups,
+    make_shards,
+    write_shards,
+)
 from rgpt_batch.importing.sources.pairs import OpenTexts, with_texts
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.find import resolve_inputs
@@ -48,7 +51,6 @@ from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.storage.files import open_version
 from rgpt_batch.storage.selection import is_parquet_name
 
-_ROWS_PER_SHARD = 100_000
 _Given = Location | Sequence[Location]
 _COLUMNS = ("query_id", "doc_id", "query", "document")
 
@@ -73,14 +75,22 @@ class JoinedTables:
         config: The job's.
         candidates: The one table of candidates: a file, a folder, a pattern, or its files.
         texts: The tables of texts.
+        only: Candidates that alone are wanted; None for all.
 
     Raises:
         ConfigError: A path names nothing or no Parquet, or an option does not go with tables.
         ShardError: A file is unreadable, or lacks a column.
     """
 
-    def __init__(self, config: JobConfig, candidates: _Given, texts: TextTables) -> None:
+    def __init__(
+        self,
+        config: JobConfig,
+        candidates: _Given,
+        texts: TextTables,
+        only: Chosen | None = None,
+    ) -> None:
         self._config = config
+        self._only = only
         self._relations = _open_relations(config, candidates, texts)
         tables = list(self._relations.tables.values())
         self.paths: Sequence[str] = [path for table in tables for path in table.paths]
@@ -104,6 +114,7 @@ class JoinedTables:
             candidates=tables["candidates"],
             queries=tables.get("queries"),
             documents=tables.get("documents"),
+            only=None if self._only is None else self._only.facts(),
         )
 
     def shards(self, fingerprint: str, output: str, report: Report) -> Sequence[Shard]:
@@ -116,39 +127,31 @@ class JoinedTables:
         folder = Path(output, "_rgpt", f"pairs-{fingerprint}")
         if not folder.is_dir():
             report("joining candidates with their texts")
-            self._join(folder)
+            make_shards(folder, self._join)
         paths = resolve_inputs([str(folder)])
         return inspect_shards(paths, InputConfig(), self._config.output.pass_through)
 
-    def _join(self, final: Path) -> None:
-        staging = final.parent / "staging"
-        staging.mkdir(parents=True, exist_ok=True)
+    def _join(self, shards: Path, work: str) -> None:
         before = self.facts()
         options = self._config.input
         remedy = "Raise input.join_memory_gib, or make room where the output folder is."
-        with (
-            tempfile.TemporaryDirectory(prefix="joining-", dir=staging) as work,
-            open_database(options.join_memory_gib, work, remedy=remedy) as connection,
-        ):
-            shards = Path(work, "shards")
-            # mkdir obeys the umask; the temporary folder is closed to others.
-            shards.mkdir()
-            join = Join(connection, self._relations)
+        with open_database(options.join_memory_gib, work, remedy=remedy) as connection:
+            join = Join(connection, self._relations, self._only)
             join.check()
             if not join.num_pairs()[0]:
+                what = "pairs" if self._only is None else "pair of --only; compare the ids of both"
                 raise ConfigError(
-                    f"{self._relations.candidates.origin}: holds no pairs. Give another file."
+                    f"{self._relations.candidates.origin}: holds no {what}. Give another file."
                 )
             if options.missing == "error":
                 _check_missing(self._relations, join.missing_queries(), join.missing_documents())
-            write_shards(join.batches("document"), shards, _ROWS_PER_SHARD)
+            rows = join.batches(
+                "document", memory_gib=options.join_memory_gib, folder=work, remedy=remedy
+            )
+            groups = document_groups(rows, "doc_id", self._config.units)
+            write_shards(groups, shards, ROWS_PER_SHARD)
             if self.facts() != before:
                 raise ShardError("a table changed while it was read. Run the same command again.")
-            # Another run of the same command may have been faster; its shards are the same.
-            with suppress(OSError):
-                shards.rename(final)
-        if not final.is_dir():
-            raise ConfigError(f"{final}: cannot be written. Check the permissions.")
 
 
 def _open_relations(config: JobConfig, candidates: _Given, texts: TextTables) -> Relations:

@@ -12,6 +12,7 @@ from rgpt_batch.config.options import InputConfig
 from rgpt_batch.errors import ShardError
 from rgpt_batch.input.columns import Columns, check_same_columns, resolve_columns
 from rgpt_batch.input.footers import READ_ERRORS, check_column_chunks, check_footer, input_error
+from rgpt_batch.records import Segment
 from rgpt_batch.storage.files import open_version
 
 _NUM_SHARD_ERRORS_SHOWN = 10
@@ -47,6 +48,11 @@ class Shard:
     def num_rows(self) -> int:
         """How many rows the file holds."""
         return sum(group.num_rows for group in self.row_groups)
+
+    @property
+    def whole(self) -> Segment:
+        """All rows of the file."""
+        return Segment(path=self.path, version=self.version, first_row=0, num_rows=self.num_rows)
 
 
 def inspect_shards(

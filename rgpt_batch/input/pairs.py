@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from rgpt_batch.errors import ShardError
 from rgpt_batch.input.columns import Columns
-from rgpt_batch.input.footers import READ_ERRORS, is_damage
+from rgpt_batch.input.footers import READ_ERRORS, input_error, is_damage
 from rgpt_batch.records import Rejection, RejectionReason, ScorePair, Segment, WorkUnit
 from rgpt_batch.storage.files import buffer_bytes, check_unchanged, open_at
 
@@ -25,6 +25,13 @@ _MAX_TEXT_LENGTH = 16 * 2**20
 
 SOURCE_FILE = "source_file"
 SOURCE_ROW = "source_row"
+
+# In shards whose rows were brought into another order: where each row came from, and whether it
+# could not be read there.
+ORIGIN_FILE = "_rgpt_source_file"
+ORIGIN_ROW = "_rgpt_source_row"
+ORIGIN_UNREADABLE = "_rgpt_unreadable"
+ORIGIN = (ORIGIN_FILE, ORIGIN_ROW, ORIGIN_UNREADABLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,16 +62,22 @@ def read_pairs(unit: WorkUnit, columns: Columns, *, source: bool) -> Iterator[Pa
         ShardError: A shard is gone, has changed since planning, or the storage fails.
     """
     for segment in unit.segments:
-        for batch, first_row in _read_segment(segment, columns):
+        for batch, first_row in read_segment(segment, columns.read):
             yield to_pair_batch(batch, columns, segment.path if source else None, first_row)
 
 
-def _read_segment(
-    segment: Segment, columns: Columns
-) -> Iterator[tuple[pa.RecordBatch | _Unreadable, int]]:
-    """Yield batches with the index of their first row in the shard."""
+def read_segment(
+    segment: Segment, names: Sequence[str]
+) -> Iterator[tuple[pa.RecordBatch | Unreadable, int]]:
+    """Yield batches with the index of their first row in the shard; errors as read_pairs.
+
+    Args:
+        segment: The rows.
+        names: The columns. Those of ORIGIN come as well where the shard has them.
+    """
     with _open(segment) as file:
-        schema = pa.schema([file.schema_arrow.field(name) for name in columns.read])
+        names = [*names, *(name for name in ORIGIN if name in file.schema_arrow.names)]
+        schema = pa.schema([file.schema_arrow.field(name) for name in names])
         if segment.num_rows == 0:
             yield pa.RecordBatch.from_pylist([], schema=schema), segment.first_row
         group_start = 0
@@ -90,7 +103,7 @@ def _read_group(
     high: int,
     schema: pa.Schema,
     path: str,
-) -> Iterator[tuple[pa.RecordBatch | _Unreadable, int]]:
+) -> Iterator[tuple[pa.RecordBatch | Unreadable, int]]:
     """Yield the rows low … high - 1, counted over the shard, of one row group."""
     position = group_start
     batches = file.iter_batches(
@@ -123,7 +136,7 @@ def _read_group(
     # The reader gave fewer rows than the footer promises: the rest of this row group is lost.
     start = max(low, position)
     for first_row in range(start, high, _BATCH_ROWS):
-        yield _Unreadable(schema, min(_BATCH_ROWS, high - first_row)), first_row
+        yield Unreadable(schema, min(_BATCH_ROWS, high - first_row)), first_row
 
 
 def _batch_rows(group: pq.RowGroupMetaData) -> int:
@@ -132,7 +145,9 @@ def _batch_rows(group: pq.RowGroupMetaData) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Unreadable:
+class Unreadable:
+    """Rows that the file no longer gives."""
+
     schema: pa.Schema
     num_rows: int
 
@@ -152,25 +167,28 @@ def _open(segment: Segment) -> pq.ParquetFile:
 
 
 def _cannot_be_opened(segment: Segment, error: Exception) -> ShardError:
-    return ShardError(
-        f"{segment.path}: cannot be opened: {error}. Bring the file back, then run the same "
-        "command again."
-    )
+    if isinstance(error, FileNotFoundError):
+        return ShardError(
+            f"{segment.path}: cannot be opened: {error}. Bring the file back, then run the same "
+            "command again."
+        )
+    return ShardError(str(input_error(segment.path, error)))
 
 
 def to_pair_batch(
-    batch: pa.RecordBatch | _Unreadable, columns: Columns, source: str | None, first_row: int
+    batch: pa.RecordBatch | Unreadable, columns: Columns, source: str | None, first_row: int
 ) -> PairBatch:
     """Turn rows into pairs; those that cannot be scored become rejections.
 
     Args:
         batch: With the columns that are read.
         columns: Their names.
-        source: The file, for the columns source_file and source_row; None leaves these out.
+        source: The file, for the columns source_file and source_row, unless the batch says where
+            its rows came from; None leaves these out.
         first_row: Index of the batch's first row in the file.
     """
     pairs: list[ScorePair | Rejection]
-    if isinstance(batch, _Unreadable):
+    if isinstance(batch, Unreadable):
         pairs = [Rejection(reason=RejectionReason.UNREADABLE)] * batch.num_rows
         arrays = {field.name: pa.nulls(batch.num_rows, field.type) for field in batch.schema}
     else:
@@ -186,7 +204,14 @@ def to_pair_batch(
         "doc_id": doc_ids,
         **{name: arrays[name] for name in columns.pass_through},
     }
-    if source is not None:
+    if ORIGIN_UNREADABLE in arrays:
+        for row, unreadable in enumerate(arrays[ORIGIN_UNREADABLE].to_pylist()):
+            if unreadable:
+                pairs[row] = Rejection(reason=RejectionReason.UNREADABLE)
+    if source is not None and ORIGIN_FILE in arrays:
+        kept[SOURCE_FILE] = _plain(arrays[ORIGIN_FILE])
+        kept[SOURCE_ROW] = arrays[ORIGIN_ROW]
+    elif source is not None:
         kept[SOURCE_FILE] = pa.repeat(source, len(pairs))
         kept[SOURCE_ROW] = pa.array(range(first_row, first_row + len(pairs)), pa.int64())
     return PairBatch(columns=pa.RecordBatch.from_pydict(kept), pairs=pairs)
@@ -244,6 +269,14 @@ def _to_bytes(texts: pa.Array) -> list[bytes | None]:
         pa.large_binary() if pa.types.is_large_string(texts.type) else pa.binary()
     ).to_pylist()
     return values
+
+
+def as_bytes(texts: pa.Array) -> pa.Array:
+    """Return texts or ids as bytes: not all need be valid text."""
+    texts = _plain(texts)
+    if pa.types.is_integer(texts.type):
+        texts = texts.cast(pa.string())
+    return texts.cast(pa.large_binary())
 
 
 def _plain(column: pa.Array) -> pa.Array:

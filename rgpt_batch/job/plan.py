@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rgpt_batch.config.options import JobConfig, ModelConfig
 from rgpt_batch.errors import ConfigError, ManifestMismatch
+from rgpt_batch.importing.arranged import ArrangedPairs
 from rgpt_batch.importing.joined import JoinedTables, TextTables
 from rgpt_batch.input.find import resolve_inputs
+from rgpt_batch.job.order import arranged
 from rgpt_batch.output import Store
 from rgpt_batch.output.score_file import check_pass_through
 from rgpt_batch.output.scored_files import find_files
@@ -18,6 +20,8 @@ from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.planning.pair_shards import JobInput, PairShards, Report
 from rgpt_batch.planning.same_job import differences, is_same_job, with_full_paths
 from rgpt_batch.planning.units import plan_units
+from rgpt_batch.ranking.top import TopPairs
+from rgpt_batch.records import WorkUnit
 from rgpt_batch.scoring.model_files import check_tokenizer, check_weights, pinned
 from rgpt_batch.storage.files import local_path
 from rgpt_batch.storage.find import would_find
@@ -42,17 +46,36 @@ class Job:
         """Cut the input into units; see JobInput.shards."""
         fingerprint = self.identity.fingerprint
         shards = self.source.shards(fingerprint, output, report)
-        units = plan_units(shards, self.config.units)
-        return Manifest(fingerprint=fingerprint, identity=self.identity, units=tuple(units))
+        units = tuple(plan_units(shards, self.config.units))
+        clustered: tuple[WorkUnit, ...] = ()
+        if isinstance(self.source, ArrangedPairs) and self.source.order == "restored":
+            given = self.source.pairs.shards(fingerprint, output, report)
+            units, clustered = tuple(plan_units(given, self.config.units)), units
+        return Manifest(
+            fingerprint=fingerprint, identity=self.identity, units=units, clustered=clustered
+        )
+
+    def sketch(self, output: str, report: Report) -> Manifest:
+        """As cut, but leave the order of rows: for a plan that is not to be carried out."""
+        source = self.source
+        if isinstance(source, ArrangedPairs) and source.only is None:
+            source = source.pairs
+        return replace(self, source=source).cut(output, report)
 
 
-def open_input(config: JobConfig, inputs: Sequence[str], texts: TextTables | None) -> JobInput:
+def open_input(
+    config: JobConfig,
+    inputs: Sequence[str],
+    texts: TextTables | None,
+    only: TopPairs | None = None,
+) -> JobInput:
     """Find the input that a command's arguments mean.
 
     Args:
         config: The job's.
         inputs: Files, folders or glob patterns. With texts, the one table of candidates.
         texts: Where the texts are, if the input has ids alone.
+        only: Pairs that alone are wanted, of tables; see job.order for other input.
 
     Raises:
         ConfigError: An argument names nothing, or two do not go together.
@@ -65,7 +88,7 @@ def open_input(config: JobConfig, inputs: Sequence[str], texts: TextTables | Non
             f"--input is given {len(inputs)} times; with --queries or --documents it names the one "
             "table of candidates: a Parquet file, a folder or a pattern."
         )
-    return JoinedTables(config, inputs[0], texts)
+    return JoinedTables(config, inputs[0], texts, only)
 
 
 def check_places(output: str, *, tables: TextTables | None, reuse: str | None) -> None:
@@ -85,8 +108,10 @@ def check_places(output: str, *, tables: TextTables | None, reuse: str | None) -
 
 def reopen_input(config: JobConfig, facts: InputFacts) -> JobInput:
     """Find the input of a job that was planned before; errors as open_input."""
+    only = None if facts.only is None else TopPairs(facts.only.ranking, facts.only.top_k)
     if isinstance(facts, PairFiles):
-        return PairShards(config, facts.paths, resolve_inputs(facts.paths))
+        pairs = PairShards(config, facts.paths, resolve_inputs(facts.paths))
+        return arranged(config, pairs, facts.order, only)
     return JoinedTables(
         config,
         facts.candidates.paths,
@@ -94,6 +119,7 @@ def reopen_input(config: JobConfig, facts: InputFacts) -> JobInput:
             queries=facts.queries.paths if facts.queries else None,
             documents=facts.documents.paths if facts.documents else None,
         ),
+        only,
     )
 
 
@@ -113,7 +139,7 @@ def identify(config: JobConfig, source: JobInput, output: str) -> Job:
 
 
 def plan_job(config: JobConfig, inputs: Sequence[str], output: str) -> tuple[JobConfig, Manifest]:
-    """Find out what a job on pairs with texts has to do, without writing anything.
+    """Find out what a job on pairs with texts, in input order, has to do; write nothing.
 
     Returns:
         The configuration with the model pinned to a commit, and the plan.

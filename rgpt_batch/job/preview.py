@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.importing.joined import TextTables
+from rgpt_batch.job.order import with_order
 from rgpt_batch.job.plan import check_places, identify, open_input
+from rgpt_batch.job.restore import unscored
 from rgpt_batch.output import Store, open_store
 from rgpt_batch.planning.manifest import Manifest
-from rgpt_batch.planning.pair_shards import Report
+from rgpt_batch.planning.pair_shards import JobInput, Report
 from rgpt_batch.planning.same_job import is_same_job
+from rgpt_batch.ranking.top import TopPairs
 from rgpt_batch.records import WorkUnit
 from rgpt_batch.reuse.earlier import EarlierScores, find_earlier_scores
 
@@ -24,6 +27,7 @@ class Preview:
 
     Attributes:
         config: With the model pinned to a commit.
+        source: The input, in the order in which it will be scored.
         manifest: The plan that would be in force.
         store: The output folder.
         remaining: The units that are not committed.
@@ -32,6 +36,7 @@ class Preview:
     """
 
     config: JobConfig
+    source: JobInput
     manifest: Manifest
     store: Store
     remaining: tuple[WorkUnit, ...]
@@ -47,12 +52,14 @@ def preview(
     *,
     tables: TextTables | None = None,
     reuse: str | None = None,
+    only: TopPairs | None = None,
     report: Report = lambda message: None,
 ) -> Iterator[Preview]:
     """Look ahead, and write nothing to the output folder.
 
-    Tables of texts are joined in a temporary folder, as long as the context is open. Where the job
-    was planned already, its plan and its joined pairs are taken.
+    Tables of texts are joined, and pairs are chosen, in a temporary folder, as long as the context
+    is open. Pairs are not clustered: the units are those of input order, about as many. Where the
+    job was planned already, its plan and its pairs are taken.
 
     Args:
         config: The job's.
@@ -60,25 +67,29 @@ def preview(
         output: As for run_job.
         tables: As for run_job.
         reuse: As for run_job.
+        only: As for run_job.
         report: Is called with a line of text before work that takes long.
 
     Raises:
         ConfigError, ShardError, ManifestMismatch, StorageError: As run_job.
     """
     check_places(output, tables=tables, reuse=reuse)
-    job = identify(config, open_input(config, inputs, tables), output)
     store = open_store(output)
+    given = open_input(config, inputs, tables, only)
+    config, source = with_order(config, given, store, report, only)
+    job = identify(config, source, output)
     found = store.load_manifest()
     is_ours = found is not None and is_same_job(found.identity, job.identity)
     earlier = None if reuse is None else find_earlier_scores(reuse, store, job.identity)
-    committed = store.committed() if is_ours else {}
     with tempfile.TemporaryDirectory(prefix="rgpt-batch-") as work:
-        manifest = found if found is not None and is_ours else job.cut(work, report)
+        manifest = found if found is not None and is_ours else job.sketch(work, report)
+        remaining = unscored(store, manifest) if is_ours else list(manifest.units)
         yield Preview(
             config=job.config,
+            source=source,
             manifest=manifest,
             store=store,
-            remaining=tuple(unit for unit in manifest.units if unit.unit_id not in committed),
+            remaining=tuple(remaining),
             is_of_another_job=found is not None and not is_ours,
             earlier=earlier,
         )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from rgpt_batch.errors import CommitError, Interrupted
 from rgpt_batch.formatting import format_seconds
+from rgpt_batch.job.terminal import Terminal
 from rgpt_batch.job.totals import Totals
 from rgpt_batch.output import Store
 from rgpt_batch.records import UnitFailure, UnitReport
@@ -32,7 +32,8 @@ class Tally:
     """Running totals of a job; those of earlier runs are in the `num_*_before` fields.
 
     Attributes:
-        done: What this run has committed.
+        done: What this run has finished, whether another run was faster or not.
+        elsewhere: Rows of the units that other runs have committed since this one began, by unit.
         is_reusing: Whether scores of an earlier job are copied where texts are the same.
     """
 
@@ -42,6 +43,7 @@ class Tally:
     num_rows_before: int = 0
     is_reusing: bool = False
     done: Totals = field(default_factory=Totals)
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
     num_units_failed: int = 0
     num_rows_failed: int = 0
     # By the monotonic clock of this process: others may be set while the job runs.
@@ -59,6 +61,18 @@ class Tally:
         started = self.last_finished - (outcome.finished_at - outcome.started_at)
         self.first_started = min(self.first_started or started, started)
 
+    @property
+    def num_units_committed(self) -> int:
+        """Units in the output, whoever has committed them."""
+        mine = self.done.num_units - self.done.num_duplicates
+        return self.num_units_before + mine + len(self.elsewhere)
+
+    @property
+    def num_rows_committed(self) -> int:
+        """Rows in the output, whoever has committed them."""
+        others = sum(self.elsewhere.values())
+        return self.num_rows_before + self.done.num_rows_committed + others
+
     def rates(self) -> tuple[float, float, float | None]:
         """Return pairs per second, prompt tokens per second, and seconds to go if known.
 
@@ -66,10 +80,11 @@ class Tally:
         """
         if self.first_started is None or self.last_finished is None:
             return 0.0, 0.0, None
-        num_left = self.num_rows - self.num_rows_before - self.done.num_rows - self.num_rows_failed
+        num_left = max(0, self.num_rows - self.num_rows_committed - self.num_rows_failed)
         end = time.monotonic() if num_left else self.last_finished
         seconds = max(end - self.first_started, 1e-6)
-        eta = num_left * seconds / self.done.num_rows if self.done.num_rows else None
+        num_new = self.num_rows_committed - self.num_rows_before
+        eta = num_left * seconds / num_new if num_new else None
         pairs_per_second = (self.done.num_rows - self.done.num_reused) / seconds
         return pairs_per_second, self.done.num_prompt_tokens / seconds, eta
 
@@ -80,10 +95,10 @@ class Tally:
             "state": state,
             "updated_at": time.time(),
             "num_units": self.num_units,
-            "num_units_committed": self.num_units_before + self.done.num_units,
+            "num_units_committed": self.num_units_committed,
             "num_units_failed": self.num_units_failed,
             "num_rows": self.num_rows,
-            "num_rows_committed": self.num_rows_before + self.done.num_rows,
+            "num_rows_committed": self.num_rows_committed,
             "num_rejected": dict(self.done.num_rejected),
             "num_reused": self.done.num_reused,
             "engines": sorted(self.done.engines),
@@ -112,6 +127,19 @@ class Status(BaseModel):
     eta_seconds: float | None = None
 
 
+def _unit_line(outcome: UnitReport | UnitFailure) -> dict[str, Any]:
+    """Say what became of a unit, for programs that read the lines."""
+    facts = {"unit": outcome.unit_id, "rows": outcome.num_rows, "attempts": outcome.num_attempts}
+    if isinstance(outcome, UnitFailure):
+        return {"message": f"unit failed: {outcome.cause}", "level": "error", **facts}
+    seconds = {
+        "read_seconds": round(outcome.read_seconds, 3),
+        "engine_seconds": round(outcome.engine_seconds, 3),
+        "commit_seconds": round(outcome.commit_seconds, 3),
+    }
+    return {"message": "unit committed", **facts, "worker": outcome.worker, **seconds}
+
+
 class ProgressDisplay:
     """Shows a tally while a job runs and keeps status.json fresh. A context manager.
 
@@ -119,33 +147,45 @@ class ProgressDisplay:
         tally: What to show; changed by add() alone.
         store: Where status.json goes.
         activity: Tells what the executor is doing, in a few words.
+        terminal: Where to show it.
         quiet: Show nothing; status.json is written all the same.
     """
 
     def __init__(
-        self, tally: Tally, store: Store, activity: Callable[[], str], *, quiet: bool = False
+        self,
+        tally: Tally,
+        store: Store,
+        activity: Callable[[], str],
+        terminal: Terminal,
+        *,
+        quiet: bool = False,
     ) -> None:
         self._tally = tally
         self._store = store
         self._activity = activity
+        self._terminal = terminal
         self._quiet = quiet
-        self._console = Console(stderr=True)
+        self._console = Console(file=terminal.stream)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._refresh, daemon=True)
         self._bar: Progress | None = None
         self._activity_began = time.monotonic()
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal and not self._quiet:
+        if self._console.is_terminal and not self._quiet and not self._terminal.as_json:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=20),
                 TaskProgressColumn(),
                 TextColumn("{task.fields[text]}"),
                 console=self._console,
+                # What others print is elsewhere, or else goes above the bar.
+                redirect_stdout=not self._terminal.is_captured,
+                redirect_stderr=not self._terminal.is_captured,
             )
             self._task = self._bar.add_task("", total=max(self._tally.num_rows, 1), text="")
             self._bar.start()
+            self._terminal.console = self._console
         self._write_status(self._activity())
         self._show(self._activity())
         self._thread.start()
@@ -164,10 +204,13 @@ class ProgressDisplay:
         self._show("done" if error is None else "stopped" if stopped else "failed")
         if self._bar:
             self._bar.stop()
+            self._terminal.console = None
 
     def add(self, outcome: UnitReport | UnitFailure) -> None:
         """Count and show one finished unit."""
         self._tally.add(outcome)
+        if self._terminal.as_json and not self._quiet:
+            self._terminal.say(**_unit_line(outcome))
         if self._bar:
             self._show(self._activity())
 
@@ -194,7 +237,7 @@ class ProgressDisplay:
     def _show(self, activity: str) -> None:
         if self._quiet:
             return
-        done = self._tally.num_rows_before + self._tally.done.num_rows
+        done = self._tally.num_rows_committed
         if self._bar:
             self._bar.update(self._task, completed=done, text=self._text(), description=activity)
             return
@@ -202,11 +245,8 @@ class ProgressDisplay:
         # A speed of 0 would say that something is wrong; this says what is waited for.
         if self._tally.first_started is None and waited >= 1:
             activity += f" for {format_seconds(waited)}"
-        print(
-            f"{time.strftime('%H:%M:%S')} {activity}: {done:,} of {self._tally.num_rows:,} pairs, "
-            f"{self._text()}",
-            file=sys.stderr,
-            flush=True,
+        self._terminal.say(
+            f"{activity}: {done:,} of {self._tally.num_rows:,} pairs, {self._text()}"
         )
 
     def _text(self) -> str:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import BaseModel
 
 from rgpt_batch.checks.parity import Parity
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import CommitError, StorageError
 from rgpt_batch.job.progress import Tally
+from rgpt_batch.job.restore import scored_store, unscored
 from rgpt_batch.job.totals import engine_time
 from rgpt_batch.output import Store
+from rgpt_batch.output.claims import Claims
 from rgpt_batch.output.inspect import crash_problem, describe_files, foreign_files
 from rgpt_batch.output.success import Success
 from rgpt_batch.planning.manifest import Manifest
@@ -34,6 +40,7 @@ class JobSummary:
     Attributes:
         num_rows_before: Rows that earlier runs had committed.
         num_rows_scored: Rows that this run committed, rejected ones included.
+        num_rows_by_others: Rows that other runs committed while this one was at work.
         num_rejected: Rejected rows of the whole output, per reason.
         num_reused: Rows of the whole output whose score was copied from an earlier job.
         parity: How far the engine is from the reference; None where that was not asked for.
@@ -49,6 +56,7 @@ class JobSummary:
     num_rows: int
     num_rows_before: int
     num_rows_scored: int
+    num_rows_by_others: int
     num_rejected: dict[str, int]
     num_reused: int
     num_truncated_rows: int
@@ -63,13 +71,38 @@ class JobSummary:
     problems: tuple[str, ...]
 
 
+class SignOfLife(BaseModel):
+    """What a process says of itself while it shares the job with others (`score --join`).
+
+    Attributes:
+        updated_at: When it said so, seconds since the epoch by its own clock.
+        num_rows: Rows that it has committed.
+    """
+
+    host: str
+    pid: int
+    activity: str
+    updated_at: float
+    num_units: int
+    num_rows: int
+    pairs_per_second: float
+
+    @property
+    def name(self) -> str:
+        """Its machine and the number of its process there."""
+        return f"{self.host}-{self.pid}"
+
+
 class Run:
     """One run of the command, and the record that it leaves.
 
     Args:
+        before: Ids of the units that are committed when it begins.
         warn: Is told of records that cannot be written: scores do not depend on them.
 
     Attributes:
+        run_id: Names its record and its logs.
+        activity: Tells what it is doing, in a few words.
         output: What the published files come to; None until the run is finished.
     """
 
@@ -79,6 +112,7 @@ class Run:
         manifest: Manifest,
         config: JobConfig,
         tally: Tally,
+        before: Set[str],
         warn: Callable[[str], None],
         earlier: EarlierScores | None = None,
     ) -> None:
@@ -91,10 +125,14 @@ class Run:
         self.output: Success | None = None
         self.reports: list[UnitReport] = []
         self.failures: list[UnitFailure] = []
+        self.activity: Callable[[], str] = lambda: "starting"
         self.started = time.monotonic()
+        self._before = before
+        self._mine: set[str] = set()
+        self._num_rows = {unit.unit_id: unit.num_rows for unit in manifest.scored_units}
         self._warn = warn
         self._started_at = time.time()
-        self._run_id = store.new_run_id()
+        self.run_id = store.new_run_id()
 
     def open(self, *, has_work: bool) -> None:
         """Write a record for the case that this process has no time to write another one.
@@ -109,10 +147,38 @@ class Run:
         """Note the outcome of one unit."""
         if isinstance(outcome, UnitReport):
             self.reports.append(outcome)
+            if outcome.committed:
+                self._mine.add(outcome.unit_id)
+            self.see(self.tally.elsewhere.keys() | {outcome.unit_id})
         else:
             self.failures.append(outcome)
             with self._only_a_record():
                 self.store.add_failure(outcome)
+
+    def see(self, unit_ids: Set[str]) -> None:
+        """Note which units are committed: those that are not this run's are another one's."""
+        others = unit_ids - self._before - self._mine
+        self.tally.elsewhere = {u: n for u in others if (n := self._num_rows.get(u)) is not None}
+
+    def claims(self) -> Claims:
+        """Return what shares the units with other processes."""
+        seconds = self.config.executor.join_timeout_seconds
+        return Claims(
+            self.store, self.run_id, seconds, lambda: self.sign_of_life().model_dump(), self.see
+        )
+
+    def sign_of_life(self) -> SignOfLife:
+        """Say what this process does."""
+        done = self.tally.done
+        return SignOfLife(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            activity=self.activity(),
+            updated_at=time.time(),
+            num_units=done.num_units - done.num_duplicates,
+            num_rows=done.num_rows_committed,
+            pairs_per_second=round(self.tally.rates()[0], 2),
+        )
 
     def note_committed(self, unit_ids: Iterable[str]) -> None:
         """Note what is published, whoever did it: no such unit is a failed one."""
@@ -141,9 +207,9 @@ class Run:
 
     def _write(self, state: str, facts: dict[str, Any]) -> None:
         self.store.write_run(
-            self._run_id,
+            self.run_id,
             {
-                "run_id": self._run_id,
+                "run_id": self.run_id,
                 "state": state,
                 "fingerprint": self.manifest.fingerprint,
                 "started_at": self._started_at,
@@ -162,7 +228,9 @@ def finish(run: Run) -> JobSummary:
     Files that _SUCCESS names are not read again.
     """
     manifest, tally, listing = run.manifest, run.tally, run.store.listing()
-    run.note_committed(listing.files)
+    scored = scored_store(run.store, manifest).committed() if manifest.clustered else listing.files
+    run.note_committed(scored)
+    run.see(scored.keys())
     planned = {unit.unit_id for unit in manifest.units}
     success = listing.success
     if success and success.fingerprint == manifest.fingerprint and success.files.keys() == planned:
@@ -171,7 +239,7 @@ def finish(run: Run) -> JobSummary:
         success = None
         files, damaged = describe_files(listing.files)
     output = run.output = Success.of(files, manifest.fingerprint, manifest.num_rows)
-    missing = [unit for unit in manifest.units if unit.unit_id not in listing.files]
+    missing = unscored(run.store, manifest)
     problems = [*_problems(run, output, missing), *damaged]
     if not problems and success is None:
         run.store.write_success(output)
@@ -182,10 +250,11 @@ def finish(run: Run) -> JobSummary:
     return JobSummary(
         output=run.store.location,
         exit_code=EXIT_INCOMPLETE if problems else EXIT_COMPLETE,
-        num_units=len(manifest.units),
+        num_units=len(manifest.scored_units),
         num_rows=manifest.num_rows,
         num_rows_before=tally.num_rows_before,
-        num_rows_scored=done.num_rows,
+        num_rows_scored=done.num_rows_committed,
+        num_rows_by_others=sum(tally.elsewhere.values()),
         num_rejected=output.num_rejected,
         num_reused=output.num_reused,
         num_truncated_rows=done.num_truncated_rows,
@@ -207,7 +276,7 @@ def _problems(run: Run, output: Success, missing: Sequence[WorkUnit]) -> list[st
     if missing:
         num_rows = sum(unit.num_rows for unit in missing)
         problems.append(
-            f"{len(missing)} of {len(run.manifest.units)} units ({num_rows:,} rows) are not "
+            f"{len(missing)} of {len(run.manifest.scored_units)} units ({num_rows:,} rows) are not "
             "scored. Running the same command again tries them once more."
         )
     problems += foreign_files(output.files, run.manifest)
@@ -223,5 +292,10 @@ def _problems(run: Run, output: Success, missing: Sequence[WorkUnit]) -> list[st
             "and no ids. Repair the file and score it again."
         )
     if num_rejected[RejectionReason.ENGINE_CRASH]:
-        problems.append(crash_problem(output.files.values()))
+        if run.manifest.clustered:
+            scored = scored_store(run.store, run.manifest)
+            found, _ = describe_files(scored.committed())
+            problems.append(crash_problem(found.values(), scored.location))
+        else:
+            problems.append(crash_problem(output.files.values()))
     return problems

@@ -16,8 +16,9 @@ class Totals:
     Attributes:
         num_units: How many there are.
         num_retried: Those that took more than one attempt.
-        num_duplicates: Those that another attempt had published first.
+        num_duplicates: Those that another run had published first.
         num_rows: Their rows, rejected ones included.
+        num_duplicate_rows: Those of them that another run had published first.
         num_reused: Rows whose score was copied from an earlier job.
         num_prompts: Rows that are not rejected.
         num_rejected: Rejected rows per reason.
@@ -31,6 +32,7 @@ class Totals:
     num_retried: int = 0
     num_duplicates: int = 0
     num_rows: int = 0
+    num_duplicate_rows: int = 0
     num_reused: int = 0
     num_prompts: int = 0
     num_rejected: Counter[str] = field(default_factory=Counter)
@@ -39,12 +41,18 @@ class Totals:
     engine_seconds: float = 0.0
     engines: set[str] = field(default_factory=set)
 
+    @property
+    def num_rows_committed(self) -> int:
+        """Rows that are in the output as these units' reports say them."""
+        return self.num_rows - self.num_duplicate_rows
+
     def add(self, unit: UnitReport) -> None:
         """Count one more unit."""
         self.num_units += 1
         self.num_retried += unit.num_attempts > 1
         self.num_duplicates += not unit.committed
         self.num_rows += unit.num_rows
+        self.num_duplicate_rows += 0 if unit.committed else unit.num_rows
         self.num_reused += unit.num_reused
         self.num_prompts += unit.num_rows - sum(unit.num_rejected.values())
         self.num_rejected.update(unit.num_rejected)
@@ -85,16 +93,32 @@ class EngineTime:
         return min(1.0, self.busy_seconds / self.scoring_seconds)
 
 
-def engine_time(units: Iterable[UnitReport]) -> EngineTime:
-    """Sum up the time of all workers that scored some units."""
-    busy = 0.0
-    spans: dict[str, tuple[float, float]] = {}
-    for unit in units:
-        busy += unit.engine_seconds
+class EngineTimes:
+    """Sums up the time of workers, unit by unit."""
+
+    def __init__(self) -> None:
+        self._busy = 0.0
+        # By worker: its first engine call, and the end of its last.
+        self._spans: dict[str, tuple[float, float]] = {}
+
+    def add(self, unit: UnitReport) -> None:
+        """Count one more unit."""
+        self._busy += unit.engine_seconds
         first = unit.started_at + unit.read_seconds
         last = unit.finished_at - unit.commit_seconds
-        low, high = spans.get(unit.worker, (first, last))
-        spans[unit.worker] = min(low, first), max(high, last)
-    return EngineTime(
-        busy_seconds=busy, scoring_seconds=sum(high - low for low, high in spans.values())
-    )
+        low, high = self._spans.get(unit.worker, (first, last))
+        self._spans[unit.worker] = min(low, first), max(high, last)
+
+    @property
+    def total(self) -> EngineTime:
+        """The time of all of them."""
+        scoring = sum(high - low for low, high in self._spans.values())
+        return EngineTime(busy_seconds=self._busy, scoring_seconds=scoring)
+
+
+def engine_time(units: Iterable[UnitReport]) -> EngineTime:
+    """Sum up the time of all workers that scored some units."""
+    times = EngineTimes()
+    for unit in units:
+        times.add(unit)
+    return times.total

@@ -46,8 +46,13 @@ def foreign_files(files: Mapping[str, OutputFile], manifest: Manifest) -> list[s
     ]
 
 
-def crash_problem(files: Iterable[OutputFile]) -> str:
-    """Say which files hold rows that have no score because they kill the engine."""
+def crash_problem(files: Iterable[OutputFile], scored_in: str | None = None) -> str:
+    """Say which files hold rows that have no score because they kill the engine.
+
+    Args:
+        files: Those that were scored.
+        scored_in: Where they are, if the output's files are made of them.
+    """
     crashes = {
         file.name: file.num_rejected[RejectionReason.ENGINE_CRASH]
         for file in files
@@ -55,9 +60,12 @@ def crash_problem(files: Iterable[OutputFile]) -> str:
     }
     names = ", ".join(list(crashes)[:_NUM_FILES_SHOWN])
     more = f" and {len(crashes) - _NUM_FILES_SHOWN} more" if len(crashes) > _NUM_FILES_SHOWN else ""
+    place = "" if scored_in is None else f" of {scored_in}"
+    others = "" if scored_in is None else " and all part files of the output"
     return (
         f"{sum(crashes.values()):,} rows have no score because they kill the engine, in "
-        f"{names}{more}. To try them once more, delete these files and run the same command again."
+        f"{names}{more}{place}. To try them once more, delete these files{others} and run the same "
+        "command again."
     )
 
 

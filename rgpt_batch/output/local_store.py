@@ -34,6 +34,11 @@ class LocalStore(Store):
         self._folder = Path(self.location)
         self._staging = self._folder / "_rgpt" / "staging"
 
+    @property
+    @override
+    def log_folder(self) -> str:
+        return str(self._folder / "_rgpt" / "logs")
+
     @override
     def load_manifest(self) -> Manifest | None:
         if self._folder.exists() and not self._folder.is_dir():
@@ -43,8 +48,8 @@ class LocalStore(Store):
 
     def _refuse_links(self) -> None:
         """Refuse folders of ours that lead elsewhere: what is written there may be another's."""
-        for name in ("_rgpt", "_rgpt/staging", "_rgpt/runs", "_rgpt/failed"):
-            folder = self._folder / name
+        for name in ("", "staging", "runs", "failed", "logs", "claims", "processes"):
+            folder = self._folder / "_rgpt" / name
             if folder.is_symlink():
                 raise ManifestMismatch(
                     f"{folder}: a symbolic link, expected a folder. Remove it, or use another "
@@ -92,7 +97,14 @@ class LocalStore(Store):
 
     @override
     def _list(self, folder: str) -> dict[str, int]:
-        sizes = {}
+        return {name: status.st_size for name, status in self._scan(folder)}
+
+    @override
+    def _versions(self, folder: str) -> dict[str, str]:
+        # A file is replaced by one of another inode.
+        return {name: f"{s.st_ino}-{s.st_mtime_ns}" for name, s in self._scan(folder)}
+
+    def _scan(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
         # What is deleted in the meantime is not there.
         with (
             suppress(FileNotFoundError, NotADirectoryError),
@@ -100,8 +112,7 @@ class LocalStore(Store):
         ):
             for entry in entries:
                 with suppress(FileNotFoundError):
-                    sizes[entry.name] = entry.stat().st_size
-        return sizes
+                    yield entry.name, entry.stat()
 
     @override
     def _read(self, name: str) -> bytes | None:

@@ -39,6 +39,10 @@ class ObjectStore(Store):
         return objects.list_folder(self._uri(folder))
 
     @override
+    def _versions(self, folder: str) -> dict[str, str]:
+        return objects.list_versions(self._uri(folder))
+
+    @override
     def _read(self, name: str) -> bytes | None:
         try:
             return objects.read(self._uri(name))

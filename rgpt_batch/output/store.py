@@ -5,7 +5,10 @@ out/_SUCCESS                     written last, when every unit is there
 out/_rgpt/plan-<fingerprint>.json
 out/_rgpt/failed/<unit>.json     units that ran out of attempts, with their cause
 out/_rgpt/runs/<run>.json        one record per run of the command
+out/_rgpt/logs/<run>-<worker>.log  what engines have printed; see log_folder
 out/_rgpt/status.json            how far the present or last run is
+out/_rgpt/claims/…               who is at which unit, while processes share a job; see claims
+out/_rgpt/processes/<run>.json   a sign of life of each of these processes
 
 The layout is the same everywhere. A kind of place adds how names are listed, and how bytes get
 under a name in one atomic step.
@@ -13,78 +16,34 @@ under a name in one atomic step.
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from rgpt_batch.errors import ManifestMismatch
+from rgpt_batch.errors import CommitError, ManifestMismatch
+from rgpt_batch.output.listing import CommittedFile as CommittedFile
+from rgpt_batch.output.listing import Listing as Listing
+from rgpt_batch.output.place import Place
 from rgpt_batch.output.success import Success
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.records import UnitFailure
-from rgpt_batch.storage.uris import redacted
 
 _FAILURE = TypeAdapter(UnitFailure)
 _RUN = re.compile(r"run-(\d+)-")
 PART = re.compile(r"part-(\d{6,})\.parquet")
 _PRIVATE = "_rgpt"
+_CLAIMS = f"{_PRIVATE}/claims"
+_PROCESSES = f"{_PRIVATE}/processes"
 SUCCESS = "_SUCCESS"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommittedFile:
-    """A published output file."""
-
-    unit_id: str
-    path: str
-    size: int
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.path.rpartition("/")[2]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """What an output folder holds.
-
-    Attributes:
-        files: The published units, by unit id.
-        is_declared: Whether there is a _SUCCESS, true or not.
-        declared: What it says, true or not; None where that is not understood.
-        problem: Why the files do not count as a complete output; None where they do.
-    """
-
-    files: dict[str, CommittedFile]
-    is_declared: bool
-    declared: Success | None
-    problem: str | None
-
-    @property
-    def success(self) -> Success | None:
-        """What _SUCCESS says, if it names exactly the files that are there."""
-        return self.declared if self.problem is None else None
-
-
-class Store(ABC):
-    """An output folder; it need not exist yet.
-
-    Attributes:
-        location: Absolute path or URI.
-
-    Raises:
-        CommitError: From everything that writes.
-        StorageError: From everything that reads an object store.
-    """
-
-    location: str
+class Store(Place):
+    """An output folder; it need not exist yet."""
 
     def has_manifest(self) -> bool:
         """Whether a job of ours has been planned here."""
@@ -199,6 +158,14 @@ class Store(ABC):
         """Return status.json."""
         return self._read_record(f"{_PRIVATE}/status.json")
 
+    def write_estimate(self, estimate: dict[str, Any]) -> None:
+        """Keep what `plan --record` has said."""
+        self._write_record(f"{_PRIVATE}/estimate.json", estimate)
+
+    def read_estimate(self) -> dict[str, Any] | None:
+        """Return what `plan --record` has said last."""
+        return self._read_record(f"{_PRIVATE}/estimate.json")
+
     def add_failure(self, failure: UnitFailure) -> None:
         """Record a failed unit."""
         self._write_record(f"{_PRIVATE}/failed/{failure.unit_id}.json", asdict(failure))
@@ -221,6 +188,56 @@ class Store(ABC):
                 failures.append(_FAILURE.validate_python(record))
         return failures
 
+    def claim(self, name: str, owner: str) -> bool:
+        """Write down a claim; False where another process has it."""
+        return self._create(f"{_CLAIMS}/{name}", owner.encode(), owner)
+
+    def claims(self) -> set[str]:
+        """Return the names of all claims."""
+        return set(self._list(_CLAIMS))
+
+    def claim_owner(self, name: str) -> str | None:
+        """Return who has a claim; None where nobody has it any more."""
+        content = self._read(f"{_CLAIMS}/{name}")
+        return None if content is None else content.decode(errors="replace")
+
+    def drop_claims(self, names: Iterable[str]) -> None:
+        """Give claims back."""
+        self._delete([f"{_CLAIMS}/{name}" for name in sorted(names)])
+
+    def write_process(self, run_id: str, record: dict[str, Any]) -> None:
+        """Give a sign of life of a process that shares the job with others."""
+        self._write_record(f"{_PROCESSES}/{run_id}.json", record)
+
+    def processes(self) -> dict[str, str]:
+        """Return the last sign of life of each process by its run's id; another one differs."""
+        found = self._versions(_PROCESSES).items()
+        return {n.removesuffix(".json"): version for n, version in found if n.endswith(".json")}
+
+    def read_processes(self) -> list[dict[str, Any]]:
+        """Return what the processes said last."""
+        return self._read_records(_PROCESSES)
+
+    def drop_process(self, run_id: str) -> None:
+        """Take a process off the list."""
+        self._delete([f"{_PROCESSES}/{run_id}.json"])
+
+    def drop_shares(self) -> None:
+        """Forget all claims and processes, since every unit is there."""
+        self._delete_folder(_CLAIMS, last=())
+        self._delete_folder(_PROCESSES, last=())
+
+    @contextmanager
+    def temporary_folder(self) -> Iterator[str]:
+        """Name a folder below the output that nobody else has; it is deleted at the end."""
+        folder = f"{_PRIVATE}/staging/{uuid.uuid4().hex}"
+        try:
+            yield f"{self.location}/{folder}"
+        finally:
+            # What cannot be deleted does no harm.
+            with suppress(CommitError):
+                self._delete_folder(folder, last=())
+
     def clear(self) -> None:
         """Delete everything that a job has written here, and nothing else.
 
@@ -234,54 +251,3 @@ class Store(ABC):
     def _plans(self) -> list[str]:
         names = sorted(self._list(_PRIVATE))
         return [f"{_PRIVATE}/{name}" for name in names if re.fullmatch(r"plan-.*\.json", name)]
-
-    def _write_record(self, name: str, record: dict[str, Any]) -> None:
-        # The configuration is what the user has written, is checked for secrets, and is read again.
-        shown = {key: value if key == "config" else _masked(value) for key, value in record.items()}
-        self._replace(name, json.dumps(shown, indent=1).encode())
-
-    def _read_record(self, name: str) -> dict[str, Any] | None:
-        """Return a record, or None where it is absent or damaged: each can be written again."""
-        try:
-            record = json.loads(self._read(name) or b"null")
-        except (ValueError, RecursionError):
-            return None
-        return record if isinstance(record, dict) else None
-
-    def _read_records(self, folder: str) -> list[dict[str, Any]]:
-        names = sorted(name for name in self._list(folder) if name.endswith(".json"))
-        records = (self._read_record(f"{folder}/{name}") for name in names)
-        return [record for record in records if record is not None]
-
-    @abstractmethod
-    def _list(self, folder: str) -> dict[str, int]:
-        """Return the names directly below a folder, with sizes in bytes; {} where it is absent."""
-
-    @abstractmethod
-    def _read(self, name: str) -> bytes | None:
-        """Return a file's content, or None where there is no such file."""
-
-    @abstractmethod
-    def _create(self, name: str, content: bytes | memoryview, attempt: str) -> bool:
-        """Write a file that does not exist in one atomic step; False where another attempt has."""
-
-    @abstractmethod
-    def _replace(self, name: str, content: bytes) -> None:
-        """Write a file in one atomic step, over an old one if there is one."""
-
-    @abstractmethod
-    def _delete(self, names: Sequence[str]) -> None:
-        """Delete files; absent ones do not matter."""
-
-    @abstractmethod
-    def _delete_folder(self, folder: str, last: Sequence[str]) -> None:
-        """Delete a folder of ours with all that is in it, and some files after all others."""
-
-
-def _masked(value: Any) -> Any:
-    """Mask credentials in all texts of a record: causes repeat what libraries say."""
-    if isinstance(value, str):
-        return redacted(value)
-    if isinstance(value, dict):
-        return {key: _masked(inner) for key, inner in value.items()}
-    return [_masked(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.planning.manifest import Manifest
-from rgpt_batch.records import PreparedPair, Prompt
+from rgpt_batch.records import PreparedPair, Prompt, ScorePair
 from rgpt_batch.scoring.protocol import load_protocol
 
 _MAX_SAMPLED_UNITS = 16
@@ -20,6 +20,7 @@ class TokenSample:
     Attributes:
         mean_prompt_tokens: Per scorable row; 0 where there is none.
         mean_query_tokens: Per scorable row; 0 where there is none.
+        mean_text_bytes: Of query and document, per sampled row.
         truncated_fraction: Share of the sampled rows whose document is cut.
         rejected_fraction: Share of the sampled rows that get no score.
     """
@@ -27,6 +28,7 @@ class TokenSample:
     num_rows: int
     mean_prompt_tokens: float
     mean_query_tokens: float
+    mean_text_bytes: float
     truncated_fraction: float
     rejected_fraction: float
 
@@ -37,10 +39,18 @@ def sample_tokens(config: JobConfig, manifest: Manifest, num_rows: int) -> Token
     units = manifest.units[:: -(-len(manifest.units) // _MAX_SAMPLED_UNITS)]
     rows_per_unit = -(-num_rows // len(units))
     sampled: list[PreparedPair] = []
+    num_bytes = 0
     for unit in units:
         taken: list[PreparedPair] = []
         for batch in read_pairs(unit, manifest.columns, source=False):
-            taken += protocol.tokenize(batch.pairs[: rows_per_unit - len(taken)])
+            pairs = batch.pairs[: rows_per_unit - len(taken)]
+            num_bytes += sum(
+                len(text.encode())
+                for pair in pairs
+                if isinstance(pair, ScorePair)
+                for text in (pair.query, pair.document)
+            )
+            taken += protocol.tokenize(pairs)
             if len(taken) >= rows_per_unit:
                 break
         sampled += taken
@@ -49,6 +59,7 @@ def sample_tokens(config: JobConfig, manifest: Manifest, num_rows: int) -> Token
         num_rows=len(sampled),
         mean_prompt_tokens=sum(len(p.token_ids) for p in prompts) / max(1, len(prompts)),
         mean_query_tokens=sum(p.num_query_tokens for p in prompts) / max(1, len(prompts)),
+        mean_text_bytes=num_bytes / max(1, len(sampled)),
         truncated_fraction=sum(p.num_dropped_document_tokens > 0 for p in prompts)
         / max(1, len(sampled)),
         rejected_fraction=(len(sampled) - len(prompts)) / max(1, len(sampled)),

@@ -22,6 +22,10 @@ from rgpt_batch.scoring.tokenizer import decode_rule
 # Setting → value.
 Lines = Mapping[str, str]
 
+# What becomes of the order of rows: left as it is, clustered by document, or clustered for scoring
+# and brought back into input order at the end.
+RowOrder = Literal["input", "document", "restored"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFile:
@@ -40,20 +44,50 @@ class InputFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """An earlier ranking whose best pairs alone are scored.
+
+    Attributes:
+        ranking: What the user named, with its full path.
+        top_k: Pairs per query.
+    """
+
+    ranking: str
+    top_k: int
+    files: tuple[InputFile, ...]
+
+    def lines(self) -> dict[str, str]:
+        """Say which files these are, and how many of their pairs count."""
+        files = {f"input only {file.path}": str(file) for file in self.files}
+        return {"input only top": str(self.top_k), **files}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PairFiles:
     """An input that holds ids and texts."""
 
     kind: Literal["pairs"] = "pairs"
     files: tuple[InputFile, ...]
+    order: RowOrder = "input"
+    only: Selection | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
         """All files, in input order."""
         return tuple(file.path for file in self.files)
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What is done to the order of rows, as text; nothing where it is left as it is."""
+        if self.order == "input":
+            return {}
+        output = "input" if self.order == "restored" else "units"
+        return {"units.order": "document", "output.order": output}
+
     def lines(self) -> dict[str, str]:
-        """Say which files these are."""
-        return {f"input {file.path}": str(file) for file in self.files}
+        """Say which files these are, and what is done to the order of their rows."""
+        files = {f"input {file.path}": str(file) for file in self.files}
+        return {**self.settings, **files, **(self.only.lines() if self.only else {})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +120,7 @@ class TableFiles:
     candidates: InputTable
     queries: InputTable | None
     documents: InputTable | None
+    only: Selection | None = None
 
     @property
     def tables(self) -> dict[str, InputTable]:
@@ -118,7 +153,7 @@ class TableFiles:
             for name, table in self.tables.items()
             for file in table.files
         }
-        return {**self.settings, **files}
+        return {**self.settings, **files, **(self.only.lines() if self.only else {})}
 
 
 InputFacts = PairFiles | TableFiles

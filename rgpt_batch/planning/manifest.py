@@ -20,12 +20,20 @@ class Manifest:
 
     Attributes:
         fingerprint: The identity's.
-        units: At least one; every input row is in exactly one of them.
+        units: Those of the output's files, at least one; every input row is in exactly one.
+        clustered: The units that are scored, where the output's are in another order; every input
+            row is in exactly one of them, too.
     """
 
     fingerprint: str
     identity: Identity
     units: tuple[WorkUnit, ...]
+    clustered: tuple[WorkUnit, ...] = ()
+
+    @property
+    def scored_units(self) -> tuple[WorkUnit, ...]:
+        """The units that are scored."""
+        return self.clustered or self.units
 
     @property
     def columns(self) -> Columns:
@@ -53,7 +61,10 @@ class Manifest:
         except ValueError as error:
             raise ManifestMismatch(problem) from error
         # Unit ids become file names: a plan that was tampered with must not name others.
-        if not all(re.fullmatch(r"\d{6,}", unit.unit_id, re.ASCII) for unit in manifest.units):
+        if not all(
+            re.fullmatch(r"\d{6,}", unit.unit_id, re.ASCII)
+            for unit in (*manifest.units, *manifest.clustered)
+        ):
             raise ManifestMismatch(problem)
         return manifest
 

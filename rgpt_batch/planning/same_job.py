@@ -21,24 +21,33 @@ from rgpt_batch.planning.identity import (
     InputFile,
     Lines,
     PairFiles,
+    RowOrder,
+    Selection,
     TableFiles,
 )
 from rgpt_batch.storage.files import local_path
 from rgpt_batch.storage.uris import resolved
 
 _NUM_DIFFERENCES_SHOWN = 12
+_ORDERS: dict[RowOrder, str] = {
+    "input": "the input's (units.order=input)",
+    "document": "by document (units.order=document)",
+    "restored": "the input's, scored by document (units.order=document, output.order=input)",
+}
 
 
 def with_full_paths(facts: InputFacts) -> InputFacts:
     """Spell local paths as an identity holds them."""
+    only = facts.only and replace(facts.only, files=_in_full(facts.only.files))
     if isinstance(facts, PairFiles):
-        return replace(facts, files=_in_full(facts.files))
+        return replace(facts, files=_in_full(facts.files), only=only)
     queries, documents = facts.queries, facts.documents
     return replace(
         facts,
         candidates=replace(facts.candidates, files=_in_full(facts.candidates.files)),
         queries=queries and replace(queries, files=_in_full(queries.files)),
         documents=documents and replace(documents, files=_in_full(documents.files)),
+        only=only,
     )
 
 
@@ -80,7 +89,10 @@ def _in_full(files: Sequence[InputFile]) -> tuple[InputFile, ...]:
 def _differences(old: Identity, new: Identity) -> Iterator[str]:
     yield from _changed_settings(old.settings, new.settings)
     before, now = old.input, new.input
+    yield from _changed_selection(before.only, now.only)
     if isinstance(before, PairFiles) and isinstance(now, PairFiles):
+        if before.order != now.order:
+            yield f"order of rows: was {_ORDERS[before.order]}, is {_ORDERS[now.order]}"
         yield from _changed_files("input", before.files, now.files)
     elif isinstance(before, TableFiles) and isinstance(now, TableFiles):
         yield from _changed_settings(before.settings, now.settings)
@@ -92,6 +104,16 @@ def _differences(old: Identity, new: Identity) -> Iterator[str]:
         yield "input: was pairs with their texts, is joined with tables of texts"
     else:
         yield "input: was joined with tables of texts, is pairs with their texts"
+
+
+def _changed_selection(old: Selection | None, new: Selection | None) -> Iterator[str]:
+    shown = [
+        "all pairs" if only is None else f"the top {only.top_k:,} of a ranking"
+        for only in (old, new)
+    ]
+    if shown[0] != shown[1]:
+        yield f"--only: was {shown[0]}, is {shown[1]}"
+    yield from _changed_files("--only", old.files if old else (), new.files if new else ())
 
 
 def _changed_settings(old: Lines, new: Lines) -> Iterator[str]:

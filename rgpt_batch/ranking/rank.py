@@ -1,24 +1,13 @@
 """From scored pairs to rankings: the top k documents of every query.
 
-The ranking score of a pair is one of
-
-    ql           the score itself, the query's mean logprob
-    interpolate  alpha · n(ql) + (1 - alpha) · n(f)
-    rrf          1 / (60 + rank by ql) + 1 / (60 + rank by f)
-
-where f is a first-stage score, e.g. BM25's, and n brings both to one scale, per query and over its
-pairs that have the score:
-
-    minmax       (x - min) / (max - min)
-    zscore       (x - mean) / standard deviation
-    none         x
-
-Where all x of a query are equal, minmax and zscore are 0. A pair that the first stage lacks counts
-as the lowest one that it has for the query. Reciprocal rank fusion (Cormack, Clarke and Büttcher,
-SIGIR 2009) looks at ranks alone; a pair that the first stage lacks gets nothing from it.
+The ranking score of a pair is the score itself, or a fusion of it with a first stage's; see
+ranking.fusion.
 
 Equal scores are ordered by doc_id, descending, as trec_eval orders them. Rejected pairs have no
 score and come last.
+
+Where only the best pairs of an earlier ranking were scored, its other pairs follow below, without a
+score and in its order, and among them the rejected ones.
 """
 
 from __future__ import annotations
@@ -33,49 +22,17 @@ from rgpt_batch.config.arguments import Location, as_location, as_locations, che
 from rgpt_batch.database import DEFAULT_MEMORY_GIB, fetch_rows, open_database
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.output.scored_files import find_files, is_parquet
+from rgpt_batch.ranking.fusion import DEFAULT_NORMALIZATION as DEFAULT_NORMALIZATION
+from rgpt_batch.ranking.fusion import FirstStage as FirstStage
+from rgpt_batch.ranking.fusion import Fusion as Fusion
+from rgpt_batch.ranking.fusion import Normalization as Normalization
+from rgpt_batch.ranking.fusion import fused_scores
+from rgpt_batch.ranking.rankings import RankingSource, load_ranking
 from rgpt_batch.ranking.tables import Duplicates, best_first, load_pairs, load_run
 from rgpt_batch.ranking.trec import write_run
 from rgpt_batch.storage.written_files import check_output, replacing
 
 RunFormat = Literal["parquet", "trec"]
-Normalization = Literal["zscore", "minmax", "none"]
-
-RRF_K = 60
-DEFAULT_NORMALIZATION: Normalization = "zscore"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FirstStage:
-    """Where first-stage scores come from.
-
-    Attributes:
-        file: A TREC run or Parquet file, joined by the ids; None for a column of the scored files.
-        column: The column of the Parquet file or the scored files; a TREC run has none.
-    """
-
-    file: Location | None = None
-    column: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fusion:
-    """How first-stage scores enter the ranking.
-
-    Attributes:
-        first_stage: The scores.
-        alpha: Weight of the query likelihood in an interpolation, 0 to 1; None for reciprocal rank
-            fusion.
-        normalize: How an interpolation brings both scores to one scale.
-    """
-
-    first_stage: FirstStage
-    alpha: float | None
-    normalize: Normalization = DEFAULT_NORMALIZATION
-
-    @property
-    def name(self) -> str:
-        """What a run's tag says of it."""
-        return "rrf" if self.alpha is None else f"interpolate-{self.alpha:g}-{self.normalize}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +45,7 @@ class RankingSummary:
         num_rejected: Pairs without a score.
         num_without_ids: Rows that no ranking can hold, because their ids were unreadable.
         num_without_first_stage: Pairs that the first stage lacks; None without one.
+        num_below: Pairs of the earlier ranking that were not scored; None without one.
     """
 
     num_queries: int
@@ -96,6 +54,7 @@ class RankingSummary:
     num_rejected: int
     num_without_ids: int
     num_without_first_stage: int | None
+    num_below: int | None
 
 
 def rank(
@@ -109,6 +68,7 @@ def rank(
     keep_rejected: bool = True,
     duplicates: Duplicates = "error",
     fusion: Fusion | None = None,
+    below: Location | None = None,
     memory_gib: float = DEFAULT_MEMORY_GIB,
     temp_folder: Location | None = None,
 ) -> RankingSummary:
@@ -127,6 +87,8 @@ def rank(
         keep_rejected: Rank pairs without a score last instead of leaving them out.
         duplicates: See ranking.tables.load_pairs.
         fusion: Adds first-stage scores.
+        below: An earlier ranking, a TREC run or Parquet, whose other pairs come below the scored
+            ones in its order.
         memory_gib: What DuckDB may hold in memory.
         temp_folder: Where DuckDB puts what does not fit.
 
@@ -158,7 +120,10 @@ def rank(
                 f"{fusion.first_stage.file or fusion.first_stage.column}: has no score for any of "
                 "the scored pairs. Compare the ids of both."
             )
-        ranked = _ranked(fusion, top_k, keep_rejected)
+        num_below = None
+        if below is not None:
+            num_below = _load_below(connection, as_location(below, "below"), keep_rejected)
+        ranked = _ranked(fusion, top_k, keep_rejected, num_below is not None)
         with replacing(output, temp_folder) as file:
             if run_format == "trec":
                 rows = connection.execute(f"SELECT query_id, doc_id, rank, score FROM ({ranked})")
@@ -175,6 +140,7 @@ def rank(
         num_rejected=num_rejected,
         num_without_ids=num_without_ids,
         num_without_first_stage=None if fusion is None else num_unknown,
+        num_below=num_below,
     )
 
 
@@ -216,60 +182,46 @@ def _load(
     return num_without_ids
 
 
-_NORMALIZED = {
-    "minmax": "coalesce(({x} - min({x}) OVER q) / nullif(max({x}) OVER q - min({x}) OVER q, 0), 0)",
-    "zscore": "coalesce(({x} - avg({x}) OVER q) / nullif(stddev_pop({x}) OVER q, 0), 0)",
-    "none": "{x}",
-}
-# Where the first stage has no score for a query at all, its part is 0.
-_INTERPOLATED = """
-    SELECT query_id, doc_id,
-           if(ql_score IS NULL, NULL, {alpha} * n_ql + (1 - {alpha})
-               * coalesce(n_f, min(n_f) OVER (PARTITION BY query_id), 0)) AS score,
-           ql_score, first_stage_score
-    FROM (SELECT query_id, doc_id, score AS ql_score, first_stage_score, {ql} AS n_ql,
-                 if(first_stage_score IS NULL, NULL, {f}) AS n_f
-          FROM pairs
-          WINDOW q AS (PARTITION BY query_id))
-"""
-_FUSED_BY_RANK = f"""
-    SELECT query_id, doc_id,
-           1 / ({RRF_K} + ql_rank)
-               + if(first_stage_score IS NULL, 0, 1 / ({RRF_K} + first_stage_rank)) AS score,
-           ql_score, first_stage_score
-    FROM (SELECT *,
-                 score AS ql_score,
-                 if(score IS NULL, NULL, row_number() OVER (
-                     PARTITION BY query_id ORDER BY {best_first("score")}
-                 )) AS ql_rank,
-                 row_number() OVER (
-                     PARTITION BY query_id ORDER BY {best_first("first_stage_score")}
-                 ) AS first_stage_rank
-          FROM pairs)
-"""
+def _load_below(connection: duckdb.DuckDBPyConnection, path: str, keep_rejected: bool) -> int:
+    """Make the table below: pairs of an earlier ranking without a score, with their place in it.
+
+    Returns:
+        How many of them were not scored; the others are rejected.
+    """
+    source = RankingSource(path=path, score_column=None, option="--score-column")
+    score = load_ranking(connection, "earlier", source)
+    rejected = "" if keep_rejected else "AND p.query_id IS NULL"
+    connection.execute(
+        "CREATE TEMP TABLE below AS SELECT e.query_id, e.doc_id, e.place, "
+        "p.query_id IS NULL AS is_new FROM (SELECT query_id, doc_id, row_number() OVER ("
+        f"PARTITION BY query_id ORDER BY {best_first(score)}) AS place FROM earlier) AS e "
+        f"LEFT JOIN pairs AS p USING (query_id, doc_id) WHERE p.score IS NULL {rejected}"
+    )
+    connection.execute("DROP TABLE earlier")
+    found = connection.execute("SELECT count(*) FROM below WHERE is_new").fetchall()
+    return int(found[0][0])
 
 
-def _ranked(fusion: Fusion | None, top_k: int, keep_rejected: bool) -> str:
-    """Return the SELECT that ranks the table pairs."""
-    if fusion is None:
-        scores = "SELECT query_id, doc_id, score FROM pairs"
-    elif fusion.alpha is None:
-        scores = _FUSED_BY_RANK
-    else:
-        normalized = _NORMALIZED[fusion.normalize]
-        scores = _INTERPOLATED.format(
-            alpha=f"{fusion.alpha!r}::DOUBLE",
-            ql=normalized.format(x="score::DOUBLE"),
-            f=normalized.format(x="first_stage_score"),
-        )
+def _ranked(fusion: Fusion | None, top_k: int, keep_rejected: bool, has_below: bool) -> str:
+    """Return the SELECT that ranks the table pairs, above the table below if there is one."""
+    scores = fused_scores(fusion)
+    order, exclude = best_first(), "query_id, doc_id"
+    if has_below:
+        # Of pairs without a score those come first that the earlier ranking has.
+        scores = f"""
+            SELECT * FROM ({scores}) LEFT JOIN
+                (SELECT query_id, doc_id, place FROM below WHERE NOT is_new)
+                USING (query_id, doc_id)
+            UNION ALL BY NAME SELECT query_id, doc_id, place FROM below WHERE is_new
+        """
+        order = "score DESC NULLS LAST, place NULLS LAST, doc_id DESC"
+        exclude += ", place"
     return f"""
         SELECT query_id, doc_id,
-               row_number() OVER (
-                   PARTITION BY query_id ORDER BY {best_first()}
-               )::INTEGER AS rank,
-               * EXCLUDE (query_id, doc_id)
+               row_number() OVER (PARTITION BY query_id ORDER BY {order})::INTEGER AS rank,
+               * EXCLUDE ({exclude})
         FROM ({scores})
-        {"" if keep_rejected else "WHERE score IS NOT NULL"}
+        {"" if keep_rejected else f"WHERE score IS NOT NULL{' OR place IS NOT NULL' * has_below}"}
         QUALIFY rank <= {top_k}
         ORDER BY query_id, rank
     """

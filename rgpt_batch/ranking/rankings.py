@@ -66,7 +66,7 @@ def read_rankings(
         ShardError: A file cannot be used.
     """
     with database() as connection:
-        score = _load(connection, source, query_ids)
+        score = load_ranking(connection, "run", source, query_ids)
         result = connection.execute(
             f"SELECT query_id, doc_id, {score} AS score FROM run "
             "WHERE query_id IN (SELECT unnest($query_ids)) "
@@ -78,21 +78,34 @@ def read_rankings(
             yield Ranking(query_id=query_id, doc_ids=doc_ids, scores=scores)
 
 
-def _load(
-    connection: duckdb.DuckDBPyConnection, source: RankingSource, query_ids: Sequence[str]
+def load_ranking(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    source: RankingSource,
+    query_ids: Sequence[str] | None = None,
 ) -> str:
-    """Make the table `run`; returns the SQL of what to order it by, higher first."""
+    """Make a table of a ranking's pairs; errors as read_rankings.
+
+    Args:
+        connection: Where the table is made.
+        table: Its name; see ranking.tables for its columns.
+        source: The ranking.
+        query_ids: Leave out all other queries, where that is cheap.
+
+    Returns:
+        The SQL of what to order it by, higher first.
+    """
     if not is_parquet(source.path):
         if source.score_column is not None:
             raise ConfigError(
                 f"{source.path}: a TREC run has no columns. Leave {source.option} out."
             )
-        load_run(connection, "run", source.path)
+        load_run(connection, table, source.path)
         return "score::FLOAT"
     files = find_files([source.path])
     names = column_names(files[0])
     # Scored pairs may have passed a first stage's rank through.
     is_ranking = source.score_column is None and "rank" in names and "rejection" not in names
     column = "rank" if is_ranking else source.score_column or "score"
-    load_pairs(connection, "run", files, score=column, option=source.option, query_ids=query_ids)
+    load_pairs(connection, table, files, score=column, option=source.option, query_ids=query_ids)
     return "-score::DOUBLE" if is_ranking else "score"

@@ -14,6 +14,7 @@ from rgpt_batch.ranking.metrics import DEFAULT_METRICS
 from rgpt_batch.records import UnitFailure
 from rgpt_batch.report import notes
 from rgpt_batch.report.copies import local_files
+from rgpt_batch.report.estimate import Estimate, recorded_estimate
 from rgpt_batch.report.quality import Quality, assess
 from rgpt_batch.report.rates import Cost, Speed, cost_of, speed_of
 from rgpt_batch.report.rows import RowFacts, row_facts
@@ -39,6 +40,7 @@ class Report:
         model: Name that the configuration gives it; None before the first unit or record.
         footer_engine: The method that a file of the output names; empty where there is no file.
         config: That of the last run.
+        estimate: None where no plan of this job was recorded.
         quality: None without qrels, or where the job is not complete.
         quality_missing: Why there is no quality although qrels were given.
     """
@@ -61,6 +63,7 @@ class Report:
     config: dict[str, Any] | None
     versions: dict[str, str]
     cost: Cost | None
+    estimate: Estimate | None
     quality: Quality | None
     quality_missing: str | None
 
@@ -171,15 +174,18 @@ def gather(
         records=tuple(records),
         num_foreign_records=num_foreign_records,
         num_rows_unrecorded=sum(
-            units[unit_id].num_rows for unit_id in committed if unit_id not in reported
+            unit.num_rows
+            for unit in (manifest.scored_units if committed else ())
+            if unit.unit_id not in reported and (manifest.clustered or unit.unit_id in committed)
         ),
         failures=tuple(f for f in store.read_failures() if f.unit_id not in committed),
-        speed=speed_of(runs),
+        speed=speed_of(runs, records),
         model=footer.model if footer else None,
         footer_engine=(footer.engine,) if footer else (),
         config=last.config if last else None,
         versions=footer.versions if footer else last.versions if last else {},
         cost=None if price_per_hour is None else cost_of(runs, price_per_hour, currency),
+        estimate=recorded_estimate(store, manifest),
         quality=quality,
         quality_missing=quality_missing,
     )

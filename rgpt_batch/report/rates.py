@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rgpt_batch.job.totals import EngineTime
-from rgpt_batch.report.runs import RunFacts
+from rgpt_batch.report.runs import RunFacts, RunRecord
+from rgpt_batch.report.work_time import scoring_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +71,12 @@ class Cost:
         return 1 - self.scoring_hours / self.worker_hours if self.worker_hours else 0.0
 
 
-def speed_of(runs: Sequence[RunFacts]) -> Speed | None:
-    """Take runs together; None where none finished a unit."""
+def speed_of(runs: Sequence[RunFacts], records: Sequence[RunRecord]) -> Speed | None:
+    """Take runs together; None where none finished a unit. Time that runs share counts once."""
     done = [run for run in runs if run.num_units]
     if not done:
         return None
-    seconds = sum(run.scoring_seconds for run in done)
+    seconds = scoring_seconds(records)
     num_prompt_tokens = sum(run.num_prompt_tokens for run in done)
     num_prompts = sum(run.num_prompts - run.num_reused for run in done)
     hardware: dict[str, int] = {}

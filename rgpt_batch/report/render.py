@@ -23,14 +23,13 @@ from rgpt_batch.report import (
     time_plots,
     value_plots,
 )
-from rgpt_batch.report.activity import activity
 from rgpt_batch.report.facts import Report
 from rgpt_batch.report.rows import Distribution
-from rgpt_batch.report.runs import Spans, spans
 from rgpt_batch.report.settings import settings
 from rgpt_batch.report.svg import NARROW, SMALL, WIDE, Plot
 from rgpt_batch.report.tables import Table
 from rgpt_batch.report.tiles import per_row, tiles
+from rgpt_batch.report.work_time import Spans, activity, spans
 from rgpt_batch.storage.written_files import is_stream, replacing
 
 MAX_ROWS_SHOWN = 50
@@ -38,7 +37,7 @@ MAX_ROWS_SHOWN = 50
 # A report has them where there is something to tell.
 _OPTIONAL_TABLES = (
     *("metrics", "losses", "gains", "fused", "scores", "tokens", "truncated", "rejected"),
-    *("rejected_examples", "cost", "runs", "failures", "versions"),
+    *("rejected_examples", "cost", "planned", "runs", "failures", "versions"),
 )
 
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[|~<>&$])")
@@ -188,6 +187,12 @@ def _tables(report: Report) -> Iterator[tuple[str, Table]]:
         yield "rejected_examples", tables.rejected_examples(rows.rejected)
     if report.cost:
         yield "cost", tables.cost(report.cost)
+    if report.estimate:
+        worker_hours = sum(run.worker_hours for run in report.runs)
+        yield (
+            "planned",
+            tables.planned(report.estimate, report.num_rows_committed, worker_hours, report.cost),
+        )
     yield "runs", tables.runs(report.runs[-MAX_ROWS_SHOWN:])
     yield "failures", tables.failures(report.failures[:MAX_ROWS_SHOWN])
     yield "settings", tables.facts(settings(report.manifest.identity, report.model))

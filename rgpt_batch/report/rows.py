@@ -184,6 +184,8 @@ class _Rows:
         self._files = [glob.escape(file.path) for file in files]
         units = {unit.unit_id: unit for unit in manifest.units}
         self._units = {os.path.basename(file.path): units[file.unit_id] for file in files}
+        # Rows that were clustered say themselves where they came from.
+        self._has_source = manifest.identity.written.source
 
     def select(self, statement: str) -> list[tuple[Any, ...]]:
         source = (
@@ -210,15 +212,15 @@ class _Rows:
 
     def most_truncated(self) -> Iterator[Example]:
         for (row,) in self.select(
-            f"SELECT {_EXAMPLE} FROM rows WHERE num_dropped_document_tokens > 0 "
+            f"SELECT {self._wanted} FROM rows WHERE num_dropped_document_tokens > 0 "
             f"ORDER BY num_dropped_document_tokens DESC, place LIMIT {NUM_EXAMPLES}"
         ):
             yield self._example(row)
 
     def rejected(self) -> Iterator[RejectedRows]:
         for reason, count, first in self.select(
-            f"SELECT rejection, count(*) AS num_rows, arg_min({_EXAMPLE}, place, {NUM_EXAMPLES}) "
-            "FROM rows WHERE rejection IS NOT NULL "
+            "SELECT rejection, count(*) AS num_rows, "
+            f"arg_min({self._wanted}, place, {NUM_EXAMPLES}) FROM rows WHERE rejection IS NOT NULL "
             "GROUP BY rejection ORDER BY num_rows DESC, rejection"
         ):
             yield RejectedRows(
@@ -230,15 +232,25 @@ class _Rows:
 
     def _example(self, row: dict[str, Any]) -> Example:
         unit = self._units[os.path.basename(row.pop("filename"))]
-        source_file, source_row = _source(unit, row.pop("file_row_number"))
-        return Example(source_file=source_file, source_row=source_row, **row)
+        place = dict(zip(_SOURCE, _source(unit, row.pop("file_row_number")), strict=True))
+        return Example(**{**place, **row})
+
+    @property
+    def _wanted(self) -> str:
+        """The SQL of an example."""
+        names = (*_EXAMPLE, *(_SOURCE if self._has_source else ()))
+        return "{" + ", ".join(f"'{name}': {name}" for name in names) + "}"
 
 
 _EXAMPLE = (
-    "{'query_id': query_id, 'doc_id': doc_id, 'num_document_tokens': num_document_tokens, "
-    "'num_dropped_document_tokens': num_dropped_document_tokens, 'filename': filename, "
-    "'file_row_number': file_row_number}"
+    "query_id",
+    "doc_id",
+    "num_document_tokens",
+    "num_dropped_document_tokens",
+    "filename",
+    "file_row_number",
 )
+_SOURCE = ("source_file", "source_row")
 
 
 def _source(unit: WorkUnit, row: int) -> tuple[str, int]:

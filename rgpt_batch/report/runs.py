@@ -1,16 +1,11 @@
-"""What the runs of a job did, from the records that they leave.
-
-Runs lie minutes or days apart. *Work time* joins them: second 0 is the start of the first run, and
-each run begins where the one before has ended.
-"""
+"""What the runs of a job did, from the records that they leave."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +15,8 @@ from rgpt_batch.records import UnitFailure, UnitReport
 
 # A unit of the fake engine may take no time at all; a rate needs some.
 SHORTEST_SECONDS = 1e-3
+
+_Worker = TypeVar("_Worker")
 
 
 class RunEnd(BaseModel):
@@ -74,7 +71,7 @@ class RunFacts:
         num_workers: The most workers that were at work at once: one that replaces a dead one is not
             another.
         num_retried: Units that took more than one attempt.
-        num_duplicates: Units that another attempt had published first.
+        num_duplicates: Units that another attempt or run had published first.
         num_prompts: Rows that have a score.
         num_reused: Those whose score was copied from an earlier job.
         seconds: From the command's start to its end.
@@ -123,23 +120,6 @@ class RunFacts:
         return self.num_workers * self.seconds / 3600
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spans:
-    """The three phases of a unit, each as (start, end) in seconds of work time.
-
-    Attributes:
-        lane: From 0; the workers of a run have lanes of their own, except that one that replaces
-            a dead one may take over its lane.
-    """
-
-    report: UnitReport
-    run_number: int
-    lane: int
-    read: tuple[float, float]
-    engine: tuple[float, float]
-    commit: tuple[float, float]
-
-
 def read_records(store: Store) -> tuple[list[RunRecord], int]:
     """Return the records of all runs, oldest first, and how many are not of this version."""
     records, num_foreign = [], 0
@@ -171,7 +151,7 @@ def run_facts(number: int, record: RunRecord) -> RunFacts:
         engine_time=engine_time(units),
         engines=tuple(sorted(totals.engines)),
         hardware=_hardware(units),
-        num_workers=max(_lanes(units).values(), default=-1) + 1,
+        num_workers=max(worker_lanes(worker_lives(units)).values(), default=-1) + 1,
         num_units=totals.num_units,
         num_rows=totals.num_rows,
         num_prompts=totals.num_prompts,
@@ -185,49 +165,26 @@ def run_facts(number: int, record: RunRecord) -> RunFacts:
 
 
 def _hardware(units: Sequence[UnitReport]) -> dict[str, int]:
-    lanes = _lanes(units)
+    lanes = worker_lanes(worker_lives(units))
     # A worker that replaced a dead one has its lane.
     found = {lanes[unit.worker]: unit.hardware for unit in units if unit.hardware}
     return dict(Counter(found.values()))
 
 
-def spans(records: Sequence[RunRecord]) -> list[Spans]:
-    """Place all units in work time, in the order in which they began."""
-    found = []
-    for number, (record, start) in enumerate(zip(records, run_starts(records), strict=True), 1):
-        lanes = _lanes(record.units)
-        shift = start - record.started_at
-        for unit in record.units:
-            begin, end = unit.started_at + shift, unit.finished_at + shift
-            scored = end - unit.commit_seconds
-            found.append(
-                Spans(
-                    report=unit,
-                    run_number=number,
-                    lane=lanes[unit.worker],
-                    read=(begin, begin + unit.read_seconds),
-                    engine=(scored - unit.engine_seconds, scored),
-                    commit=(scored, end),
-                )
-            )
-    return sorted(found, key=lambda span: (span.read, span.report.unit_id))
-
-
-def run_starts(records: Sequence[RunRecord]) -> list[float]:
-    """Return where each run begins in work time."""
-    seconds = [record.seconds for record in records]
-    return [0.0, *accumulate(seconds)][: len(records)]
-
-
-def _lanes(units: Sequence[UnitReport]) -> dict[str, int]:
-    """Give each worker the first lane that is free when it begins."""
+def worker_lives(units: Sequence[UnitReport]) -> dict[str, tuple[float, float]]:
+    """Return when each worker began its first unit and ended its last one."""
     lives: dict[str, tuple[float, float]] = {}
     for unit in units:
         low, high = lives.get(unit.worker, (unit.started_at, unit.finished_at))
         lives[unit.worker] = min(low, unit.started_at), max(high, unit.finished_at)
-    lanes: dict[str, int] = {}
+    return lives
+
+
+def worker_lanes(lives: Mapping[_Worker, tuple[float, float]]) -> dict[_Worker, int]:
+    """Give each worker the first lane that is free when it begins."""
+    lanes: dict[_Worker, int] = {}
     free_from: list[float] = []
-    for worker, (low, high) in sorted(lives.items(), key=lambda life: (life[1], life[0])):
+    for worker, (low, high) in sorted(lives.items(), key=lambda life: (life[1], str(life[0]))):
         lane = next((i for i, time in enumerate(free_from) if time <= low), len(free_from))
         free_from[lane : lane + 1] = [high]
         lanes[worker] = lane

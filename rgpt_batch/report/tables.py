@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rgpt_batch.formatting import format_count
 from rgpt_batch.records import UnitFailure
+from rgpt_batch.report.estimate import Estimate
 from rgpt_batch.report.numbers import (
     DASH,
     brief,
@@ -180,6 +181,28 @@ def cost(found: Cost) -> Table:
             ),
         }
     )
+
+
+def planned(found: Estimate, num_rows: int, worker_hours: float, paid: Cost | None) -> Table:
+    """What a recorded plan expected of the scoring, and what it came to."""
+
+    def interval(low: float, high: float, decimals: int) -> str:
+        ends = number(low, decimals), number(high, decimals)
+        return ends[0] if low == high else " to ".join(ends)
+
+    low, high = found.low, found.high
+    rows = [
+        ["Rows", number(low.num_rows_left), number(num_rows)],
+        [
+            "Worker-hours",
+            interval(low.worker_hours, high.worker_hours, 3),
+            number(worker_hours, 3),
+        ],
+    ]
+    if paid is not None and low.cost is not None and high.cost is not None:
+        expected = f"{interval(low.cost, high.cost, 2)} {paid.currency}"
+        rows.append(["Cost", expected, f"{number(paid.total, 2)} {paid.currency}"])
+    return table([name_column(""), *number_columns("Planned", "Actual")], rows)
 
 
 def runs(found: Sequence[RunFacts]) -> Table:

@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 
-from rgpt_batch.report.activity import Activity
 from rgpt_batch.report.numbers import duration, number, rate
-from rgpt_batch.report.runs import RunRecord, Spans
+from rgpt_batch.report.runs import RunRecord
 from rgpt_batch.report.svg import (
     AXIS,
     MAX_SINGLE_PARTS,
@@ -18,6 +17,7 @@ from rgpt_batch.report.svg import (
     box,
     steps,
 )
+from rgpt_batch.report.work_time import Activity, Spans
 
 NUM_TIME_BINS = 160
 MAX_LANES = 32

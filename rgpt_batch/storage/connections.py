@@ -8,7 +8,7 @@ from typing import Any
 
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.storage.object_errors import safe_text
-from rgpt_batch.storage.uris import OBJECT_SCHEMES, split_uri
+from rgpt_batch.storage.uris import OBJECT_SCHEMES, is_uri, split_uri
 
 # The pauses between so many attempts come to some 25 s: a store that throttles recovers in seconds,
 # one that is down is a matter of the job's next run.
@@ -63,20 +63,36 @@ def max_attempts(prefix: str) -> int:
         raise ConfigError(f"{name}={os.environ[name]}: expected a whole number.") from None
 
 
+def client_settings(uri: str) -> dict[str, str]:
+    """Return what a client of an object store is told beside the environment; {} for a local path.
+
+    Raises:
+        ConfigError: A setting cannot be used, or it is no URI of an object store.
+    """
+    if not is_uri(uri):
+        return {}
+    scheme = split_uri(uri)[0].partition("://")[0]
+    if scheme not in OBJECT_SCHEMES:
+        raise ConfigError(f"{uri}: {scheme}:// can be read only. Name another place.")
+    prefix = OBJECT_SCHEMES[scheme]
+    urls = {name: os.environ[name] for name in _URL_SETTINGS[prefix] if name in os.environ}
+    for name, url in urls.items():
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"{name}: expected http://… or https://…. Correct it, or unset it.")
+    allows_http = any(url.startswith("http://") for url in urls.values())
+    return {
+        "allow_http": str(allows_http).lower(),
+        "timeout": os.environ.get(f"{prefix}_TIMEOUT", "30s"),
+    }
+
+
 @functools.lru_cache
 def _bucket(root: str) -> Any:
     from obstore.exceptions import BaseError
     from obstore.store import from_url
 
     prefix = OBJECT_SCHEMES[root.partition("://")[0]]
-    urls = {name: os.environ[name] for name in _URL_SETTINGS[prefix] if name in os.environ}
-    for name, url in urls.items():
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"{name}: expected http://… or https://…. Correct it, or unset it.")
-    client: Any = {
-        "allow_http": any(url.startswith("http://") for url in urls.values()),
-        "timeout": os.environ.get(f"{prefix}_TIMEOUT", "30s"),
-    }
+    client: Any = client_settings(root)
     try:
         # Retries are ours: they have to read a lost answer right, and hold for every failure.
         return from_url(root, client_options=client, retry_config={"max_retries": 0})

@@ -127,14 +127,29 @@ def delete(uris: Sequence[str]) -> None:
 
 def list_folder(uri: str) -> dict[str, int]:
     """Return the names directly below a folder: objects with their sizes, folders with 0."""
+    objects, folders = _list(uri)
+    return {name: meta["size"] for name, meta in objects.items()} | dict.fromkeys(folders, 0)
+
+
+def list_versions(uri: str) -> dict[str, str]:
+    """Return the names of the objects directly below a folder, with what a new version changes."""
+    objects, _ = _list(uri)
+    return {name: f"{meta['e_tag']}-{meta['last_modified']}" for name, meta in objects.items()}
+
+
+def _list(uri: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what a store says of the objects directly below a folder, and the folders' names."""
     import obstore
 
     store, key = connect(uri)
     found = _patiently(uri, lambda: obstore.list_with_delimiter(store, key or None))
+
+    def name(path: str) -> str:
+        return path.removeprefix(key).lstrip("/")
+
     # Consoles mark a folder by an empty object of its name.
-    sizes = {meta["path"]: meta["size"] for meta in found["objects"] if meta["path"] != key}
-    sizes |= dict.fromkeys(found["common_prefixes"], 0)
-    return {path.removeprefix(key).lstrip("/"): size for path, size in sizes.items()}
+    objects = {name(meta["path"]): meta for meta in found["objects"] if meta["path"] != key}
+    return objects, [name(path) for path in found["common_prefixes"]]
 
 
 def list_tree(uri: str) -> dict[str, int]:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from typing_extensions import override
+
 
 class RangeFile(io.RawIOBase):
     """Reads a file by its ranges of bytes; every read asks for just these bytes.
@@ -22,26 +24,26 @@ class RangeFile(io.RawIOBase):
         self._read_range = read_range
         self._position = 0
 
+    @override
     def readable(self) -> bool:
-        """See io.RawIOBase."""
         return True
 
+    @override
     def seekable(self) -> bool:
-        """See io.RawIOBase."""
         return True
 
+    @override
     def tell(self) -> int:
-        """See io.RawIOBase."""
         return self._position
 
+    @override
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """See io.RawIOBase."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
         self._position = start[whence] + offset
         return self._position
 
+    @override
     def read(self, size: int | None = -1) -> bytes:
-        """See io.RawIOBase."""
         # The inherited one first makes room for all that was asked for, however much a damaged
         # file says that is.
         start = self._position
@@ -52,8 +54,8 @@ class RangeFile(io.RawIOBase):
         self._position = start + len(content)
         return content
 
+    @override
     def readinto(self, buffer: Any) -> int:
-        """See io.RawIOBase."""
         target = memoryview(buffer).cast("B")
         content = self.read(len(target))
         target[: len(content)] = content

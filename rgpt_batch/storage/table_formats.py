@@ -49,6 +49,12 @@ _FORMATS = (
         export="spark.read.format('hudi').load('{}').write.parquet('…')",
     ),
     TableFormat(
+        name="a Paimon table",
+        log="snapshot",
+        entry=re.compile(r"snapshot-\d+"),
+        export="spark.read.format('paimon').load('{}').write.parquet('…')",
+    ),
+    TableFormat(
         name="the output of a Spark stream",
         log="_spark_metadata",
         entry=re.compile(r"\d+(\.compact)?"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from rgpt_batch.errors import ConfigError
 
@@ -115,3 +116,12 @@ def is_inside(location: str, folder: str) -> bool:
     if is_uri(folder):
         return identity(location).startswith(identity(folder) + "/")
     return Path(folder).resolve() in Path(location).resolve().parents
+
+
+def redacted_values(value: Any) -> Any:
+    """Mask credentials in all texts of a record: causes repeat what libraries say."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {key: redacted_values(inner) for key, inner in value.items()}
+    return [redacted_values(i) for i in value] if isinstance(value, list | tuple) else value

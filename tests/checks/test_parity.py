@@ -54,13 +54,34 @@ def test_checks_of_one_output_leave_each_others_scores_alone(
     config = fake_config(tiny_tokenizer, "parity.num_pairs=4")
     config, manifest = plan_job(config, [str(write_pairs(9))], str(tmp_path / "scored"))
     store = open_store(str(tmp_path / "scored"))
-    first = check_parity(config, manifest, store)
-    files = sorted((tmp_path / "scored").rglob("part-*.parquet"))
-    assert len(files) == 2
-    identities = [file.stat().st_ino for file in files]
-    assert check_parity(config, manifest, store) == first
-    assert [file.stat().st_ino for file in files] == identities
-    assert len(list((tmp_path / "scored").rglob("part-*.parquet"))) == 4
+    alone = check_parity(config, manifest, store)
+    others: list[Parity] = []
+
+    def check_too(message: str) -> None:
+        # The first has the reference's scores, and not yet the engine's.
+        files = {file: file.stat().st_ino for file in tmp_path.rglob("part-*.parquet")}
+        if len(files) == 1 and not others:
+            others.append(check_parity(config, manifest, store))
+            assert {file: file.stat().st_ino for file in files} == files
+
+    assert check_parity(config, manifest, store, check_too) == alone
+    assert others == [alone]
+    assert list(tmp_path.rglob("part-*.parquet")) == []
+    assert list((tmp_path / "scored" / "_rgpt" / "staging").iterdir()) == []
+
+
+def test_a_check_that_is_stopped_leaves_no_scores_behind(
+    write_pairs: WritePairs, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    def stop(message: str) -> None:
+        if list(tmp_path.rglob("part-*.parquet")):
+            raise KeyboardInterrupt
+
+    config = fake_config(tiny_tokenizer, "parity.num_pairs=4")
+    config, manifest = plan_job(config, [str(write_pairs(9))], str(tmp_path / "scored"))
+    with pytest.raises(KeyboardInterrupt):
+        check_parity(config, manifest, open_store(str(tmp_path / "scored")), stop)
+    assert list((tmp_path / "scored" / "_rgpt" / "staging").iterdir()) == []
 
 
 def test_kendalls_tau_is_that_of_scipy_with_ties_too() -> None:

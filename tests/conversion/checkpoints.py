@@ -228,7 +228,8 @@ def llama_tensors(config: Mapping[str, Any], seed: int = 0) -> Tensors:
                 tensors[name.replace("W_pack", f"{part}_proj")] = rows.clone()
         else:
             tensors[name] = tensor
-    return tensors
+    # Baichuan's rows are for a head that divides them by their length.
+    return tensors | {"lm_head.weight": tensors["lm_head.weight"] / 30}
 
 
 def adapter_tensors(config: Mapping[str, Any], base: Tensors, seed: int = 1) -> Tensors:

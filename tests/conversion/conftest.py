@@ -6,20 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conversion.checkpoints import (
-    BAICHUAN,
-    QWEN,
-    baichuan_tensors,
-    qwen_tensors,
-    save,
-)
+from tests.conversion.published import save_baichuan, save_qwen
 from tests.conversion.vocabularies import (
-    BAICHUAN_TOKENIZER,
     save_baichuan_model,
     save_llama_model,
     save_t5_model,
     save_tiktoken,
-    write_json,
 )
 
 
@@ -36,23 +28,13 @@ def tokenizer_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def baichuan(tmp_path: Path, tokenizer_files: Path) -> Path:
-    """Folder of a Baichuan2 in float32, as it is published: shards, index, tokenizer, code."""
-    folder = save(tmp_path / "baichuan", BAICHUAN, baichuan_tensors(BAICHUAN))
-    (folder / "tokenizer.model").write_bytes((tokenizer_files / "baichuan.model").read_bytes())
-    write_json(folder / "tokenizer_config.json", BAICHUAN_TOKENIZER)
-    write_json(folder / "special_tokens_map.json", {"bos_token": "<s>", "pad_token": "<unk>"})
-    write_json(folder / "generation_config.json", {"do_sample": False})
-    (folder / "modeling_baichuan.py").write_text("raise SystemExit('code of the model was run')\n")
-    (folder / "README.md").write_text("About the model.\n")
-    return folder
+    """Folder of a Baichuan2 as it is published."""
+    save_baichuan(tmp_path / "baichuan", tokenizer_files / "baichuan.model")
+    return tmp_path / "baichuan"
 
 
 @pytest.fixture
 def qwen(tmp_path: Path, tokenizer_files: Path) -> Path:
-    """Folder of a first Qwen in float32, as it is published."""
-    folder = save(tmp_path / "qwen", QWEN, qwen_tensors(QWEN))
-    (folder / "qwen.tiktoken").write_bytes((tokenizer_files / "qwen.tiktoken").read_bytes())
-    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "QWenTokenizer"})
-    write_json(folder / "special_tokens_map.json", {"pad_token": "<|endoftext|>"})
-    (folder / "modeling_qwen.py").write_text("raise SystemExit('code of the model was run')\n")
-    return folder
+    """Folder of a first Qwen as it is published."""
+    save_qwen(tmp_path / "qwen", tokenizer_files / "qwen.tiktoken")
+    return tmp_path / "qwen"

@@ -41,6 +41,7 @@ LLAMA_TOKENIZER: dict[str, Any] = {
     "unk_token": "<unk>",
 }
 BLANKS = (2, 4, 8, 5, 16, 6, 12, 13, 10, 14, 3, 9, 7, 11, 15)
+BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SPECIALS = ("<unk>", "<s>", "</s>")
 QWEN_SPECIALS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
@@ -113,6 +114,23 @@ def save_t5_model(file: Path, *, vocab_size: int) -> Path:
     for piece, label in zip(rarest, {"▁true", "▁false"} - names, strict=False):
         piece.piece = label
     file.write_bytes(model.SerializeToString())
+    return file
+
+
+def save_word_pieces(file: Path, *, vocab_size: int) -> Path:
+    """Train BERT's vocabulary on the demo's text, filled up with unused pieces."""
+    from tokenizers import BertWordPieceTokenizer
+
+    tokenizer = BertWordPieceTokenizer(lowercase=True)
+    tokenizer.train_from_iterator(
+        demo_texts(),
+        vocab_size=vocab_size - 100,
+        special_tokens=list(BERT_SPECIALS),
+        show_progress=False,
+    )
+    pieces = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    pieces += [f"[unused{number}]" for number in range(vocab_size - len(pieces))]
+    file.write_text("\n".join(pieces) + "\n", encoding="utf-8")
     return file
 
 

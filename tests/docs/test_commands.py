@@ -67,6 +67,9 @@ def test_command_would_be_taken(command: Command) -> None:
     elif program == "python":
         path = words[1].replace(".", "/") + ".py" if words[0] == "-m" else words[0]
         assert (ROOT / path).is_file()
+    elif program == "sbatch":
+        batch = next(word for word in words if not word.startswith("--"))
+        assert (ROOT / batch).is_file()
     else:
         assert program in OTHERS, f"{command}: nobody has looked whether {program} does this"
     if program not in ("rgpt-batch", "pip"):

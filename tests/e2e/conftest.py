@@ -26,7 +26,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Job:
 def clean_output(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a run that nothing disturbed; checked by itself, for other tests to read."""
     folder = tmp_path_factory.mktemp("clean")
-    with started(job.score(folder / "scored"), folder / "log") as process:
+    with started(job.score(folder / "scored"), folder / "log", fresh=True) as process:
         assert process.wait() == 0, process.output
     table = read_output(folder / "scored")
     rows = list(zip(table["source_file"].to_pylist(), table["source_row"].to_pylist(), strict=True))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pty
 import signal
 import subprocess
-import sys
 import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from tests.conftest import ROOT
-from tests.executors.cluster import WITHOUT_TORCH
+from tests.commands.start import WITHOUT_TORCH, rgpt_batch, start
+
+__all__ = ["Process", "has_parts", "parts", "rgpt_batch", "started"]
 
 DEADLINE_SECONDS = 120.0
 # They hold neither an engine nor a GPU. Where a raylet had no time to end them, they give up after
@@ -33,6 +33,7 @@ class Process:
         environment: Added to this process's; RAY_ADDRESS is "local" unless given here.
         terminal: Run it in the foreground of a pseudo-terminal of 100 columns.
         without_torch: Hide torch from it, which saves five seconds.
+        fresh: In an interpreter of its own; see tests/commands.
     """
 
     def __init__(
@@ -43,41 +44,25 @@ class Process:
         environment: Mapping[str, str] | None = None,
         terminal: bool = False,
         without_torch: bool = True,
+        fresh: bool = False,
     ) -> None:
         self._log = log
         self._terminal: int | None = None
         settings = {"RAY_ADDRESS": "local", **(environment or {})}
         if without_torch:
             settings["PYTHONPATH"] = WITHOUT_TORCH
-        environment = {**os.environ, **settings}
-        arguments = list(map(str, command))
-        with log.open("wb") as stream:
-            if terminal:
-                self._terminal, inner = pty.openpty()
-                termios.tcsetwinsize(inner, (40, 100))
-                self._popen = subprocess.Popen(
-                    arguments,
-                    stdin=inner,
-                    stdout=inner,
-                    stderr=inner,
-                    env={**environment, "TERM": "xterm-256color"},
-                    cwd=ROOT,
-                    start_new_session=True,
-                    preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-                )
-                os.close(inner)
-                self._reader = threading.Thread(target=self._copy_terminal, daemon=True)
-                self._reader.start()
-            else:
-                self._popen = subprocess.Popen(
-                    arguments,
-                    stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    cwd=ROOT,
-                    start_new_session=True,
-                )
+        options: dict[str, Any] = {"environment": settings, "session": True, "fresh": fresh}
+        with log.open("wb") as stream, open(os.devnull, "rb") as nothing:
+            if not terminal:
+                self._popen = start(command, (nothing, stream, stream), **options)
+                return
+        self._terminal, inner = pty.openpty()
+        termios.tcsetwinsize(inner, (40, 100))
+        settings["TERM"] = "xterm-256color"
+        self._popen = start(command, (inner, inner, inner), terminal=True, **options)
+        os.close(inner)
+        self._reader = threading.Thread(target=self._copy_terminal, daemon=True)
+        self._reader.start()
 
     def _copy_terminal(self) -> None:
         assert self._terminal is not None
@@ -106,7 +91,7 @@ class Process:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {seconds} s:\n{self.output}") from None
         if self._terminal is not None:
-            self._reader.join(10)
+            self._reader.join(DEADLINE_SECONDS)
         return code
 
     def is_running(self) -> bool:
@@ -138,7 +123,7 @@ class Process:
                     found[int(folder.name)] = name.decode(errors="replace").strip()
         return found
 
-    def wait_until_all_gone(self, seconds: float = 30) -> None:
+    def wait_until_all_gone(self, seconds: float = 60) -> None:
         """Fail if a process that the command has started stays behind."""
         deadline = time.monotonic() + seconds
         while left := [name for name in self.relatives().values() if name not in _RAY_AGENTS]:
@@ -163,11 +148,6 @@ def started(command: Sequence[str | Path], log: Path, **options: object) -> Iter
         yield process
     finally:
         process.clean_up()
-
-
-def rgpt_batch(*arguments: str | Path) -> list[str | Path]:
-    """The command line of the command line."""
-    return [sys.executable, "-m", "rgpt_batch", *arguments]
 
 
 def has_parts(output: Path, number: int) -> bool:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from tests.commands.start import WITHOUT_TORCH
 from tests.e2e.jobs import Finish, Job, Start, write_job
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import Process, has_parts, parts, rgpt_batch
-from tests.executors.cluster import WITHOUT_TORCH
 
 JUMPING_CLOCK = str(Path(__file__).parent / "jumping_clock")
 RAY = ("--executor", "ray", "-o", "executor.num_workers=2")

@@ -14,7 +14,6 @@ import pytest
 from tests.e2e.jobs import Command, Finish, Job, Start
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import Process, parts, rgpt_batch
-from tests.executors.cluster import WITHOUT_TORCH
 
 StartPaused = Callable[[Command, str], tuple[Process, Callable[[], None]]]
 
@@ -34,7 +33,7 @@ def start_paused(start: Start, tmp_path: Path) -> StartPaused:
     def start_one(command: Command, place: str) -> tuple[Process, Callable[[], None]]:
         file = tmp_path / "paused"
         environment = {
-            "PYTHONPATH": f"{PAUSED}{os.pathsep}{WITHOUT_TORCH}",
+            "PYTHONPATH": PAUSED,
             "PAUSE_AT": place,
             "PAUSE_FILE": str(file),
         }

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.commands.start import WITHOUT_TORCH
 from tests.e2e.outputs import read_output, row_differences
 from tests.e2e.processes import parts
-from tests.executors.cluster import WITHOUT_TORCH
 
 pytestmark = pytest.mark.ray
 

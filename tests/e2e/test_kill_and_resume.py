@@ -103,5 +103,8 @@ def test_two_runs_of_the_same_command_at_once_give_each_row_once(
     first.wait_until(lambda: "scoring:" in first.output)
     second.wait_until(lambda: "scoring:" in second.output)
     assert (first.wait(), second.wait()) == (0, 0), first.output + second.output
+    # Each counts what it has committed itself.
+    said = (first.output, second.output)
+    assert sum(int(text.split("of which ")[1].split(" in this")[0]) for text in said) == 96
     assert row_differences(clean_rows, read_output(output)) == []
     assert (output / "_SUCCESS").exists()

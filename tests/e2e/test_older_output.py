@@ -8,16 +8,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.commands import start as commands
 from tests.conftest import ROOT
 from tests.e2e.outputs import identities, read_output, row_differences
-from tests.executors.cluster import WITHOUT_TORCH
 
 Run = Callable[..., tuple[int, str]]
 
@@ -40,17 +38,14 @@ def run(folder: Path) -> Run:
     """Run the command line in that folder; returns its exit code and all that it said."""
 
     def run_one(*arguments: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "rgpt_batch", *arguments],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": f"{WITHOUT_TORCH}{os.pathsep}{ROOT}"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
+        done = commands.run(
+            commands.rgpt_batch(*arguments),
+            folder=folder,
+            environment={"PYTHONPATH": commands.WITHOUT_TORCH},
         )
-        assert "Traceback" not in done.stdout
-        return done.returncode, done.stdout
+        said = done.stdout + done.stderr
+        assert "Traceback" not in said
+        return done.returncode, said
 
     return run_one
 

@@ -13,8 +13,8 @@ from tests.e2e.outputs import read_output, row_differences
 from tests.e2e.processes import Process, parts
 from tests.executors.cluster import wait_until_idle
 
-# A quarter of it on quiet cores; Ray's own shutdown takes the most. Other tests run beside these.
-PROMPTLY = 30.0
+# A tenth of it on quiet cores; Ray's own shutdown takes the most. Other tests run beside these.
+PROMPTLY = 60.0
 LOCAL = ("--executor", "local")
 RAY = ("--executor", "ray", "-o", "executor.num_workers=2")
 

@@ -30,14 +30,19 @@ def test_vllm_on_ray_scores_as_the_float32_reference_does(
     }
     for name, value in options.items():
         command += ["-o", f"{name}={value}"]
-    code, said = finish(command, without_torch=False)
+    code, said = finish(command, without_torch=False, fresh=True)
     assert code == 0, said
     assert "96, of which 96 in this run" in said
     assert re.search(r"engine +query-rows", said)
+    # What vLLM and torch print is in the worker's log.
+    assert "Warning" not in said
+    (log,) = (path for path in (output / "_rgpt/logs").iterdir() if "driver" not in path.name)
+    assert "Warning" in log.read_text()
     table = read_output(output)
     assert table["doc_id"].to_pylist() == [f"d{row}" for row in range(96)]
     assert table["score"].null_count == 3
 
-    code, said = finish(rgpt_batch("verify", output, "--sample", "60"), without_torch=False)
+    verify = rgpt_batch("verify", output, "--sample", "60")
+    code, said = finish(verify, without_torch=False)
     assert code == 0, said
     assert "all is well" in said

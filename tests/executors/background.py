@@ -8,13 +8,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rgpt_batch.executors.base import Executor, MakeWorker
+from rgpt_batch.output.claims import Claims
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 from tests.executors.workers import DEADLINE_SECONDS
 
 
 @contextmanager
 def in_background(
-    executor: Executor, units: Sequence[WorkUnit], make_worker: MakeWorker
+    executor: Executor,
+    units: Sequence[WorkUnit],
+    make_worker: MakeWorker,
+    claims: Claims | None = None,
 ) -> Iterator[list[UnitReport | UnitFailure]]:
     """Run while the test does something else; yields the list to which the outcomes come."""
     outcomes: list[UnitReport | UnitFailure] = []
@@ -23,7 +27,7 @@ def in_background(
     def score() -> None:
         try:
             with executor:
-                outcomes.extend(executor.run(units, make_worker))
+                outcomes.extend(executor.run(units, make_worker, claims))
         except Exception as error:
             errors.append(error)
 

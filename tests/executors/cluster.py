@@ -16,10 +16,10 @@ from typing import Any
 
 import ray
 
+from tests.commands.start import WITHOUT_TORCH
+
 NUM_CPUS = 4
 _DEADLINE_SECONDS = 180.0
-# Loading a tokenizer imports torch, five seconds for every process. The fake engine needs none.
-WITHOUT_TORCH = str(Path(__file__).parent.parent / "e2e" / "without_torch")
 
 
 @functools.cache
@@ -52,7 +52,7 @@ class JoinedNode:
     process: subprocess.Popen[bytes]
 
     def lose(self) -> None:
-        """Let it vanish without a word, and its workers with it. Ray notices after some 20 s."""
+        """Let it vanish without a word, and its workers with it. Ray notices after some 3 s."""
         os.killpg(self.process.pid, signal.SIGKILL)
 
 
@@ -84,7 +84,7 @@ def joined_node(*, num_cpus: int, num_gpus: int = 0) -> Iterator[JoinedNode]:
         _wait_for(lambda: node_ids() <= before)
 
 
-def wait_until_idle(seconds: float = 30) -> None:
+def wait_until_idle(seconds: float = 60) -> None:
     """Wait until no actor holds a CPU of the shared cluster; fail if one still does at the end."""
     deadline = time.monotonic() + seconds
     while ray.available_resources().get("CPU", 0) < NUM_CPUS:

@@ -10,6 +10,7 @@ import pytest
 
 from rgpt_batch.executors import Executor
 from rgpt_batch.executors.local import LocalExecutor
+from rgpt_batch.executors.process_log import RunLogs
 from tests.executors.workers import Journal, MakeExecutor, make_config
 
 
@@ -31,8 +32,8 @@ def ray_executor() -> Iterator[MakeExecutor]:
 
     shared_cluster()
 
-    def make(**options: Any) -> Executor:
-        return RayExecutor(make_config(kind="ray", **{"num_workers": 1, **options}))
+    def make(*, logs: RunLogs | None = None, **options: Any) -> Executor:
+        return RayExecutor(make_config(kind="ray", **{"num_workers": 1, **options}), logs)
 
     yield make
     wait_until_idle()

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from rgpt_batch.errors import CommitError, ConfigError, EngineStartError
+from rgpt_batch.executors.base import WAITING_FOR_OTHERS
+from rgpt_batch.output import open_store
+from rgpt_batch.output.claims import Claims
 from rgpt_batch.records import UnitFailure, UnitReport
+from tests.executors.background import in_background, wait_for_activity, wait_for_outcomes
 from tests.executors.workers import (
     Fault,
     Journal,
@@ -29,6 +33,26 @@ def test_every_unit_is_run_once_and_reported_once(
     done, failures = run(executor(), units, partial(ScriptedWorker, tmp_path, Script()))
     assert sorted(done) == sorted(journal.units("begin")) == [unit.unit_id for unit in units]
     assert not failures
+
+
+def test_units_that_other_processes_are_at_are_waited_for(
+    executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
+    store = open_store(str(tmp_path / "out"))
+    for unit_id in ("000002", "000003"):
+        assert store.claim(f"{unit_id}-0", "run-of-another")
+    scoring = executor()
+    claims = Claims(store, "run-of-this", 600, dict, lambda unit_ids: None)
+    make_worker = partial(ScriptedWorker, tmp_path, Script())
+    with claims, in_background(scoring, make_units(6), make_worker, claims) as outcomes:
+        wait_for_activity(scoring, WAITING_FOR_OTHERS)
+        assert sorted(journal.units("end")) == ["000000", "000001", "000004", "000005"]
+        # One is done, the other one is given back.
+        store.commit("000002", "attempt", b"rows")
+        store.drop_claims(["000003-0"])
+        wait_for_outcomes(scoring, outcomes, 5)
+    assert sorted(o.unit_id for o in outcomes) == sorted(journal.units("end"))
+    assert "000002" not in journal.units("begin")
 
 
 @pytest.mark.parametrize("fault", ["raise", "foreign", "shard", "commit"])

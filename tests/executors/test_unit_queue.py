@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from rgpt_batch.errors import CommitError, EngineDead, EngineError, ShardError
 from rgpt_batch.executors.base import Task
 from rgpt_batch.executors.unit_queue import UnitQueue
+from rgpt_batch.output import open_store
+from rgpt_batch.output.claims import Claims
 from rgpt_batch.records import Segment, UnitFailure, WorkUnit
-from tests.executors.workers import make_units
+from tests.executors.workers import make_units, report
 
 BOOM = EngineError("boom")
 DEAD = EngineDead("the process died")
@@ -247,3 +252,39 @@ def test_workers_that_die_one_after_the_other_stop_the_job() -> None:
     with pytest.raises(EngineDead, match="20 failures in a row"):
         for _ in range(20):
             waiting.crashed([take(waiting)], DEAD)
+
+
+def test_what_is_left_is_shared_by_the_workers_of_all_processes(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.write_process("run-of-another", {})
+    alone = UnitQueue(make_units(24), max_attempts=3)
+    assert [alone.share(0, 1), alone.share(0, 4), alone.share(8, 4), alone.share(0, 0)] == [
+        24,
+        6,
+        8,
+        24,
+    ]
+    with Claims(store, "run-of-this", 600, dict, lambda unit_ids: None) as claims:
+        shared = UnitQueue(make_units(24), max_attempts=3, claims=claims)
+        assert [shared.share(0, 4), shared.share(0, 24)] == [3, 1]
+
+
+def test_a_unit_that_a_lost_attempt_has_committed_is_of_this_run() -> None:
+    (unit,) = make_units(1)
+    waiting = UnitQueue([unit], max_attempts=3)
+    late = replace(report(unit, "worker"), committed=False)
+    first = take(waiting)
+    assert not waiting.with_attempts(late).committed
+    assert waiting.crashed([first], DEAD, blame=False) == []
+    take(waiting)
+    assert waiting.with_attempts(late).committed
+
+
+def test_what_is_noted_on_the_last_failure_stands_below_the_error_that_stops_the_job() -> None:
+    waiting = UnitQueue(make_units(100), max_attempts=3)
+    dead = EngineDead("the process died")
+    dead.add_note("see the log /logs/worker.log")
+    with pytest.raises(EngineDead, match="20 failures in a row") as caught:
+        for _ in range(20):
+            waiting.crashed([take(waiting)], dead)
+    assert caught.value.__notes__ == ["see the log /logs/worker.log"]

@@ -160,6 +160,15 @@ class ScriptedWorker:
         self._journal.note("close", worker=self._name)
 
 
+class TalkativeWorker(ScriptedWorker):
+    """Prints as libraries do: to both file descriptors, beside Python's streams."""
+
+    def __init__(self, folder: Path, script: Script, name: str) -> None:
+        os.write(1, b"loading shards: 50 %\rloading shards: 100 %\n")
+        os.write(2, b"[W] no NUMA node; asked https://user:canary-7f3a@host/\n")
+        super().__init__(folder, script, name)
+
+
 class OverlappingWorker:
     """Reads, scores and commits as UnitRunner does; a stage ends only while two others are at work.
 

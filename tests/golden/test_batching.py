@@ -79,14 +79,14 @@ def test_limits_of_a_step_do_not_change_scores(
         tiny_llama, method, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens
     )
     with open_engine(config) as engine:
-        assert_same(engine.score(prompts), together)
+        assert_same(engine.score(prompts[::2]), together[::2])
 
 
 def test_thousands_of_pairs_stay_in_order(
     method: str, tiny_llama: Path, prompts: list[TokenizedPair], together: list[QueryLogprobs]
 ) -> None:
     shortest = sorted(range(len(prompts)), key=lambda index: len(prompts[index].token_ids))[:50]
-    chosen = random.Random(0).choices(shortest, k=5000)
+    chosen = random.Random(0).choices(shortest, k=2000)
     config = float32_config(tiny_llama, method, max_num_seqs=256, max_num_batched_tokens=4096)
     with open_engine(config) as engine:
         answers = engine.score([prompts[index] for index in chosen])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rgpt_batch.config.options import UnitsConfig
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.importing.import_pairs import write_shards
+from rgpt_batch.importing.shards import document_groups, row_groups, write_shards
 from tests.importing.files import read_rows, run_import, trec_source, write_run, write_tsv
 
 
@@ -33,17 +35,18 @@ def _batches(num_rows: int, batch_rows: int, text: str = "x") -> list[pa.RecordB
 def test_shards_have_the_rows_that_are_asked_for(
     tmp_path: Path, num_rows: int, rows_per_shard: int, batch_rows: int, expected: list[list[int]]
 ) -> None:
-    batches = _batches(num_rows, batch_rows)
-    assert write_shards(batches, tmp_path, rows_per_shard) == len(expected)
+    groups = row_groups(_batches(num_rows, batch_rows), rows_per_shard)
+    assert write_shards(groups, tmp_path, rows_per_shard) == len(expected)
     shards = [pq.read_metadata(path) for path in sorted(tmp_path.iterdir())]
-    groups = [[s.row_group(i).num_rows for i in range(s.num_row_groups)] for s in shards]
-    assert groups == expected
+    sizes = [[s.row_group(i).num_rows for i in range(s.num_row_groups)] for s in shards]
+    assert sizes == expected
     assert {s.row_group(0).column(0).compression for s in shards} == {"ZSTD"}
     assert [row["doc_id"] for row in read_rows(tmp_path)] == [str(i) for i in range(num_rows)]
 
 
 def test_row_groups_of_long_documents_have_fewer_rows(tmp_path: Path) -> None:
-    write_shards(_batches(300, 20, text="long " * 100_000), tmp_path, 1000)
+    batches = _batches(300, 20, text="long " * 100_000)
+    write_shards(row_groups(batches, 1000), tmp_path, 1000)
     (path,) = tmp_path.iterdir()
     metadata = pq.read_metadata(path)
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
@@ -115,3 +118,27 @@ def test_little_memory_gives_the_same_rows(tmp_path: Path) -> None:
     run_import(source, tmp_path / "large", memory_gib=2)
     run_import(source, tmp_path / "small", memory_gib=0.25)
     assert read_rows(tmp_path / "small") == read_rows(tmp_path / "large")
+
+
+@pytest.mark.parametrize("batch_rows", [1, 7, 1000])
+@pytest.mark.parametrize("num_documents", [1, 12, 120])
+@pytest.mark.parametrize("max_bytes", [2000, 2**26])
+def test_row_groups_end_where_documents_do(
+    batch_rows: int, num_documents: int, max_bytes: int
+) -> None:
+    units = UnitsConfig(max_rows=80, max_bytes=max_bytes)
+    documents = sorted(str(i % num_documents) for i in range(400))
+    # Nulls are a document of their own.
+    documents_or_null = [None if d == "3" else d for d in documents]
+    table = pa.table({"document": documents_or_null, "row": range(400)})
+    batches = table.to_batches(max_chunksize=batch_rows)
+    groups = list(document_groups(batches, "document", units))
+    assert pa.concat_tables(groups).equals(table)
+    for before, after in pairwise(groups):
+        if before["document"][-1].as_py() == after["document"][0].as_py():
+            # Only a document that fills a unit is cut.
+            assert before.num_rows >= 80 or before.nbytes >= max_bytes // 2
+    largest = 400 // num_documents + 1
+    assert max(group.num_rows for group in groups) <= 10 + max(largest, 80 + batch_rows)
+    if num_documents == 120:
+        assert len({group["document"][0].as_py() for group in groups}) == len(groups)

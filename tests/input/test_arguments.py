@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from rgpt_batch.input.inspect import inspect_shard
 from rgpt_batch.input.rows import read_rows
 from rgpt_batch.job.plan import plan_job
 from rgpt_batch.output.scored_files import find_files
+from tests.commands.start import rgpt_batch, run
 from tests.jobs import Score, fake_config
 from tests.servers.faulty_proxy import Fault, FaultyProxy, Request, always
 
@@ -56,14 +55,18 @@ def test_plan_and_score_say_what_they_leave_out(
 ) -> None:
     write_pairs(3, "in/a.parquet")
     (tmp_path / "in/b.csv").touch()
-    options = ["-i", "in", "--output", "out", "-o", "engine.method=fake", "--model", tiny_tokenizer]
+    options: list[str | Path] = [
+        "-i",
+        "in",
+        "--output",
+        "out",
+        "-o",
+        "engine.method=fake",
+        "--model",
+        tiny_tokenizer,
+    ]
     for command in (["plan"], ["score", "--quiet", "--executor", "local"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "rgpt_batch", *command, *map(str, options)],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
+        done = run(rgpt_batch(*command, *options), folder=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "does not end in .parquet, .parq, .pq: 1, such as in/b.csv\n" in done.stderr
 

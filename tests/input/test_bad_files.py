@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +12,15 @@ import pyarrow as pa
 import pytest
 
 from rgpt_batch.errors import ConfigError, ShardError
+from rgpt_batch.input.columns import Columns
+from rgpt_batch.input.pairs import read_pairs
+from rgpt_batch.records import Segment, WorkUnit
+from rgpt_batch.storage.files import open_version
 from tests.jobs import Score, Scored, column_chunk, overwrite
+from tests.users import NOBODY, not_root
 
 WritePairs = Callable[..., Path]
+COLUMNS = Columns(query_id="query_id", doc_id="doc_id", query="query", document="document")
 
 
 def _doc_ids(low: int, high: int) -> list[str]:
@@ -250,3 +258,27 @@ def test_empty_input_with_every_kind_of_extra_column_keeps_the_schema(
     assert scored.table.schema.field("kind").type == extra["kind"].type
     assert pa.types.is_list(scored.table.schema.field("spans").type)
     assert scored.table.schema.field("source_row").type == pa.int64()
+
+
+# What was there when the job was planned
+
+
+def test_a_file_that_may_not_be_read_any_more_is_not_called_missing(
+    write_pairs: WritePairs,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(shutil.copy(write_pairs(3), folder))
+        segment = Segment(
+            path=str(path), version=open_version(str(path))[0], first_row=0, num_rows=3
+        )
+        unit = WorkUnit(unit_id="000000", segments=(segment,), num_bytes=1)
+        path.chmod(0)
+        if os.geteuid() == 0:
+            os.chown(path, NOBODY, -1)
+        with (
+            not_root(),
+            pytest.raises(ShardError, match=r"denied.*permissions") as caught,
+        ):
+            list(read_pairs(unit, COLUMNS, source=False))
+    assert "Bring the file back" not in str(caught.value)

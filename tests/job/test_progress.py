@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rgpt_batch.job.progress import ProgressDisplay, Tally
+from rgpt_batch.job.terminal import Terminal
 from rgpt_batch.output import open_store
 from tests.executors.workers import make_units, report
 
@@ -31,7 +32,9 @@ def test_a_line_says_what_is_waited_for_until_the_first_unit_is_finished(
     tally = Tally(num_units=2, num_rows=10)
     activity = ["starting the engine"]
     first, _ = make_units(2)
-    with ProgressDisplay(tally, open_store(str(tmp_path)), lambda: activity[0]) as display:
+    with ProgressDisplay(
+        tally, open_store(str(tmp_path)), lambda: activity[0], Terminal()
+    ) as display:
         said = capsys.readouterr().err
         assert re.fullmatch(r"[\d:]+ starting the engine: 0 of 10 pairs, no unit finished\n", said)
         display.add(report(first, "worker"))
@@ -45,7 +48,7 @@ def test_a_run_that_ends_before_any_unit_shows_no_speed(
     tally = Tally(num_units=2, num_rows=10, num_rows_before=5)
     with (
         pytest.raises(RuntimeError),
-        ProgressDisplay(tally, open_store(str(tmp_path)), lambda: "scoring"),
+        ProgressDisplay(tally, open_store(str(tmp_path)), lambda: "scoring", Terminal()),
     ):
         raise RuntimeError
     assert capsys.readouterr().err.endswith(" failed: 5 of 10 pairs, no unit finished\n")

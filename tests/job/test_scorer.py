@@ -15,6 +15,7 @@ import pytest
 from rgpt_batch import ScoredPair, Scorer, run_job
 from rgpt_batch.errors import ShardError
 from rgpt_batch.output.score_file import PAIR_HASH
+from tests.commands.start import rgpt_batch, run
 from tests.conftest import ROOT
 from tests.jobs import fake_config
 
@@ -95,14 +96,7 @@ print([row["rejection"] for row in sorted(rows.take_all(), key=lambda row: row["
 
 
 def _try(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rgpt_batch", "try", *arguments, "-o", "engine.method=fake"],
-        capture_output=True,
-        text=True,
-        input=text,
-        cwd=ROOT,
-        timeout=120,
-    )
+    return run(rgpt_batch("try", *arguments, "-o", "engine.method=fake"), text=text)
 
 
 def test_the_command_shows_the_best_document_first(tiny_tokenizer: Path) -> None:

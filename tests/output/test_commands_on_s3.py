@@ -67,3 +67,32 @@ def test_units_that_a_store_refused_are_retried(
     success = store.listing().success
     assert success is not None and success.num_rows == 60
     assert store.read_failures() == []
+
+
+def test_a_unit_that_has_failed_in_a_shared_job_is_tried_again_by_the_next_process(
+    proxy: FaultyProxy, bucket: str, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    config = fake_config(tiny_tokenizer, *UNITS, "executor.max_attempts=1")
+    store, pairs = open_store(f"s3://{bucket}/out"), [str(write_pairs(tmp_path / "pairs"))]
+    proxy.restart_counting(always("PUT", "part-000003", Fault.DENY))
+    summary = run_job(config, pairs, store.location, join=True, quiet=True)
+    assert summary.exit_code == 3
+    assert [failure.unit_id for failure in summary.failures] == ["000003"]
+    # Others that were there need not wait for it.
+    assert {"000003-0", "000003-0-failed"} <= store.claims()
+    assert store.processes() == {}
+
+    proxy.restart_counting(lambda request: None)
+    summary = run_job(config, pairs, store.location, join=True, quiet=True)
+    assert (summary.exit_code, summary.num_rows_scored, summary.num_rows_before) == (0, 8, 52)
+    assert store.listing().success is not None and store.claims() == set()
+
+
+def test_a_shared_job_goes_on_where_no_claim_can_be_written(
+    proxy: FaultyProxy, bucket: str, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    proxy.restart_counting(always("PUT", "_rgpt/claims/", Fault.DENY))
+    config = fake_config(tiny_tokenizer, *UNITS)
+    pairs = [str(write_pairs(tmp_path / "pairs"))]
+    summary = run_job(config, pairs, f"s3://{bucket}/out", join=True, quiet=True)
+    assert (summary.exit_code, summary.num_rows_scored) == (0, 60)

@@ -267,14 +267,14 @@ def test_folder_without_write_permission_gives_a_commit_error(read_only_folder: 
 # Links that lead elsewhere
 
 
-@pytest.mark.parametrize("name", ["_rgpt", "_rgpt/staging", "_rgpt/runs", "_rgpt/failed"])
+@pytest.mark.parametrize("name", ["", "staging", "runs", "failed", "claims", "processes"])
 def test_folder_that_is_a_link_to_elsewhere_is_refused_and_nothing_is_written_there(
     store: LocalStore, tmp_path: Path, name: str
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "runs").mkdir(parents=True)
     (elsewhere / "runs" / "theirs.json").write_text("{}")
-    link = Path(store.location, name)
+    link = Path(store.location, "_rgpt", name)
     link.parent.mkdir(parents=True)
     link.symlink_to(elsewhere)
     for use in (store.load_manifest, store.clear):

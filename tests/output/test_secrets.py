@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rgpt_batch.cli import main
-from tests.conftest import ROOT
+from tests.commands.start import WITHOUT_TORCH, rgpt_batch, run
 from tests.e2e.jobs import Job, write_job
-from tests.executors.cluster import WITHOUT_TORCH
 from tests.servers.faulty_proxy import Fault, FaultyProxy, always
 from tests.servers.s3 import SETTINGS
 
@@ -34,14 +30,7 @@ def job(tmp_path: Path, tiny_tokenizer: Path, bucket: str, s3: Any) -> Job:
 
 
 def _run(*arguments: str | Path) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "rgpt_batch", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{WITHOUT_TORCH}:{ROOT}"},
-    )
+    done = run(rgpt_batch(*arguments), environment={"PYTHONPATH": WITHOUT_TORCH})
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
 

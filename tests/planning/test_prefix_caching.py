@@ -39,8 +39,8 @@ def test_queries_per_document(
 ) -> None:
     path = write_pairs(rows)
     _, manifest = plan_job(fake_config(tiny_tokenizer), [str(path)], str(tmp_path / "out"))
-    (unit,) = manifest.units
-    assert queries_per_document(unit, manifest.columns) == expected
+    assert len(manifest.units) == 1
+    assert queries_per_document(manifest.units, manifest.columns) == expected
 
 
 @pytest.mark.parametrize(
@@ -74,17 +74,19 @@ def test_the_cache_is_on_where_it_pays_or_as_told(
     assert decided.engine.prefix_caching is expected
 
 
-def test_the_largest_unit_decides(
+def test_one_unit_does_not_decide_for_all(
     write_pairs: WritePairs, tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
-    files = [write_pairs(pairs(10, 1), "a.parquet"), write_pairs(pairs(10, 4), "b.parquet")]
+    # The largest unit shares nothing; all others do.
+    files = [write_pairs(pairs(40, 1), "a.parquet")]
+    files += [write_pairs(pairs(8, 4), f"b{i}.parquet") for i in range(6)]
     config = fake_config(tiny_tokenizer, "engine.method=auto", "units.max_rows=40")
     _, manifest = plan_job(config, [str(file) for file in files], str(tmp_path / "out"))
-    assert len(manifest.units) == 2
+    assert [unit.num_rows for unit in manifest.units] == [40, *[32] * 6]
     decided = decide_prefix_caching(config, manifest.columns, manifest.units)
     assert decided.engine.prefix_caching is True
-    smaller = decide_prefix_caching(config, manifest.columns, manifest.units[:1])
-    assert smaller.engine.prefix_caching is False
+    largest = decide_prefix_caching(config, manifest.columns, manifest.units[:1])
+    assert largest.engine.prefix_caching is False
 
 
 @pytest.mark.parametrize("num_queries", [1, 4])

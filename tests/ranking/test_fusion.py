@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rgpt_batch.errors import ConfigError
-from rgpt_batch.ranking.rank import FirstStage, Fusion, Normalization, rank
+from rgpt_batch.ranking.fusion import Normalization
+from rgpt_batch.ranking.rank import FirstStage, Fusion, rank
 from tests.ranking.files import Row, read_order, write_lines, write_scored
 
 # Score and first-stage score by document; hundredths stay apart in any interpolation.

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from rgpt_batch.records import RejectionReason, UnitFailure, UnitReport
-from rgpt_batch.report.activity import activity
 from rgpt_batch.report.rates import cost_of
 from rgpt_batch.report.rows import REASONS, Distribution
-from rgpt_batch.report.runs import RunRecord, run_facts, spans
+from rgpt_batch.report.runs import RunRecord, run_facts
 from rgpt_batch.report.svg import MAX_SINGLE_PARTS, NARROW, WIDE, Frame, Plot, Scale
 from rgpt_batch.report.time_plots import MAX_LANES, timeline
 from rgpt_batch.report.value_plots import changes, histogram
+from rgpt_batch.report.work_time import activity, scoring_seconds, spans
 from tests.jobs import Scored
 from tests.report.jobs import write_report
 from tests.report.pages import Page
@@ -64,6 +64,26 @@ def test_work_time_leaves_out_the_time_between_runs() -> None:
     assert [span.read for span in units] == [(1, 2), (2, 3), (23, 24), (35, 36)]
     assert [span.engine for span in units] == [(4, 8), (5, 9), (26, 30), (38, 42)]
     assert [span.commit for span in units] == [(8, 8.5), (9, 9.5), (30, 30.5), (42, 42.5)]
+
+
+def test_runs_at_the_same_time_lie_beside_each_other() -> None:
+    records = [
+        make_record(1000, 1020, make_report(0, "a", 1001), make_report(1, "b", 1002)),
+        make_record(1005, 1030, make_report(2, "a", 1006)),
+        # Later, and by a clock that is behind.
+        make_record(900, 910, make_report(3, "a", 901)),
+    ]
+    units = spans(records)
+    assert [span.read[0] for span in units] == [1, 2, 6, 31]
+    # The second run's worker of the same name is another one.
+    assert [span.lane for span in units] == [0, 1, 2, 0]
+    found = activity(records, 20)
+    assert found is not None
+    assert found.run_starts == (0, 5, 30) and found.edges[-1] == 40
+    assert found.pairs_per_second @ np.diff(found.edges) == pytest.approx(32)
+    # Seconds 1 to 13.5, and 31 to 38.5.
+    assert scoring_seconds(records) == pytest.approx(12.5 + 7.5)
+    assert scoring_seconds(TWO_RUNS) == pytest.approx(8.5 + 19.5)
 
 
 @pytest.mark.parametrize("num_bins", [1, 7, 50, 1000])

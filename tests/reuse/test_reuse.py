@@ -212,6 +212,25 @@ def test_logprobs_per_token_are_copied_or_the_job_is_refused(
     assert run(path, "plain", reuse=with_logprobs.folder).table.equals(without.table)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    ["{kind: classification, relevant: 0}", "{kind: label-tokens, relevant: a, not_relevant: b}"],
+)
+def test_logits_are_copied_with_their_scores(
+    labels: str, run: Run, write_pairs: WritePairs
+) -> None:
+    prompt = "protocol={name: prompt, prompt: [{text: 'Q: {query} D: {document}'}]}"
+    overrides = (prompt, f"score={labels}")
+    old = run(write_pairs(PAIRS), "old", *overrides)
+    extended = write_pairs([("what is new", "this is"), *PAIRS], "extended.parquet")
+    reusing = run(extended, "new", *overrides, reuse=old.folder)
+    assert reusing.summary.num_reused == len(PAIRS)
+    compared = [name for name in old.table.column_names if name not in ("query_id", "doc_id")]
+    assert "logit" in compared
+    assert reusing.table.slice(1).select(compared).equals(old.table.select(compared))
+    assert reusing.column("logit")[0] is not None
+
+
 def test_an_output_without_hashes_is_refused(run: Run, write_pairs: WritePairs) -> None:
     path = write_pairs(PAIRS, "old.parquet")
     old = run(path, "old", "output.pair_hash=false")

@@ -180,6 +180,7 @@ LOGS = {
     "Iceberg": "metadata/00001-5f2c9f2e-0000-4a6e-8f0e-0d8f3a9b7c11.metadata.json",
     "Iceberg table": "metadata/v3.metadata.json",
     "Hudi": ".hoodie/hoodie.properties",
+    "Paimon": "snapshot/snapshot-3",
     "Spark stream": "_spark_metadata/0",
 }
 
@@ -210,7 +211,14 @@ def test_file_of_a_table_that_is_named_itself_is_meant(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["_delta_log/notes.txt", "metadata/data.parquet", "metadata/readme.json", ".hoodie/x"]
+    "name",
+    [
+        "_delta_log/notes.txt",
+        "metadata/data.parquet",
+        "metadata/readme.json",
+        ".hoodie/x",
+        "snapshot/x",
+    ],
 )
 def test_folder_that_is_only_called_like_a_log_is_none(place: Place, name: str) -> None:
     place.write("t/a.parquet", f"t/{name}")

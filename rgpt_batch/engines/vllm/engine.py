@@ -24,6 +24,7 @@ from rgpt_batch.engines.base import Engine
 from rgpt_batch.engines.distinct import score_distinct
 from rgpt_batch.engines.vllm.arguments import with_attention_for_alibi
 from rgpt_batch.engines.vllm.hooks import Hook, missing
+from rgpt_batch.engines.vllm.models import COMMON_HOOKS
 from rgpt_batch.errors import ConfigError, EngineDead, EngineStartError
 from rgpt_batch.records import Answer, Prompt
 from rgpt_batch.scoring.torch_builds import wrong_builds
@@ -45,8 +46,8 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
         ConfigError: The model's files do not fit the configuration.
     """
 
-    hooks: ClassVar[tuple[Hook, ...]] = ()
-    without_hooks: ClassVar[str] = ""
+    hooks: ClassVar[tuple[Hook, ...]] = COMMON_HOOKS
+    without_hooks: ClassVar[str] = "Install a version that pyproject.toml allows."
 
     def __init__(self, config: JobConfig) -> None:
         self.num_retries = 0

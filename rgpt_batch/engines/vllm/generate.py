@@ -62,6 +62,7 @@ class GenerateEngine(VllmEngine[TokenizedPair, QueryLogprobs]):
             prompts = [{"prompt_token_ids": pair.token_ids.tolist()} for pair in window]
             params = self._params(window, read_cache)
             outputs = self._vllm.generate(prompts, params, use_tqdm=False)
+            self.num_cached_tokens += sum(output.num_cached_tokens or 0 for output in outputs)
             answers += [self._values(*each) for each in zip(window, outputs, strict=True)]
         return answers
 

@@ -31,17 +31,27 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
+class OfInstance:
+    """An attribute that only instances have: `__init__` sets it."""
+
+    name: str
+
+
+Member = str | Method | Field | OfInstance
+
+
+@dataclass(frozen=True, slots=True)
 class Hook:
-    """A class of vLLM, and what we use of it.
+    """A class or function of vLLM, and what we use of it.
 
     Attributes:
-        members: Its methods, attributes or fields.
-        keywords: All arguments that we make an instance with.
+        members: Methods, attributes or fields of the class.
+        keywords: All arguments that we call it with.
     """
 
     module: str
     name: str
-    members: tuple[str | Method | Field, ...] = ()
+    members: tuple[Member, ...] = ()
     keywords: tuple[str, ...] = ()
 
 
@@ -59,20 +69,23 @@ def missing(hooks: Sequence[Hook]) -> list[str]:
             continue
         if hook.keywords and not _can_be_made_with(owner, hook.keywords):
             names.append(f"{path}({', '.join(hook.keywords)})")
-        names += [f"{path}.{_text(each)}" for each in hook.members if not _has(owner, each)]
+        names += [f"{path}.{describe(each)}" for each in hook.members if not _has(owner, each)]
     return names
 
 
-def _text(member: str | Method | Field) -> str:
+def describe(member: Member) -> str:
+    """Name a member as messages do."""
     match member:
         case Method():
             return f"{member.name}({', '.join(member.parameters)})"
         case Field():
             return f"{member.name} of type {member.type.__name__}"
+        case OfInstance():
+            return member.name
     return member
 
 
-def _has(owner: Any, member: str | Method | Field) -> bool:
+def _has(owner: Any, member: Member) -> bool:
     match member:
         case Method():
             method = getattr(owner, member.name, None)
@@ -84,6 +97,8 @@ def _has(owner: Any, member: str | Method | Field) -> bool:
             # Turns annotations that are strings into types, and drops what Annotated adds.
             annotation = typing.get_type_hints(owner).get(member.name)
             return member.type in (annotation, *typing.get_args(annotation))
+        case OfInstance():
+            return member.name in owner.__init__.__code__.co_names
     # A dataclass's field without a default is an annotation, and no attribute.
     return member in {*dir(owner), *inspect.get_annotations(owner)}
 

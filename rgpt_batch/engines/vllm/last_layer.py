@@ -16,9 +16,22 @@ from typing import Any
 
 import torch
 
+from rgpt_batch.engines.vllm.hooks import Hook, OfInstance, missing
+
 Finish = Callable[[torch.Tensor], torch.Tensor]
 
 _MODELS = "vllm.model_executor.models"
+_NORM_AND_MLP = (OfInstance("post_attention_layernorm"), OfInstance("mlp"))
+# Of the layers that are taken apart: what that takes. A layer without it stays as it is.
+LAYER_HOOKS = (
+    Hook(
+        f"{_MODELS}.bloom",
+        "BloomBlock",
+        (*_NORM_AND_MLP, OfInstance("apply_residual_connection_post_layernorm")),
+    ),
+    Hook(f"{_MODELS}.llama", "LlamaDecoderLayer", _NORM_AND_MLP),
+    Hook(f"{_MODELS}.qwen2", "Qwen2DecoderLayer", _NORM_AND_MLP),
+)
 
 
 def stop_before_last_mlp(model: Any) -> Finish:
@@ -32,21 +45,20 @@ def stop_before_last_mlp(model: Any) -> Finish:
         A function that turns rows of these hidden states, shape (rows, hidden_size), into the input
         of compute_logits. It may write into its argument.
     """
+    bloom, *llamas = LAYER_HOOKS
     layers = getattr(getattr(model, "transformer", None), "h", None)
-    if layers is not None and _is_a(layers[-1], "bloom.BloomBlock"):
+    if layers is not None and _is_a(layers[-1], bloom):
         return _stop_bloom(layers[-1], model.transformer.ln_f)
     layers = getattr(getattr(model, "model", None), "layers", None)
-    if layers is not None and _is_a(
-        layers[-1], "llama.LlamaDecoderLayer", "qwen2.Qwen2DecoderLayer"
-    ):
+    if layers is not None and _is_a(layers[-1], *llamas):
         return _stop_llama(layers[-1], model.model.norm)
     return lambda rows: rows
 
 
-def _is_a(layer: Any, *names: str) -> bool:
+def _is_a(layer: Any, *hooks: Hook) -> bool:
     """Whether the layer is of just this class: a subclass may use its MLP in another way."""
-    found = f"{type(layer).__module__}.{type(layer).__qualname__}"
-    return found in [f"{_MODELS}.{name}" for name in names]
+    found = (type(layer).__module__, type(layer).__qualname__)
+    return any(found == (hook.module, hook.name) and not missing([hook]) for hook in hooks)
 
 
 def _stop_bloom(layer: Any, final_norm: Any) -> Finish:

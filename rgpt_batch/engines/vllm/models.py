@@ -14,12 +14,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rgpt_batch.engines.vllm.hooks import Hook, Method, OfInstance, missing
+from rgpt_batch.errors import EngineStartError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rgpt_batch.config.options import JobConfig
 
 _ARCHITECTURE = "BloomForCausalLM"
+# What all engines use, in this module: they find and register models.
+COMMON_HOOKS = (
+    Hook(
+        "vllm.model_executor.models.registry",
+        "_ModelRegistry",
+        ("models", "get_supported_archs", Method("register_model", ("model_arch", "model_cls"))),
+    ),
+    Hook("vllm.model_executor.models.registry", "_BaseRegisteredModel", ("load_model_cls",)),
+    Hook(
+        "vllm.transformers_utils.config",
+        "get_config",
+        keywords=("model", "trust_remote_code", "revision"),
+    ),
+)
+# What the Bloom below changes. Where one is missing it would compute vLLM's GELU, without a word.
+BLOOM_HOOKS = (
+    Hook(
+        "vllm.model_executor.models.bloom",
+        "BloomForCausalLM",
+        (Method("load_weights", ("weights",)), OfInstance("lm_head")),
+    ),
+    Hook("vllm.model_executor.models.bloom", "BloomMLP", (OfInstance("gelu_impl"),)),
+)
 
 
 def register() -> None:
@@ -65,6 +91,11 @@ def __getattr__(name: str) -> Any:
     # vLLM asks for the class by name; importing vllm's model only then keeps register() cheap.
     if name != _ARCHITECTURE:
         raise AttributeError(f"module {__name__} has no attribute {name}")
+    if lacking := missing(BLOOM_HOOKS):
+        raise EngineStartError(
+            f"this vLLM has no {', '.join(lacking)}, so its Bloom cannot be mended. Install a "
+            "version that pyproject.toml allows, or set engine.method=transformers."
+        )
     import torch
     from vllm.model_executor.models.bloom import BloomForCausalLM as VllmBloom
     from vllm.model_executor.models.bloom import BloomMLP

@@ -17,7 +17,8 @@ from typing_extensions import override
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.vllm.engine import VllmEngine
-from rgpt_batch.engines.vllm.hooks import Hook, Method
+from rgpt_batch.engines.vllm.hooks import Hook, Method, OfInstance
+from rgpt_batch.engines.vllm.models import COMMON_HOOKS
 from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import Answer, Prompt
 
@@ -28,6 +29,7 @@ _AnswerT = TypeVar("_AnswerT", bound=Answer)
 _WINDOW = 2
 
 _HOOKS = (
+    *COMMON_HOOKS,
     Hook(
         "vllm.pooling_params",
         "PoolingParams",
@@ -52,7 +54,7 @@ _HOOKS = (
 OWN_MODEL_HOOKS = (
     Hook("vllm.model_executor.layers.pooler", "Pooler", ("get_pooling_updates",)),
     Hook("vllm.model_executor.models.interfaces_base", "VllmModelForPooling"),
-    Hook("vllm.v1.pool.metadata", "PoolingStates"),
+    Hook("vllm.v1.pool.metadata", "PoolingStates", (OfInstance("hidden_states_cache"),)),
     Hook(
         "vllm.v1.pool.metadata",
         "PoolingCursor",
@@ -111,6 +113,9 @@ class RequestEngine(VllmEngine[_PromptT, _AnswerT]):
                 # A copy: the tensor is a view of the whole step's.
                 values = output.pooling_output.numpy().copy()
                 answers[running.pop(output.request_id)] = values
+                # Not every version that is allowed tells.
+                if stats := getattr(output, "prefill_stats", None):
+                    self.num_cached_tokens += stats.num_cached_tokens
 
 
 def register_own_models(config: JobConfig) -> None:

@@ -26,6 +26,7 @@ class TokenIdsEngine(GenerateEngine):
 
     method = "token-ids"
     hooks = (
+        *GenerateEngine.hooks,
         Hook(
             "vllm.sampling_params",
             "SamplingParams",

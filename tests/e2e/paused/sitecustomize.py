@@ -1,13 +1,17 @@
 """Stops processes that have this folder on their PYTHONPATH at a system call.
 
 PAUSE_AT is the audit event and the start of the file's name, as in `os.remove _SUCCESS`. The first
-time, the process makes the file PAUSE_FILE and waits until somebody has deleted it.
+time, the process makes the file PAUSE_FILE and waits until somebody has deleted it. Torch is hidden
+too: Python looks for one sitecustomize only.
 """
 
 import os
+import runpy
 import sys
 import time
 from typing import Any
+
+runpy.run_path(os.path.join(os.path.dirname(__file__), "..", "without_torch", "sitecustomize.py"))
 
 _event, _, _name = os.environ.get("PAUSE_AT", "").partition(" ")
 _file = os.environ.get("PAUSE_FILE")

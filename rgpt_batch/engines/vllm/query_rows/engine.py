@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.vllm.arguments import engine_args, prefix_cache_args
-from rgpt_batch.engines.vllm.hooks import Hook, Method, missing
+from rgpt_batch.engines.vllm.hooks import Hook, Method, OfInstance, missing
 from rgpt_batch.engines.vllm.request_engine import (
     OWN_MODEL_HOOKS,
     RequestEngine,
@@ -27,13 +27,14 @@ from rgpt_batch.records import QueryLogprobs, TokenizedPair
 _logger = logging.getLogger(__name__)
 
 # Without these a cached prefix may hide rows. That is noticed, and the pair computed once more.
-_SCHEDULER_HOOKS = (
+SCHEDULER_HOOKS = (
     Hook(
         "vllm.v1.core.kv_cache_manager",
         "KVCacheManager",
         (Method("get_computed_blocks", ("request",)),),
     ),
-    Hook("vllm.v1.core.sched.scheduler", "Scheduler"),
+    Hook("vllm.v1.core.sched.scheduler", "Scheduler", (OfInstance("kv_cache_manager"),)),
+    Hook("vllm.v1.request", "Request", ("num_tokens", OfInstance("pooling_params"))),
     Hook("vllm.v1.core.sched.async_scheduler", "AsyncScheduler"),
 )
 _SCHEDULERS = "rgpt_batch.engines.vllm.query_rows.scheduler"
@@ -81,7 +82,7 @@ class QueryRowsEngine(RequestEngine[TokenizedPair, QueryLogprobs]):
 
 def _scheduler_args(*, is_async: bool) -> dict[str, Any]:
     """Choose the scheduler that keeps the prefix cache from hiding rows, where it works."""
-    if names := missing(_SCHEDULER_HOOKS):
+    if names := missing(SCHEDULER_HOOKS):
         _logger.warning(
             "this vLLM has no %s: pairs whose rows the prefix cache hides are computed twice",
             ", ".join(names),

@@ -1,0 +1,111 @@
+"""How well does `plan --like` predict a job from another one?
+
+    python benchmarks/price.py [--shape smollm2-135m] [--method query-rows] [--pairs 60] [--turns 3]
+
+In turns: a job with documents of 80 words is scored; the speed of one with 120 words is predicted
+from it, as `plan --like` does; then that one is scored. Random weights, random words, one worker in
+this process. The table goes to standard output, and with --to to a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rgpt_batch.bench.hardware import hardware_name
+from rgpt_batch.bench.models import random_model
+from rgpt_batch.commands.price import speed_like
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.job.plan import plan_job
+from rgpt_batch.job.run_job import run_job
+from rgpt_batch.output import open_store
+from rgpt_batch.planning.estimate import sample_tokens
+from rgpt_batch.report.runs import read_records, run_facts
+
+_KNOWN_WORDS, _PREDICTED_WORDS = 80, 120
+
+
+def write_pairs(path: Path, num_pairs: int, num_words: int, seed: int) -> Path:
+    """Write pairs whose texts are random words, each document with one query."""
+    chooser = random.Random(seed)
+    words = ["".join(chooser.choices("etaoinshrdlu", k=chooser.randint(2, 9))) for _ in range(5000)]
+    numbers = range(num_pairs)
+    table = {
+        "query_id": [f"q{number}" for number in numbers],
+        "doc_id": [f"d{number}" for number in numbers],
+        "query": [" ".join(chooser.choices(words, k=6)) for _ in numbers],
+        "document": [" ".join(chooser.choices(words, k=num_words)) for _ in numbers],
+    }
+    pq.write_table(pa.table(table), path)
+    return path
+
+
+def measured(output: Path) -> float:
+    """Return the pairs per second of the only run."""
+    (record,) = read_records(open_store(str(output)))[0]
+    return run_facts(1, record).pairs_per_second
+
+
+def turn(config: JobConfig, num_pairs: int, seed: int) -> tuple[float, float]:
+    """Return the predicted and the measured pairs per second."""
+    with tempfile.TemporaryDirectory(prefix="rgpt-batch-") as folder:
+        work = Path(folder)
+        known = write_pairs(work / "known.parquet", num_pairs, _KNOWN_WORDS, seed)
+        other = write_pairs(work / "other.parquet", num_pairs, _PREDICTED_WORDS, seed + 1)
+        run_job(config, [known], work / "known", quiet=True)
+        pinned, manifest = plan_job(config, [str(other)], str(work / "other"))
+        predicted = speed_like(str(work / "known"), sample_tokens(pinned, manifest, 1000))
+        run_job(config, [other], work / "other", quiet=True)
+        return predicted, measured(work / "other")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="smollm2-135m")
+    parser.add_argument("--method", default="query-rows")
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--to", type=Path)
+    given = parser.parse_args()
+    _, config = random_model(
+        given.shape,
+        Path(".cache"),
+        (
+            f"engine.method={given.method}",
+            "executor.kind=local",
+            f"units.max_rows={max(1, given.pairs // 6)}",
+        ),
+    )
+    found = [turn(config, given.pairs, 2 * number) for number in range(given.turns)]
+    lines = [
+        "# plan --like against what was measured",
+        "",
+        f"{hardware_name()}; {given.shape} with random weights, {given.method}, "
+        f"{config.model.dtype}; {given.pairs} pairs a job; predicted from documents of "
+        f"{_KNOWN_WORDS} words, measured with {_PREDICTED_WORDS}.",
+        "",
+        "| turn | predicted, pairs/s | measured, pairs/s | predicted over measured |",
+        "|---|---:|---:|---:|",
+        *(
+            f"| {number} | {guess:.2f} | {truth:.2f} | {guess / truth:.2f} |"
+            for number, (guess, truth) in enumerate(found, 1)
+        ),
+        "",
+        f"Median of predicted over measured: "
+        f"{statistics.median(guess / truth for guess, truth in found):.2f}.",
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
+    if given.to is not None:
+        given.to.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
