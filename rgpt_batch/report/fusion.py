@@ -6,15 +6,19 @@ tuned on the judged queries would look better than it is.
 
 from __future__ import annotations
 
+import glob
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rgpt_batch.database import quote_name
+from rgpt_batch.importing.readers.numerals import MAX_SCORE
 from rgpt_batch.importing.readers.trec import Qrels
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.ranking.estimates import MetricResult
@@ -43,24 +47,33 @@ class FusedRanking:
 
 
 def first_stage_column(
-    connection: duckdb.DuckDBPyConnection, path: str, manifest: Manifest
+    connection: duckdb.DuckDBPyConnection, paths: Sequence[str], manifest: Manifest
 ) -> str | None:
     """Find a column of first-stage scores that was passed through, by its usual names.
 
+    A column that only has the name, or holds what no ranking takes, is none: nobody has asked for
+    it, so it is no error either.
+
     Args:
         connection: See database.open_database.
-        path: A file of the output.
+        paths: Files of the output, on this machine.
         manifest: Tells which columns were passed through.
     """
     for name in USUAL_COLUMNS:
-        if name in manifest.columns.pass_through:
-            (kind, count) = connection.execute(
-                f"SELECT any_value(typeof(value)), count(value) FROM "
-                f"(SELECT {quote_name(name)} AS value FROM read_parquet($path))",
-                {"path": [path]},
-            ).fetchall()[0]
-            if count and kind not in ("VARCHAR", "BOOLEAN", "BLOB"):
-                return name
+        if name not in manifest.columns.pass_through:
+            continue
+        kind = pq.read_schema(paths[0]).field(name).type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            continue
+        column = f"{quote_name(name)}::DOUBLE"
+        # NaN is larger than any number.
+        num_scores, num_unfit = connection.execute(
+            f"SELECT count({column}), count(*) FILTER (abs({column}) > $largest) "
+            "FROM read_parquet($files, hive_partitioning = false)",
+            {"files": [glob.escape(path) for path in paths], "largest": MAX_SCORE},
+        ).fetchall()[0]
+        if num_scores and not num_unfit:
+            return name
     return None
 
 

@@ -113,7 +113,7 @@ def assess(
         memory_gib=memory_gib,
         temp_folder=temp_folder,
     )
-    column = first_stage_column(connection, files[0].path, manifest)
+    column = first_stage_column(connection, [file.path for file in files], manifest)
     fused: tuple[FusedRanking, ...] = ()
     if column is not None:
         fused = fused_rankings(

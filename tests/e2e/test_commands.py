@@ -148,6 +148,7 @@ def test_status_during_and_after_a_run(
         "units": "24 of 24 committed",
         "rows": "96 of 96",
         "rejected": "3 (NULL_QUERY 3)",
+        "engine": "fake: the scores are invented",
     }
     code, as_json = finish(rgpt_batch("status", output, "--json"))
     after = json.loads(as_json)

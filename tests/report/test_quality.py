@@ -231,18 +231,27 @@ def test_without_a_baseline_there_are_metrics_alone(
     assert [row[0] for row in fused][1] == "bm25 alone"
 
 
-@pytest.mark.parametrize("values", [["a", "b"], [None, None]])
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["a", "b"]),
+        pa.array([None, None], pa.float64()),
+        pa.array([1.5, float("nan")]),
+        pa.array([1.5, float("inf")]),
+        pa.array([True, False]),
+    ],
+    ids=["text", "null", "nan", "infinite", "boolean"],
+)
 def test_a_column_that_is_only_called_like_a_score_is_not_fused(
-    values: list[str | None], tiny_tokenizer: Path, tmp_path: Path
+    column: pa.Array, tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
-    kind = pa.string() if values[0] else pa.float64()
     table = pa.table(
         {
             "query_id": ["q", "q"],
             "doc_id": ["a", "b"],
             "query": ["what is it"] * 2,
             "document": ["a river", "a bank"],
-            "bm25": pa.array(values, kind),
+            "bm25": column,
         }
     )
     pq.write_table(table, tmp_path / "pairs.parquet")
