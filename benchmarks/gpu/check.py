@@ -99,7 +99,7 @@ def check(name: str, options: tuple[str, ...], cache: Path, table: Table) -> boo
     all_agree = True
     for way, contestant in begun:
         configured = way.configure(config)
-        tolerance = default_tolerance(configured)
+        tolerance = default_tolerance(configured, expected)
         cells = (name, way.method, way.dtype, "yes" if way.is_compiled else "no")
         try:
             if isinstance(contestant, RgptBatchError):

@@ -102,18 +102,19 @@ def check_parity(
         ParityError: An engine starts, but cannot score the sample.
         RgptBatchError: An engine does not start, or the input cannot be read.
     """
-    tolerance = config.parity.tolerance or default_tolerance(config)
     unit, column = manifest.identity.score_unit, compared_column(manifest.identity)
     sample = choose_sample(manifest, config.parity.num_pairs)
     if not sample.segments:
         report("parity: no pair of the input can be scored, so there is nothing to compare")
         nothing = pa.schema([*SCORE_SCHEMA, *LABEL_SCHEMA]).empty_table()
-        return compare_scores(nothing, nothing, tolerance=tolerance, unit=unit, column=column)
+        limit = default_tolerance(config, [])
+        return compare_scores(nothing, nothing, tolerance=limit, unit=unit, column=column)
     tables = []
     with output.temporary_folder() as own:
         for name, chosen in (("reference", reference_config(config)), ("engine", config)):
             report(f"parity: scoring {sample.num_rows:,} pairs, engine {chosen.engine.method}")
             tables.append(_score(chosen, manifest, sample, open_store(f"{own}/{name}")))
+    tolerance = config.parity.tolerance or default_tolerance(config, tables[0][column].to_pylist())
     parity = compare_scores(*tables, tolerance=tolerance, unit=unit, column=column)
     report(f"parity: {parity}")
     return parity

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rgpt_batch.checks.reference import (
+    Deviation,
     Reference,
     compared_column,
     default_tolerance,
@@ -105,10 +106,14 @@ def verify_output(
     max_error, num_done = 0.0, 0
     if num_rescored and intact:
         config = recorded_config(store, manifest)
-        limit = default_tolerance(config) if tolerance is None else tolerance
         sampled = _sample(intact, num_rescored, seed)
-        max_error, num_done, found = _rescore(config, manifest, files, sampled, limit, report)
-        problems += found
+        compared = _rescore(config, manifest, files, sampled, report)
+        if tolerance is None:
+            values = [value for each in compared for value in each.deviation.expected.tolist()]
+            tolerance = default_tolerance(config, values)
+        num_done = sum(len(each.rows) for each in compared)
+        max_error = max((each.deviation.largest for each in compared), default=0.0)
+        problems += [problem for each in compared for problem in each.problems(tolerance)]
     return Verification(
         num_files=len(files),
         num_rows=num_rows,
@@ -236,21 +241,42 @@ def _sample(
     return rows
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    """Rows of one file, and how far they are from the reference's."""
+
+    path: str
+    rows: list[int]
+    is_scored: list[bool]
+    column: str
+    deviation: Deviation
+
+    def problems(self, tolerance: float) -> Iterator[str]:
+        found = self.deviation
+        for place in found.rejected_by_one:
+            must = "rejected" if self.is_scored[place] else "scored"
+            yield f"{self.path}: row {self.rows[place]} must be {must}."
+        for place in found.too_far(tolerance):
+            yield (
+                f"{self.path}: row {self.rows[found.rows[place]]} has {self.column} "
+                f"{found.found[place]}, but the float32 reference gives "
+                f"{found.expected[place]:.6f} (tolerance {tolerance:g})."
+            )
+
+
 def _rescore(
     config: JobConfig,
     manifest: Manifest,
     files: dict[str, CommittedFile],
     sampled: dict[str, tuple[WorkUnit, set[int]]],
-    tolerance: float,
     report: Callable[[str], None],
-) -> tuple[float, int, list[str]]:
-    """Score the sampled rows with the reference; returns the largest error, a count, problems."""
-    num_rows = sum(len(chosen) for _, chosen in sampled.values())
+) -> list[_Compared]:
+    """Score the sampled rows with the reference."""
+    num_rows, num_done = sum(len(chosen) for _, chosen in sampled.values()), 0
     report("loading the float32 reference")
     reference = Reference(config)
     column = compared_column(manifest.identity)
-    max_error, num_done = 0.0, 0
-    problems = []
+    compared = []
     for unit_id, (unit, chosen) in sampled.items():
         path = files[unit_id].path
         rows = sorted(chosen)
@@ -263,16 +289,14 @@ def _rescore(
             num_done += 1
             report(f"scored {num_done:,} of {num_rows:,} sampled rows again")
         found = deviation(expected, written.to_pylist())
-        max_error = max(max_error, found.largest)
-        for place in found.rejected_by_one:
-            is_scored = written[place].is_valid
-            problems.append(
-                f"{path}: row {rows[place]} must be {'rejected' if is_scored else 'scored'}."
+        compared.append(
+            _Compared(
+                path=path,
+                rows=rows,
+                is_scored=written.is_valid().to_pylist(),
+                column=column,
+                deviation=found,
             )
-        for place in found.too_far(tolerance):
-            problems.append(
-                f"{path}: row {rows[found.rows[place]]} has {column} {found.found[place]}, but the "
-                f"float32 reference gives {found.expected[place]:.6f} (tolerance {tolerance:g})."
-            )
+        )
     reference.close()
-    return max_error, num_done, problems
+    return compared

@@ -68,7 +68,8 @@ def status(output: str, watch: bool, as_json: bool) -> int:
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0, min_open=True),
-    help="Largest difference of a sampled score. [default: float32 0.001, float16 0.1, else 0.6]",
+    help="Largest difference of a sampled score. [default: float32 0.001, float16 0.1, else "
+    "0.6; logits in 16 bit: times their standard deviation where that is above 1]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the sample.")
 @json_option

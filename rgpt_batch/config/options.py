@@ -115,7 +115,11 @@ class EngineConfig(Section):
         description="auto: the first that works of query-rows, token-ids, prompt-logprobs; for "
         "other kinds of score pooling or encoder-decoder.",
     )
-    tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share one engine.")
+    tensor_parallel_size: PositiveInt = Field(
+        1,
+        description="GPUs that share one engine. With vllm_args {pipeline_parallel_size: 2} twice "
+        "as many do, each with half of the layers.",
+    )
     gpu_memory_utilization: float = Field(
         0.9, gt=0, le=1, description="Share of a GPU's memory, for all workers that share the GPU."
     )
@@ -137,6 +141,12 @@ class EngineConfig(Section):
         {}, description="Further vllm.EngineArgs, for example {quantization: fp8}."
     )
     fake_seconds_per_pair: float = Field(0.0, ge=0, description="How long the fake engine works.")
+
+    @property
+    def num_devices(self) -> int:
+        """GPUs, or ranks on CPUs, that share one engine: its layers, or what is in them."""
+        pipeline = self.vllm_args.get("pipeline_parallel_size", 1)
+        return self.tensor_parallel_size * (pipeline if isinstance(pipeline, int) else 1)
 
     @field_validator("vllm_args")
     @classmethod
@@ -169,7 +179,8 @@ class ParityConfig(Section):
         None,
         gt=0,
         description="Largest difference of a score; on average a quarter is allowed. "
-        "Default: 0.001 where the job computes in float32, 0.1 for float16, else 0.6.",
+        "Default: 0.001 where the job computes in float32, 0.1 for float16, else 0.6; in 16 bit "
+        "times the standard deviation of the sample's logits where that is above 1.",
     )
 
 

@@ -26,9 +26,9 @@ class ExecutorConfig(Section):
         None,
         ge=0,
         description="Above 0, no worker runs without GPUs, whatever the cluster has at first. "
-        "Default: tensor_parallel_size where that is above 1 or the cluster has GPUs when the job "
-        "starts, else 0. A fraction lets several engines share a GPU, which one engine with a "
-        "small model does not fill.",
+        "Default: as many as share one engine, where these are several or the cluster has GPUs "
+        "when the job starts, else 0. A fraction lets several engines share a GPU, which one "
+        "engine with a small model does not fill.",
     )
     cpus_per_worker: float | None = Field(
         None,

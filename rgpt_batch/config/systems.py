@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 _BYTES_IN_16_BIT = 2
 
-_WRITTEN = "random weights in the published layout, against float32 code written for it"
-_TRANSFORMERS = "random weights, against transformers in float32"
+_WRITTEN = "a random model in the published layout, against float32 code written for it"
+_TRANSFORMERS = "a random model in the published layout, against transformers in float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ SYSTEMS = (
         "llama2-7b",
         6_738_000_000,
         "tokenizer.model, where there is no tokenizer.json",
-        _TRANSFORMERS,
+        _WRITTEN,
     ),
     System(
         "RankingGPT-baichuan2-7b",

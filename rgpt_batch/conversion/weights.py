@@ -107,6 +107,14 @@ def scan(weights: WeightFiles) -> dict[str, TensorFacts]:
     return facts
 
 
+def is_mapped(file: Path) -> bool:
+    """Whether read_tensors maps the values of a file, so that nothing is read of them."""
+    if file.suffix == ".safetensors":
+        return True
+    with file.open("rb") as stream:
+        return stream.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+
+
 def read_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a file with their names.
 
@@ -133,9 +141,7 @@ def _read_pickled(file: Path) -> Iterator[tuple[str, Tensor]]:
     import torch
 
     try:
-        with file.open("rb") as stream:
-            is_zip = stream.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
-        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=is_mapped(file))
     except pickle.UnpicklingError as error:
         raise ConfigError(
             f"{file}: holds something other than tensors, or is damaged. Python code in it is "

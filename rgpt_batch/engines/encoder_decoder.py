@@ -47,14 +47,20 @@ class EncoderDecoderEngine(Engine[LabelPrompt, LabelLogits]):
     method = "encoder-decoder"
 
     def __init__(self, config: JobConfig) -> None:
+        import torch
+
         _check_options(config)
         self._labels = label_ids(config.model, config.score)
-        self._model: Any = load_model("AutoModelForSeq2SeqLM", config.model, config.model.dtype)
+        share = _gpu_share(config)
+        self._model: Any = load_model(
+            "AutoModelForSeq2SeqLM", config.model, config.model.dtype, share=share
+        )
         self._start = _start_token(self._model, config.model.name)
         _check_labels(config, self._labels, len(self._model.lm_head.weight))
         on_gpu = self._model.device.type == "cuda"
         if on_gpu:
-            _limit_gpu_memory(config)
+            # Other workers of the GPU find theirs.
+            torch.cuda.set_per_process_memory_fraction(share)
         self.max_num_batched_tokens: int = config.engine.max_num_batched_tokens or (
             _MAX_TOKENS_GPU if on_gpu else _MAX_TOKENS_CPU
         )
@@ -158,12 +164,9 @@ def _check_labels(config: JobConfig, labels: Sequence[int], num_rows: int) -> No
             )
 
 
-def _limit_gpu_memory(config: JobConfig) -> None:
-    """Keep to this worker's share of the GPU, so that others find theirs."""
-    import torch
-
-    share = min(config.executor.gpus_per_worker or 1.0, 1.0)
-    torch.cuda.set_per_process_memory_fraction(config.engine.gpu_memory_utilization * share)
+def _gpu_share(config: JobConfig) -> float:
+    """Return which share of a GPU's memory this worker may take."""
+    return config.engine.gpu_memory_utilization * min(config.executor.gpus_per_worker or 1.0, 1.0)
 
 
 def _padded(length: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +40,25 @@ def machine_memory() -> Memory:
 
 
 def main_memory() -> tuple[int, int]:
-    """Return the bytes of main memory: all, and what nobody uses."""
+    """Return the bytes of main memory: all that this process may have, and what nobody uses."""
     pages = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_AVPHYS_PAGES")
     total, free = (number * os.sysconf("SC_PAGE_SIZE") for number in pages)
-    return total, free
+    limit = container_limit(Path("/sys/fs/cgroup"))
+    return (total, free) if limit is None else (min(total, limit), min(free, limit))
+
+
+def container_limit(folder: Path) -> int | None:
+    """Return the bytes that a container may have; None where nothing limits it.
+
+    Args:
+        folder: Where Linux shows the container's control group.
+    """
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            return int((folder / name).read_text())
+        except (OSError, ValueError):
+            continue  # Another version of control groups, or "max".
+    return None
 
 
 def visible_gpus() -> list[Gpu]:

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from rgpt_batch.config.options import JobConfig, ModelConfig
 from rgpt_batch.engines.base import AnyEngine, Engine
+from rgpt_batch.engines.fit import check_loads
 from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import (
     Answer,
@@ -177,19 +178,23 @@ class Seq2SeqReference(_Reference[LabelPrompt, LabelLogits]):
         return _answer(logits[0, 0, self._labels])
 
 
-def load_model(auto_class: str, config: ModelConfig, dtype: str) -> Any:
+def load_model(auto_class: str, config: ModelConfig, dtype: str, *, share: float = 1.0) -> Any:
     """Load a model with transformers, on a GPU where there is one.
 
     Args:
         auto_class: Name of a class of transformers, such as AutoModelForCausalLM.
         config: Which model.
         dtype: Name of a torch dtype, or auto.
+        share: What it may take of a GPU's memory.
 
     Raises:
-        EngineStartError: It cannot be loaded, or its checkpoint is not complete.
+        EngineStartError: It cannot be loaded, does not fit, or its checkpoint is not complete.
     """
     import torch
     import transformers
+
+    has_head = auto_class != "AutoModelForSequenceClassification"
+    check_loads(config, dtype, with_head=has_head, share=share)
 
     try:
         model, loading = getattr(transformers, auto_class).from_pretrained(

@@ -86,7 +86,7 @@ def _default_gpus(config: JobConfig, nodes: Collection[Node]) -> int:
     """Return what a worker gets where the configuration does not say it."""
     if config.engine.method == "fake":
         return 0
-    size = config.engine.tensor_parallel_size
+    size = config.engine.num_devices
     # GPUs that share one engine have been asked for, whether or not they are there yet.
     if size > 1 or any(node.get("GPU") for node in nodes):
         return size
@@ -103,11 +103,11 @@ def _check_gpus(config: JobConfig, gpus: float) -> None:
         raise ConfigError(
             f"executor.gpus_per_worker is {gpus:g}: above 1, Ray takes whole numbers only."
         )
-    size = config.engine.tensor_parallel_size
+    size = config.engine.num_devices
     if 0 < gpus < size and size > 1:
         raise ConfigError(
-            f"executor.gpus_per_worker is {gpus:g}, but engine.tensor_parallel_size lets {size} "
-            f"GPUs share one engine. Set executor.gpus_per_worker={size}."
+            f"executor.gpus_per_worker is {gpus:g}, but the configuration lets {size} GPUs "
+            f"share one engine. Set executor.gpus_per_worker={size}."
         )
 
 

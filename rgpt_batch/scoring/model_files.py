@@ -155,11 +155,27 @@ def tokenizer_rule(name: str, revision: str | None) -> dict[str, str]:
     return {} if named in same else {"tokenizer.ids": "tokenizer.json"}
 
 
+def local_folder(name: str, revision: str | None) -> Path | None:
+    """Return the folder of a model's files: its own, or that in the hub's cache; None without one.
+
+    The cache may hold some of the files only.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision or "main")
+    except HFValidationError:
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
 def _file_names(name: str, revision: str | None) -> list[str]:
     """List the files of a model's folder; none where neither the hub nor its cache knows them."""
-    folder = Path(name)
-    if not folder.is_dir():
-        from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    if not Path(name).is_dir():
+        from huggingface_hub import HfApi, constants
         from huggingface_hub.errors import (
             HfHubHTTPError,
             HFValidationError,
@@ -172,14 +188,8 @@ def _file_names(name: str, revision: str | None) -> list[str]:
                 return [file for file in files if "/" not in file]
         except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
             pass  # The cache may still know it; or it is a folder that is not there.
-        try:
-            cached = try_to_load_from_cache(name, "config.json", revision=revision or "main")
-        except HFValidationError:
-            return []
-        if not isinstance(cached, str):
-            return []
-        folder = Path(cached).parent
-    return [file.name for file in folder.iterdir()]
+    folder = local_folder(name, revision)
+    return [] if folder is None else [file.name for file in folder.iterdir()]
 
 
 def _absolute(name: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rgpt_batch import load_config, run_job
+from rgpt_batch import JobConfig, load_config, run_job
 from rgpt_batch.checks.parity import Parity, check_parity, compare_scores, require_parity
+from rgpt_batch.checks.reference import default_tolerance
 from rgpt_batch.errors import ParityError
 from rgpt_batch.job.plan import plan_job
 from rgpt_batch.output import open_store
@@ -201,3 +202,23 @@ def test_vllm_passes_and_a_vllm_that_computes_another_model_does_not(
     with pytest.raises(ParityError, match="nats off; the worst, query 'q"):
         run("wrong", "{hf_overrides: {rms_norm_eps: 0.05}}")
     assert list((tmp_path / "wrong").glob("part-*.parquet")) == []
+
+
+def test_logits_in_16_bit_may_be_off_by_a_share_of_their_spread() -> None:
+    def tolerance(dtype: str, kind: str, expected: list[float | None]) -> float:
+        part = {"text": "{query} {document}"}
+        labels = {"kind": kind, "relevant": 0} if kind != "query-likelihood" else {"kind": kind}
+        protocol = {"name": "prompt", "prompt": [part]} if "relevant" in labels else {}
+        settings = {"model": {"name": "m", "dtype": dtype}, "protocol": protocol, "score": labels}
+        return default_tolerance(JobConfig.model_validate(settings), expected)
+
+    far: list[float | None] = [-4.0, None, 4.0]
+    near: list[float | None] = [-0.4, 0.4]
+    assert tolerance("float16", "classification", far) == pytest.approx(0.4)
+    assert tolerance("bfloat16", "classification", far) == pytest.approx(2.4)
+    assert tolerance("auto", "classification", far) == pytest.approx(2.4)
+    assert tolerance("float16", "classification", near) == 0.1
+    assert tolerance("bfloat16", "classification", []) == 0.6
+    # Log-probabilities of tokens have one scale, and float32 rounds nothing that would show.
+    assert tolerance("float32", "classification", far) == 0.001
+    assert tolerance("float16", "query-likelihood", far) == 0.1

@@ -24,6 +24,7 @@ from rgpt_batch.engines.base import Engine
 from rgpt_batch.engines.distinct import score_distinct
 from rgpt_batch.engines.vllm.arguments import with_attention_for_alibi
 from rgpt_batch.engines.vllm.hooks import Hook, missing
+from rgpt_batch.engines.vllm.memory import check_memory
 from rgpt_batch.engines.vllm.models import COMMON_HOOKS
 from rgpt_batch.errors import ConfigError, EngineDead, EngineStartError
 from rgpt_batch.records import Answer, Prompt
@@ -74,7 +75,9 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
         # have made on import: 3.5 s of 6 s on a slow core. When it ends, it undoes this.
         gc.collect()
         gc.freeze()
-        return self._load(with_attention_for_alibi(self.arguments(config)))
+        args = with_attention_for_alibi(self.arguments(config))
+        check_memory(config, args)
+        return self._load(args)
 
     @abstractmethod
     def _register_models(self, config: JobConfig) -> None:
