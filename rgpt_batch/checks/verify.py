@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,15 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rgpt_batch.checks.reference import (
-    Deviation,
-    Reference,
-    compared_column,
     default_tolerance,
-    deviation,
 )
+from rgpt_batch.checks.rescore import choose_rows, rescore
 from rgpt_batch.checks.sources import check_sources
 from rgpt_batch.config.arguments import Location
-from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError, StorageError
 from rgpt_batch.formatting import format_count
 from rgpt_batch.input.columns import Columns
@@ -106,8 +101,8 @@ def verify_output(
     max_error, num_done = 0.0, 0
     if num_rescored and intact:
         config = recorded_config(store, manifest)
-        sampled = _sample(intact, num_rescored, seed)
-        compared = _rescore(config, manifest, files, sampled, report)
+        sampled = choose_rows(intact, num_rescored, seed)
+        compared = rescore(config, manifest, files, sampled, report)
         if tolerance is None:
             values = [value for each in compared for value in each.deviation.expected.tolist()]
             tolerance = default_tolerance(config, values)
@@ -227,76 +222,3 @@ def _input_ids_and_hashes(unit: WorkUnit, columns: Columns) -> tuple[pa.Table, p
     ids = pa.Table.from_batches(batches).select(["query_id", "doc_id"])
     schema = pa.schema([SCORE_SCHEMA.field(name) for name in ids.column_names])
     return ids.cast(schema), pa.array(hashes, pa.binary(NUM_BYTES))
-
-
-def _sample(
-    units: list[WorkUnit], num_rows: int, seed: int
-) -> dict[str, tuple[WorkUnit, set[int]]]:
-    """Choose rows; returns unit id → unit and row indices in it."""
-    chooser = random.Random(seed)
-    weights = [unit.num_rows for unit in units]
-    rows: dict[str, tuple[WorkUnit, set[int]]] = {}
-    for unit in chooser.choices(units, weights, k=num_rows) if sum(weights) else []:
-        rows.setdefault(unit.unit_id, (unit, set()))[1].add(chooser.randrange(unit.num_rows))
-    return rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Compared:
-    """Rows of one file, and how far they are from the reference's."""
-
-    path: str
-    rows: list[int]
-    is_scored: list[bool]
-    column: str
-    deviation: Deviation
-
-    def problems(self, tolerance: float) -> Iterator[str]:
-        found = self.deviation
-        for place in found.rejected_by_one:
-            must = "rejected" if self.is_scored[place] else "scored"
-            yield f"{self.path}: row {self.rows[place]} must be {must}."
-        for place in found.too_far(tolerance):
-            yield (
-                f"{self.path}: row {self.rows[found.rows[place]]} has {self.column} "
-                f"{found.found[place]}, but the float32 reference gives "
-                f"{found.expected[place]:.6f} (tolerance {tolerance:g})."
-            )
-
-
-def _rescore(
-    config: JobConfig,
-    manifest: Manifest,
-    files: dict[str, CommittedFile],
-    sampled: dict[str, tuple[WorkUnit, set[int]]],
-    report: Callable[[str], None],
-) -> list[_Compared]:
-    """Score the sampled rows with the reference."""
-    num_rows, num_done = sum(len(chosen) for _, chosen in sampled.values()), 0
-    report("loading the float32 reference")
-    reference = Reference(config)
-    column = compared_column(manifest.identity)
-    compared = []
-    for unit_id, (unit, chosen) in sampled.items():
-        path = files[unit_id].path
-        rows = sorted(chosen)
-        batches = read_pairs(unit, manifest.columns, source=False)
-        pairs = [pair for batch in batches for pair in batch.pairs]
-        written = pq.read_table(open_source(path), columns=[column])[column].take(rows)
-        expected: list[float | None] = []
-        for row in rows:
-            expected += reference.values([pairs[row]], column)
-            num_done += 1
-            report(f"scored {num_done:,} of {num_rows:,} sampled rows again")
-        found = deviation(expected, written.to_pylist())
-        compared.append(
-            _Compared(
-                path=path,
-                rows=rows,
-                is_scored=written.is_valid().to_pylist(),
-                column=column,
-                deviation=found,
-            )
-        )
-    reference.close()
-    return compared

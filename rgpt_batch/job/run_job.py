@@ -18,6 +18,7 @@ from rgpt_batch.errors import (
     StorageError,
 )
 from rgpt_batch.importing.joined import TextTables
+from rgpt_batch.job.finish import finish
 from rgpt_batch.job.order import advise, with_order
 from rgpt_batch.job.plan import (
     Job,
@@ -30,7 +31,7 @@ from rgpt_batch.job.plan import (
 )
 from rgpt_batch.job.progress import Tally
 from rgpt_batch.job.restore import restore, unscored
-from rgpt_batch.job.run import EXIT_COMPLETE, Run, finish
+from rgpt_batch.job.run import EXIT_COMPLETE, Run
 from rgpt_batch.job.run import JobSummary as JobSummary
 from rgpt_batch.job.score_units import score_units
 from rgpt_batch.job.signals import signals_raise
