@@ -264,10 +264,9 @@ def _read_place(place: Sequence[Segment], manifest: Manifest, chooser: random.Ra
 
 
 def _score(config: JobConfig, manifest: Manifest, sample: WorkUnit, folder: Store) -> pa.Table:
-    """Score the sample with one engine, as the job would."""
+    """Score the sample with one engine, as the job would: one unit has one worker."""
     config = config.with_options(
         {
-            "executor.num_workers": 1,
             "executor.units_in_flight": 1,
             "executor.max_attempts": 1,
             "output.query_token_logprobs": False,

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from rgpt_batch.config.executor import ExecutorConfig
 from rgpt_batch.config.prompts import PositiveInt, ProtocolConfig, ScoreConfig, ScoreKind
-from rgpt_batch.config.running import ExecutorConfig, WatchConfig
 from rgpt_batch.config.section import Section
 from rgpt_batch.config.settings import set_option
 from rgpt_batch.config.validation import validated
+from rgpt_batch.config.watch import WatchConfig
 
 EngineMethod = Literal[
     "auto",

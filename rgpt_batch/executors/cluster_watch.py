@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from rgpt_batch.config.running import ExecutorConfig
+from rgpt_batch.config.executor import ExecutorConfig
 from rgpt_batch.errors import EngineStartError
 from rgpt_batch.executors.places import Places
 from rgpt_batch.executors.resources import Node, WorkerResources, describe_nodes

@@ -12,7 +12,7 @@ from typing import Self
 
 from typing_extensions import override
 
-from rgpt_batch.config.running import ExecutorConfig
+from rgpt_batch.config.executor import ExecutorConfig
 from rgpt_batch.errors import ConfigError, EngineDead
 from rgpt_batch.executors.base import (
     WAITING_FOR_OTHERS,
@@ -43,9 +43,10 @@ class LocalExecutor(Executor):
     """Runs one engine. Each unit in flight has a thread of its own; all share the engine."""
 
     def __init__(self, config: ExecutorConfig) -> None:
-        if (config.num_workers or 1) > 1:
+        if config.least_workers > 1:
+            name = "num_workers" if config.num_workers else "min_workers"
             raise ConfigError(
-                f"executor.num_workers is {config.num_workers}, but the local executor runs one "
+                f"executor.{name} is {config.least_workers}, but the local executor runs one "
                 "worker. Set executor.kind=ray."
             )
         self.activity = "starting the engine"

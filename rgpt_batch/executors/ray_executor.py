@@ -87,8 +87,8 @@ class RayExecutor(Executor):
             "max_restarts": 0,
             "max_task_retries": 0,
         }
-        # One worker per GPU: those of nodes that join later as well.
-        self._grows = self._config.num_workers is None and resources.gpus > 0
+        self._num_asked = resources.num_workers
+        self._has_gpus = resources.gpus > 0
         self._places = Places(resources)
         self._watch = ClusterWatch(resources, self._places, self._config, can_grow=self._can_grow)
         waiting = UnitQueue(units, self._config.max_attempts, claims)
@@ -117,11 +117,22 @@ class RayExecutor(Executor):
     def _look_at_cluster(self, waiting: UnitQueue) -> None:
         num_placed = sum(slot.place is not None for slot in self._slots)
         self._watch.look(alive_nodes, num_placed=num_placed, num_asked=len(self._slots))
-        if not self._grows or self._places.is_bad(None):
-            return
-        num_unready = sum(not slot.is_ready for slot in self._slots)
-        num_new = min(self._watch.num_fitting - len(self._slots), len(waiting) - num_unready)
-        self._slots += [self._start() for _ in range(num_new)]
+        # These have a unit each before long.
+        free = [slot for slot in self._slots if not slot.in_flight]
+        if not self._places.is_bad(None):
+            num_new = min(self._most_workers() - len(self._slots), len(waiting) - len(free))
+            self._slots += [self._start() for _ in range(num_new)]
+        num_idle = min(len(free) - len(waiting), len(self._slots) - self._config.least_workers)
+        # An autoscaler brings no machine for a worker that has no place and is not wanted any more.
+        free.sort(key=lambda slot: (slot.is_ready, slot.place is not None))
+        for slot in free[: max(0, num_idle)]:
+            self._remove(slot)
+
+    def _most_workers(self) -> int:
+        if self._config.most_workers is not None:
+            return self._config.most_workers
+        # One worker per GPU: those of nodes that join later as well.
+        return self._watch.num_fitting if self._has_gpus else self._num_asked
 
     def _fill(self, waiting: UnitQueue) -> None:
         """Hand out units, to each worker no more than its share of what is left."""

@@ -48,13 +48,14 @@ def plan_workers(
     executor, is_fake = config.executor, config.engine.method == "fake"
     gpus = executor.gpus_per_worker
     if gpus is None:
-        gpus = _default_gpus(config, nodes)
+        gpus = _default_gpus(config, nodes, can_grow=can_grow)
     _check_gpus(config, gpus)
     cpus = executor.cpus_per_worker
-    num_workers = executor.num_workers
+    num_workers = executor.most_workers
     if num_workers is None:
         share = 1 if cpus is None else cpus
-        num_workers = sum(_num_fitting(node, gpus, share) for node in nodes) if gpus else 1
+        num_fitting = sum(_num_fitting(node, gpus, share) for node in nodes) if gpus else 1
+        num_workers = max(num_fitting, executor.least_workers)
     num_workers = max(1, min(num_workers, num_units))
     if cpus is None:
         cpus = 1 if gpus or is_fake else _even_share(nodes, num_workers)
@@ -82,7 +83,7 @@ def _describe(gpus: float, cpus: float) -> str:
     return " and ".join(format_count(amount, noun) for amount, noun in counts)
 
 
-def _default_gpus(config: JobConfig, nodes: Collection[Node]) -> int:
+def _default_gpus(config: JobConfig, nodes: Collection[Node], *, can_grow: bool) -> int:
     """Return what a worker gets where the configuration does not say it."""
     if config.engine.method == "fake":
         return 0
@@ -90,11 +91,12 @@ def _default_gpus(config: JobConfig, nodes: Collection[Node]) -> int:
     # GPUs that share one engine have been asked for, whether or not they are there yet.
     if size > 1 or any(node.get("GPU") for node in nodes):
         return size
-    if any(node.get("CPU") for node in nodes):
+    if not can_grow:
         return 0
     raise ConfigError(
-        "the cluster has neither GPUs nor CPUs yet, so that nothing tells what a worker needs. Set "
-        "executor.gpus_per_worker (0 for an engine on CPUs) and executor.num_workers."
+        "nothing tells whether engines run on GPUs or on CPUs: the cluster has no GPUs, and nodes "
+        "with GPUs may join it later. Set executor.gpus_per_worker: 1 for a GPU each, 0 for CPUs; "
+        "and executor.max_workers."
     )
 
 

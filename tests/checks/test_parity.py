@@ -52,7 +52,7 @@ def test_scores_within_the_tolerance_pass_and_are_described() -> None:
 def test_checks_of_one_output_leave_each_others_scores_alone(
     write_pairs: WritePairs, tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
-    config = fake_config(tiny_tokenizer, "parity.num_pairs=4")
+    config = fake_config(tiny_tokenizer, "parity.num_pairs=4", "executor.max_workers=8")
     config, manifest = plan_job(config, [str(write_pairs(9))], str(tmp_path / "scored"))
     store = open_store(str(tmp_path / "scored"))
     alone = check_parity(config, manifest, store)

@@ -71,7 +71,7 @@ def test_without_a_node_or_options_the_job_does_not_guess(
     command = job.score(tmp_path / "scored", *RAY, *options)
     code, said = finish(command, environment={"RAY_ADDRESS": empty_cluster.address})
     assert code == 2
-    assert "neither GPUs nor CPUs yet" in said and "executor.gpus_per_worker" in said
+    assert "nothing tells whether engines run on GPUs" in said and "gpus_per_worker" in said
 
 
 def test_a_cluster_that_the_job_itself_starts_is_not_waited_for(

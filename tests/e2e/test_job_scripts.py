@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import itertools
 import os
 import re
@@ -101,7 +102,7 @@ def test_the_ray_job_scales_from_zero_and_keeps_its_head_off_spot_machines() -> 
     assert [group["groupName"] for group in groups] == ["gpu-spot", "gpu-on-demand"]
     assert all(group["replicas"] == group["minReplicas"] == 0 for group in groups)
     most = sum(group["maxReplicas"] for group in groups)
-    entrypoint = next(line for line in command_lines() if "executor.num_workers=12" in line)
+    entrypoint = next(line for line in command_lines() if "executor.max_workers=12" in line)
     assert most == 12 and entrypoint
     for template in (head["template"], *(group["template"] for group in groups)):
         volumes = {volume["name"] for volume in template["spec"]["volumes"]}
@@ -119,3 +120,36 @@ def test_pods_are_not_started_again_for_what_does_not_go_away() -> None:
         assert rule["onExitCodes"]["containerName"] == pod(manifest)["containers"][0]["name"]
         # A policy needs this.
         assert pod(manifest)["restartPolicy"] == "Never"
+
+
+def submit_script() -> Any:
+    spec = importlib.util.spec_from_file_location("submit", JOBS / "submit.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_submission_is_named_by_its_output_and_what_its_scores_depend_on(
+    job: Job, tmp_path: Path
+) -> None:
+    def name(output: str, *options: str) -> str:
+        arguments = job.score(tmp_path / output, *options)
+        found: str = submit.job_name(list(map(str, arguments[arguments.index("score") + 1 :])))
+        return found
+
+    submit = submit_script()
+    first = name("scored")
+    assert re.fullmatch(r"rgpt-[0-9a-f]{12}", first)
+    assert first == name("scored", "--quiet", "--executor", "ray", "-o", "units.max_rows=8")
+    assert len({first, name("elsewhere"), name("scored", "--max-length", "30")}) == 3
+
+
+def test_a_submission_is_repeated_only_where_the_last_one_has_ended_without_success() -> None:
+    step = submit_script().next_submission
+    assert step("rgpt-1", {"rgpt-2-1": "RUNNING"}) == ("rgpt-1-1", None)
+    assert step("rgpt-1", {"rgpt-1-1": "RUNNING"}) == ("rgpt-1-1", "RUNNING")
+    assert step("rgpt-1", {"rgpt-1-1": "SUCCEEDED"}) == ("rgpt-1-1", "SUCCEEDED")
+    ended = {"rgpt-1-1": "STOPPED", "rgpt-1-2": "FAILED"}
+    assert step("rgpt-1", ended) == ("rgpt-1-3", None)
+    assert step("rgpt-1", {**ended, "rgpt-1-3": "PENDING"}) == ("rgpt-1-3", "PENDING")

@@ -1,7 +1,9 @@
-"""`ray job submit` and `ray job stop` against a cluster that `ray start` has started."""
+"""jobs/submit.py and `ray job stop` against a cluster that `ray start` has started."""
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 import sys
 import tempfile
@@ -44,7 +46,12 @@ def cluster(start: Start) -> Iterator[dict[str, str]]:
                 # Jobs go to the node's agent. Its default port is taken where another cluster runs.
                 f"--dashboard-agent-listen-port={free_port()}",
             ],
-            environment={**credentials, "RAY_ADDRESS": ""},
+            # Jobs find their programs where the node does.
+            environment={
+                **credentials,
+                "RAY_ADDRESS": "",
+                "PATH": f"{RAY.parent}:{os.environ['PATH']}",
+            },
         )
         head.wait_until(lambda: "Ray runtime started" in head.output)
         environment = {**credentials, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard_port}"}
@@ -75,27 +82,34 @@ def test_a_submitted_job_that_was_stopped_completes_when_submitted_again(
     read_status: ReadStatus,
 ) -> None:
     output = tmp_path / "scored"
-    # The same arguments, but for the job script in the place of `-m rgpt_batch score`.
     options = job.score(output, "--executor", "ray", "-o", "executor.num_workers=2")[4:]
-    entrypoint = [sys.executable, "jobs/score.py", *options]
+    submit = [sys.executable, "jobs/submit.py", cluster["RAY_ADDRESS"], *options]
 
     # Slow enough for `ray job stop` to come in time.
-    slow = ["-o", "engine.fake_seconds_per_pair=0.5"]
-    submit = [RAY, "job", "submit", "--submission-id", "first", "--", *entrypoint, *slow]
-    process = start(submit, environment=cluster)
+    process = start([*submit, "-o", "engine.fake_seconds_per_pair=0.5"], environment=cluster)
     process.wait_until(lambda: len(parts(output)) >= 3)
-    code, said = finish([RAY, "job", "stop", "first"], environment=cluster)
+    (first,) = re.findall(r"--submission-id=(rgpt-[0-9a-f]{12}-1) ", process.output)
+    # The same once more starts nothing: it follows what runs.
+    again = start(submit, environment=cluster)
+    again.wait_until(lambda: f"ray job logs --address={cluster['RAY_ADDRESS']}" in again.output)
+    assert f"{first}: running" in again.output and "--submission-id" not in again.output
+    code, said = finish([RAY, "job", "stop", first], environment=cluster)
     assert code == 0, said
     process.wait()
+    again.wait()
     assert "stopped by SIGTERM" in process.output
     assert read_status(output)["state"] == "stopped"
     committed = identities(output)
     assert 3 <= len(committed) < job.num_units
 
-    submit = [RAY, "job", "submit", "--submission-id", "second", "--", *entrypoint]
+    second = first.removesuffix("1") + "2"
     code, said = finish(submit, environment=cluster)
     assert code == 0, said
-    assert "Job 'second' succeeded" in said
+    assert f"Job '{second}' succeeded" in said
     assert f"{len(committed) * 4} before" in said
     assert committed.items() <= identities(output).items()
     assert row_differences(clean_rows, read_output(output)) == []
+
+    code, said = finish(submit, environment=cluster)
+    assert code == 0, said
+    assert f"{second}: succeeded" in said and "--submission-id" not in said

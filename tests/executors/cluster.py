@@ -51,6 +51,16 @@ class JoinedNode:
     node_id: str
     process: subprocess.Popen[bytes]
 
+    def announce_end(self) -> None:
+        """Tell Ray, as a cloud's notice does, that the machine will be taken back."""
+        command: list[str | Path] = [
+            *(Path(sys.executable).parent / "ray", "drain-node"),
+            *(f"--address={shared_cluster()}", f"--node-id={self.node_id}"),
+            "--reason=DRAIN_NODE_REASON_PREEMPTION",
+            *("--reason-message=taken back", "--deadline-remaining-seconds=600"),
+        ]
+        subprocess.run(command, check=True, capture_output=True, timeout=_DEADLINE_SECONDS)
+
     def lose(self) -> None:
         """Let it vanish without a word, and its workers with it. Ray notices after some 20 s."""
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -86,8 +96,13 @@ def joined_node(*, num_cpus: int, num_gpus: int = 0) -> Iterator[JoinedNode]:
 
 def wait_until_idle(seconds: float = 60) -> None:
     """Wait until no actor holds a CPU of the shared cluster; fail if one still does at the end."""
+    wait_for_free_cpus(NUM_CPUS, seconds)
+
+
+def wait_for_free_cpus(number: int, seconds: float = 60) -> None:
+    """Wait until so many CPUs of the shared cluster are held by no actor."""
     deadline = time.monotonic() + seconds
-    while ray.available_resources().get("CPU", 0) < NUM_CPUS:
+    while ray.available_resources().get("CPU", 0) < number:
         assert time.monotonic() < deadline, "an actor stayed behind"
         time.sleep(0.05)
 

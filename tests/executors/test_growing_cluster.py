@@ -13,7 +13,7 @@ import pytest
 
 from rgpt_batch.errors import EngineStartError
 from tests.executors.background import in_background, wait_for_activity, wait_for_outcomes
-from tests.executors.cluster import NUM_CPUS, joined_node
+from tests.executors.cluster import NUM_CPUS, joined_node, wait_for_free_cpus
 from tests.executors.workers import (
     Journal,
     MakeExecutor,
@@ -91,6 +91,41 @@ def test_a_worker_is_kept_busy_while_others_have_no_place(
     done, failures = run(executor, make_units(6), partial(ScriptedWorker, tmp_path, script))
     assert sorted(done) == sorted(journal.units("begin")) and len(done) == 6
     assert not failures
+
+
+def test_workers_are_asked_for_while_units_wait_and_released_when_they_are_idle(
+    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
+    # Units 1 to 3 are done when four are in hand: four workers have one each. Unit 0 goes on.
+    go_on = tmp_path / "go-on"
+    script = Script(num_workers_that_meet=NUM_CPUS, waits_for={"000000": go_on})
+    executor = ray_executor(num_workers=None, min_workers=2, max_workers=8, cpus_per_worker=1)
+    make_worker = partial(ScriptedWorker, tmp_path, script)
+    with in_background(executor, make_units(NUM_CPUS), make_worker) as outcomes:
+        wait_for_outcomes(executor, outcomes, NUM_CPUS - 1)
+        wait_for_activity(executor, "scoring on 2 workers")
+        wait_for_free_cpus(NUM_CPUS - 2)
+        go_on.touch()
+    assert len(journal.workers("begin")) == NUM_CPUS
+
+
+def test_units_of_a_machine_that_is_taken_back_are_not_blamed(
+    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
+) -> None:
+    # A spot machine: first comes the notice, then it is gone.
+    script = Script(num_workers_that_meet=2)
+    executor = ray_executor(num_workers=1, gpus_per_worker=1, max_attempts=1)
+    make_worker = partial(ScriptedWorker, tmp_path, script)
+    with (
+        in_background(executor, make_units(1), make_worker) as outcomes,
+        joined_node(num_cpus=1, num_gpus=1) as taken,
+    ):
+        journal.wait_for_workers("begin", 1)
+        taken.announce_end()
+        taken.lose()
+        with joined_node(num_cpus=1, num_gpus=1):
+            wait_for_outcomes(executor, outcomes, 1)
+    assert [outcome.num_attempts for outcome in outcomes] == [1]
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_more_workers_than_there_is_room_for_do_not_stop_the_job(
 def test_engines_without_gpus_share_the_cpus(
     ray_executor: MakeExecutor, num_workers: int, num_threads: int, tmp_path: Path, journal: Journal
 ) -> None:
-    executor = ray_executor(num_workers=num_workers, method="transformers")
+    executor = ray_executor(num_workers=num_workers, gpus_per_worker=0, method="transformers")
     script = Script(num_workers_that_meet=num_workers)
     run(executor, make_units(6), partial(ScriptedWorker, tmp_path, script))
     assert [event["threads"] for event in journal.events("start")] == [

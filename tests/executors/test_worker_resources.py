@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.executors.resources import plan_workers
@@ -31,6 +32,7 @@ def planned(
 @pytest.mark.parametrize("nodes", [[], [EMPTY_HEAD], [CPU_HEAD], [CPU_HEAD, GPU_NODE]])
 def test_what_the_configuration_says_decides_whatever_the_cluster_has_at_first(nodes: Any) -> None:
     assert planned(nodes, num_workers=64, gpus_per_worker=1) == (64, 1, 1)
+    assert planned(nodes, max_workers=64, gpus_per_worker=1) == (64, 1, 1)
     assert planned(nodes, num_workers=2, gpus_per_worker=0, cpus_per_worker=4) == (2, 0, 4)
     assert planned(nodes, num_workers=2, tensor_parallel_size=4) == (2, 4, 1)
 
@@ -48,8 +50,9 @@ def test_gpus_that_share_the_layers_and_what_is_in_them_are_of_one_worker() -> N
 def test_what_it_leaves_open_the_cluster_decides() -> None:
     assert planned([CPU_HEAD, GPU_NODE, GPU_NODE]) == (16, 1, 1)
     assert planned([CPU_HEAD, GPU_NODE], gpus_per_worker=0.25) == (32, 0.25, 1)
-    assert planned([CPU_HEAD]) == (1, 0, 8)
-    assert planned([CPU_HEAD], num_workers=2) == (2, 0, 4)
+    assert planned([CPU_HEAD, GPU_NODE], min_workers=12) == (12, 1, 1)
+    assert planned([CPU_HEAD], can_grow=False) == (1, 0, 8)
+    assert planned([CPU_HEAD], can_grow=False, max_workers=2) == (2, 0, 4)
     assert planned([GPU_NODE], method="fake") == (1, 0, 1)
 
 
@@ -59,8 +62,10 @@ def test_there_are_no_more_workers_than_units() -> None:
 
 
 def test_without_nodes_or_options_nobody_guesses() -> None:
-    with pytest.raises(ConfigError, match=r"neither GPUs nor CPUs yet.*gpus_per_worker"):
-        planned([EMPTY_HEAD], num_workers=8)
+    # CPUs that happen to come first say nothing of the GPUs that may follow.
+    for nodes in ([], [EMPTY_HEAD], [CPU_HEAD]):
+        with pytest.raises(ConfigError, match=r"the cluster has no GPUs, .*gpus_per_worker: 1 for"):
+            planned(nodes, num_workers=8)
     with pytest.raises(ConfigError, match=r"no CPUs yet.*executor\.cpus_per_worker"):
         planned([EMPTY_HEAD], num_workers=8, gpus_per_worker=0)
 
@@ -78,3 +83,17 @@ def test_where_no_node_can_join_a_worker_that_fits_nowhere_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         planned([CPU_HEAD], can_grow=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_workers": 2, "max_workers": 4}, "num_workers is min_workers and max_workers in one"),
+        ({"min_workers": 3, "max_workers": 2}, "min_workers is 3, above max_workers, which is 2"),
+    ],
+)
+def test_numbers_of_workers_that_contradict_each_other_are_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        make_config(**options)

@@ -98,6 +98,7 @@ class Script:
         num_failed_starts_before: A good start takes until so many have failed.
         num_workers_that_meet: A unit is done only when so many workers have one in hand.
         num_units_that_meet: A unit is done only when so many have been begun.
+        waits_for: Unit id → a file without which the unit is not done.
     """
 
     faults: Mapping[str, Fault] | None = None
@@ -109,6 +110,7 @@ class Script:
     num_failed_starts_before: int = 0
     num_workers_that_meet: int = 1
     num_units_that_meet: int = 1
+    waits_for: Mapping[str, Path] | None = None
 
 
 class ScriptedWorker:
@@ -144,6 +146,8 @@ class ScriptedWorker:
         self._journal.note("begin", unit.unit_id, self._name)
         self._journal.wait_for_workers("begin", self._script.num_workers_that_meet)
         self._journal.wait_for_units("begin", self._script.num_units_that_meet)
+        if path := (self._script.waits_for or {}).get(unit.unit_id):
+            _wait_for_file(path)
         fault = (self._script.faults or {}).get(unit.unit_id)
         fault = fault or (is_first and (self._script.once or {}).get(unit.unit_id)) or None
         if fault:
@@ -204,6 +208,14 @@ class OverlappingWorker:
 
     def close(self) -> None:
         pass
+
+
+def _wait_for_file(path: Path) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} did not come")
+        time.sleep(0.02)
 
 
 def _fail(fault: Fault, where: str) -> None:

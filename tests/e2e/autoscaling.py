@@ -1,0 +1,65 @@
+"""A Ray cluster whose autoscaler brings nodes, as processes of this machine, when asked to.
+
+Ray has a provider of such nodes for tests. ray.cluster_utils.AutoscalingCluster is not used: it
+ends every Ray of the machine before it starts.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.processes import started
+from tests.executors.cluster import WITHOUT_TORCH
+
+_RAY = Path(sys.executable).parent / "ray"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def autoscaling_cluster(folder: Path, *, max_gpu_nodes: int) -> Iterator[str]:
+    """Start a head without CPUs; nodes with a CPU and a GPU come when they are asked for.
+
+    The GPUs are numbers that Ray hands out. Yields the address; at the end nothing is left.
+    """
+    node_types = {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "gpu": {
+            "resources": {"CPU": 1, "GPU": 1},
+            "node_config": {},
+            "min_workers": 0,
+            "max_workers": max_gpu_nodes,
+        },
+    }
+    config = {
+        "cluster_name": "fake_multinode",
+        "max_workers": max_gpu_nodes,
+        "provider": {"type": "fake_multinode"},
+        "available_node_types": node_types,
+        "head_node_type": "ray.head.default",
+        "idle_timeout_minutes": 5,
+    }
+    (folder / "autoscaler.json").write_text(json.dumps(config))
+    port = free_port()
+    environment = {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_ADDRESS": "",
+        "PYTHONPATH": WITHOUT_TORCH,
+    }
+    command: list[str | Path] = [
+        *(_RAY, "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"),
+        *(f"--port={port}", "--num-cpus=0", f"--autoscaling-config={folder}/autoscaler.json"),
+    ]
+    with started(command, folder / "ray-log", environment=environment) as process:
+        process.wait_until(lambda: "Ray runtime started" in process.output)
+        yield f"127.0.0.1:{port}"
