@@ -33,9 +33,9 @@ class ExecutorConfig(Section):
         ge=0,
         description="Above 0, no worker runs without GPUs, whatever the cluster has at first. "
         "Default: as many as share one engine, where these are several or the cluster has GPUs; 0 "
-        "on a machine without GPUs. To a cluster that nodes may join it has to be said while it has "
-        "none. A fraction lets several engines share a GPU, which one engine with a small model "
-        "does not fill.",
+        "on a machine without GPUs. To a cluster that nodes may join it has to be said while it "
+        "has none. A fraction lets several engines share a GPU, which one engine with a small "
+        "model does not fill.",
     )
     cpus_per_worker: float | None = Field(
         None,

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.commands.start import WITHOUT_TORCH
 from tests.e2e.processes import started
-from tests.executors.cluster import WITHOUT_TORCH
 
 _RAY = Path(sys.executable).parent / "ray"
 
