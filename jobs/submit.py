@@ -20,9 +20,10 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from rgpt_batch.commands.job_options import load_job_config, text_tables
+from rgpt_batch.commands.job_options import load_job_config, text_tables, top_pairs
 from rgpt_batch.commands.scoring import score
 from rgpt_batch.errors import RgptBatchError
+from rgpt_batch.job.order import with_order
 from rgpt_batch.job.plan import identify, open_input
 from rgpt_batch.output import open_store
 
@@ -40,11 +41,13 @@ def job_name(arguments: Sequence[str]) -> str:
         options = dict(context.params)
     inputs, output = options.pop("inputs"), options.pop("output")
     tables = text_tables(options.pop("queries"), options.pop("documents"))
-    for name in ("on_change", "reuse", "join", "quiet"):
+    only = top_pairs(options.pop("only"), options.pop("top_k"))
+    for name in ("on_change", "reuse", "join", "quiet", "as_json"):
         options.pop(name)
-    config = load_job_config(options.pop("config"), **options)
-    identity = identify(config, open_input(config, inputs, tables), output).identity
-    text = f"{open_store(output).location}\n{identity.fingerprint}"
+    config, store = load_job_config(options.pop("config"), **options), open_store(output)
+    given = open_input(config, inputs, tables, only)
+    config, source = with_order(config, given, store, lambda message: None, only)
+    text = f"{store.location}\n{identify(config, source, output).identity.fingerprint}"
     return f"rgpt-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

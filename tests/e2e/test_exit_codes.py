@@ -203,9 +203,8 @@ def test_a_model_that_cannot_be_loaded_exits_1_with_its_cause(
 def test_an_engine_that_is_not_installed_exits_1_through_ray_too(
     job: Job, finish: Finish, tmp_path: Path, ray_address: str
 ) -> None:
-    command = job.score(
-        tmp_path / "scored", "--executor", "ray", "-o", "engine.method=transformers"
-    )
+    on_cpus = ("-o", "engine.method=transformers", "-o", "executor.gpus_per_worker=0")
+    command = job.score(tmp_path / "scored", "--executor", "ray", *on_cpus)
     code, said = finish(command, environment={"RAY_ADDRESS": ray_address})
     assert code == 1
     assert "a worker cannot start: ModuleNotFoundError: No module named 'torch'" in said
