@@ -156,18 +156,35 @@ def test_a_clock_that_jumps_by_a_year_changes_nothing(
 # Disks
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
+@contextlib.contextmanager
+def _mounted(folder: Path) -> Iterator[None]:
     """A file system of 512 KiB."""
-    folder = Path(tempfile.mkdtemp())
     command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
     mounted = subprocess.run(command, capture_output=True, text=True)
     if mounted.returncode:
-        folder.rmdir()
         pytest.skip(f"cannot mount a file system here: {mounted.stderr}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-    folder.rmdir()
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def _remount(folder: Path, mode: str, process: Process) -> None:
+    """Make a file system readable alone (ro), or writable again (rw)."""
+    # It is busy while a file is open for writing.
+    while subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)]).returncode:
+        assert process.is_running(), process.output
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A folder with a file system of its own."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        with _mounted(folder):
+            yield folder
+    finally:
+        folder.rmdir()
 
 
 def test_a_full_disk_stops_the_job_and_space_lets_it_go_on(
@@ -198,22 +215,20 @@ def test_a_file_system_that_becomes_read_only_stops_the_job_and_it_goes_on_after
     job: Job, start: Start, finish: Finish, clean_rows: pa.Table, small_disk: Path
 ) -> None:
     output = small_disk / "scored"
-    process = start([*job.score(output), *job.slow])
-    process.wait_until(lambda: len(parts(output)) >= 2)
-
-    def remount(mode: str) -> None:
-        # It is busy while a file is open for writing.
-        while subprocess.run(["mount", "-o", f"remount,{mode}", str(small_disk)]).returncode:
-            assert process.is_running(), process.output
-
-    remount("ro")
-    assert process.wait() in (1, 3), process.output
+    # The log is open as long as the job scores: it lies on another disk, so that this one is free.
+    logs = output / "_rgpt" / "logs"
+    logs.mkdir(parents=True)
+    with _mounted(logs):
+        process = start([*job.score(output), *job.slow])
+        process.wait_until(lambda: len(parts(output)) >= 2)
+        _remount(small_disk, "ro", process)
+        assert process.wait() in (1, 3), process.output
     assert "Read-only file system" in process.output
     assert "Traceback" not in process.output
     committed = identities(output)
     assert 2 <= len(committed) < job.num_units
 
-    remount("rw")
+    _remount(small_disk, "rw", process)
     code, said = finish(job.score(output))
     assert code == 0, said
     assert committed.items() <= identities(output).items()

@@ -21,6 +21,7 @@ from rgpt_batch.job.metrics import METRICS, JobMetrics, PrometheusFile
 from rgpt_batch.job.progress import Tally
 from rgpt_batch.records import UnitFailure
 from tests.conftest import ROOT, RunCli
+from tests.executors.cluster import shared_cluster
 from tests.executors.workers import make_units, report
 from tests.jobs import fake_config, score
 
@@ -28,11 +29,13 @@ WritePairs = Callable[..., Path]
 UNITS = ("units.max_rows=10",)
 
 
-def _samples(text: str) -> dict[tuple[str, ...], float]:
-    """Values by name and labels but `run` and `worker`, summed over these."""
+def _samples(text: str, run: str | None = None) -> dict[tuple[str, ...], float]:
+    """Values of one run, or all, by name and labels but `run` and `worker`, summed over these."""
     found: dict[tuple[str, ...], float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
+            if run is not None and sample.labels.get("run") != run:
+                continue
             labels = [v for k, v in sorted(sample.labels.items()) if k not in ("run", "worker")]
             key = (sample.name, *labels)
             found[key] = found.get(key, 0) + sample.value
@@ -206,31 +209,28 @@ def test_lines_as_json_say_which_run_unit_and_worker(
 def test_ray_exports_what_the_job_counts(
     tiny_tokenizer: Path, write_pairs: WritePairs, tmp_path: Path
 ) -> None:
-    """Asks the node's agent as Prometheus does. Takes some 20 s, of which Ray's start is most."""
+    """Asks the agent of a node as Prometheus does. Takes some 15 s on the session's cluster."""
     import ray
 
-    ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=2)
-    try:
-        config = fake_config(
-            tiny_tokenizer, *UNITS, "executor.kind=ray", "executor.cpus_per_worker=1"
-        )
-        score(config, [write_pairs(35)], tmp_path / "scored")
-        node = ray.nodes()[0]
-        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-        deadline = time.monotonic() + 120
-        wanted = {f"ray_{metric.name}" for metric in METRICS if metric.name not in _SILENT}
-        while True:
-            with urllib.request.urlopen(url, timeout=30) as answer:
-                found = _samples(answer.read().decode())
-            names = {key[0] for key in found}
-            if wanted <= names:
-                break
-            assert time.monotonic() < deadline, wanted - names
-            time.sleep(0.5)
-        pairs = [value for key, value in found.items() if key[0] == "ray_rgpt_batch_pairs_total"]
-        assert sum(pairs) == 35
-    finally:
-        ray.shutdown()
+    shared_cluster()
+    config = fake_config(tiny_tokenizer, *UNITS, "executor.kind=ray", "executor.cpus_per_worker=1")
+    score(config, [write_pairs(35)], tmp_path / "scored")
+    (record,) = (tmp_path / "scored" / "_rgpt" / "runs").glob("*.json")
+    run = json.loads(record.read_text())["run_id"]
+    node = next(node for node in ray.nodes() if node["Alive"])
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    wanted = {f"ray_{metric.name}" for metric in METRICS if metric.name not in _SILENT}
+    deadline = time.monotonic() + 120
+    while True:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            found = _samples(answer.read().decode(), run)
+        names = {key[0] for key in found}
+        if wanted <= names:
+            break
+        assert time.monotonic() < deadline, wanted - names
+        time.sleep(0.5)
+    pairs = [value for key, value in found.items() if key[0] == "ray_rgpt_batch_pairs_total"]
+    assert sum(pairs) == 35
 
 
 # Counters that Ray has never heard of, since nothing of the kind has happened.
