@@ -106,7 +106,8 @@ def run_job_in_child(
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(log, stream)
-    from rgpt_batch.job import run_job as job
+    from rgpt_batch.job import score_units
+    from rgpt_batch.job.run_job import run_job
 
     if config.executor.kind == "local":
         note = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -121,12 +122,12 @@ def run_job_in_child(
                 os.write(note, f"{unit.num_rows}\n".encode())
                 return super().run(unit, crashing_rows)
 
-        vars(job)["UnitRunner"] = NotingRunner
+        vars(score_units)["UnitRunner"] = NotingRunner
     if writer == "naive":
         from rgpt_batch.output import LocalStore
 
         type.__setattr__(LocalStore, "commit", _stream_to_the_final_name)
-    os._exit(job.run_job(config, [pairs], output, quiet=True).exit_code)
+    os._exit(run_job(config, [pairs], output, quiet=True).exit_code)
 
 
 def _stream_to_the_final_name(

@@ -13,7 +13,9 @@ from rgpt_batch.config.section import Section
 class ExecutorConfig(Section):
     """Where units run."""
 
-    kind: Literal["ray", "local"] = "ray"
+    kind: Literal["ray", "local"] = Field(
+        "ray", description="ray: workers on a cluster, or on this machine; local: one, in here."
+    )
     min_workers: PositiveInt | None = Field(
         None,
         description="Engines that are kept to the end, whether they are idle or not. Default: 1.",
