@@ -84,6 +84,8 @@ class Claims:
         self._facts = facts
         self._see = see
         self._mine: dict[str, str] = {}
+        # The claim that is being made: an interrupt may come before its outcome is noted.
+        self._pending: _Claim | None = None
         self._claims: dict[str, _Claim] = {}
         self._owners: dict[str, str] = {}
         self._committed: Set[str] = frozenset()
@@ -113,6 +115,8 @@ class Claims:
         self._thread.join()
         with suppress(CommitError, StorageError, OSError):
             self._read()
+            if self._pending and self._store.claim_owner(self._pending.name) == self._run_id:
+                self._mine[self._pending.unit_id] = self._pending.name
             self._store.drop_claims(n for u, n in self._mine.items() if not self.is_over(u))
             self._store.drop_process(self._run_id)
 
@@ -144,7 +148,7 @@ class Claims:
         if not (self.is_free(unit_id) or self.is_abandoned(unit_id)):
             return False
         last = self._claims.get(unit_id)
-        claim = _Claim(unit_id=unit_id, number=last.number + 1 if last else 0)
+        self._pending = claim = _Claim(unit_id=unit_id, number=last.number + 1 if last else 0)
         try:
             is_mine = self._store.claim(claim.name, self._run_id)
         except CommitError:
@@ -153,6 +157,7 @@ class Claims:
         self._claims[unit_id] = claim
         if is_mine:
             self._mine[unit_id] = claim.name
+        self._pending = None
         return is_mine
 
     def give_up(self, unit_id: str) -> None:

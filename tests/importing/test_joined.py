@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from rgpt_batch import run_job, verify_output
 from rgpt_batch.errors import ConfigError, ManifestMismatch, ShardError
@@ -266,4 +266,5 @@ def test_report_names_the_tables_and_their_columns(run: Run, tables: Path) -> No
     assert settings["input queries"] == str(tables / "queries.parquet")
     assert settings["input documents"] == f"{corpus} and 1 more"
     assert settings["input order"] == "doc_id, query_id"
-    assert json.loads(settings["input columns of queries"]) == {"query_id": "_id", "query": "text"}
+    columns = yaml.safe_load(settings["input columns of queries"])
+    assert columns == {"query_id": "_id", "query": "text"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Set
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rgpt_batch.output import Store, open_store
+from rgpt_batch.errors import Interrupted
+from rgpt_batch.output import LocalStore, Store, open_store
 from rgpt_batch.output.claims import Claims
 from tests.executors.workers import make_units
 from tests.output.tables import FILE, manifest, success
@@ -50,6 +52,25 @@ def test_a_unit_belongs_to_the_process_that_claims_it_first(store: Store) -> Non
         assert first.take(UNIT)
     with claims(store, "run-3") as third:
         assert third.take(UNIT)
+
+
+@pytest.mark.parametrize("of_another", [False, True])
+def test_a_claim_that_is_being_made_when_a_signal_comes_is_given_back(
+    tmp_path: Path, of_another: bool
+) -> None:
+    class SignalAfterClaim(LocalStore):
+        """The signal comes when the claim is written, and before the process knows."""
+
+        def claim(self, name: str, owner: str) -> bool:
+            if of_another:
+                assert super().claim(name, "run-2")
+            assert super().claim(name, owner) != of_another
+            raise Interrupted(signal.SIGTERM)
+
+    store = SignalAfterClaim(str(tmp_path / "out"))
+    with pytest.raises(Interrupted), claims(store, "run-1") as one:
+        one.take(UNIT)
+    assert len(store.claims()) == of_another
 
 
 def test_a_process_that_joins_late_leaves_the_units_of_others_alone(store: Store) -> None:
