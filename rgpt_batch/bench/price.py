@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rgpt_batch.bench.shapes import ModelShape
 from rgpt_batch.errors import ConfigError
+from rgpt_batch.storage.hub import hub_errors
 
 if TYPE_CHECKING:
     from rgpt_batch.config.options import ModelConfig
@@ -159,7 +160,6 @@ def _first(settings: dict[str, Any], *names: str) -> int:
 
 def _settings(model: ModelConfig) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         folder = Path(model.name)
@@ -168,7 +168,7 @@ def _settings(model: ModelConfig) -> dict[str, Any]:
         else:
             path = Path(hf_hub_download(model.name, "config.json", revision=model.revision))
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+    except hub_errors(ValueError) as error:
         raise ConfigError(
             f"model '{model.name}': its config.json cannot be read, which --gpu needs: {error}"
         ) from error

@@ -16,6 +16,7 @@ from rgpt_batch.conversion.needed import (
     needed_for_tokenizer,
 )
 from rgpt_batch.errors import ConfigError
+from rgpt_batch.storage.hub import hub_errors
 
 # Files up to this size are hashed whole; of larger ones, evenly spread samples. Training changes
 # practically every weight, so samples tell two checkpoints apart at a thousandth of the reading.
@@ -127,11 +128,11 @@ def tokenizer_settings(name: str, revision: str | None) -> dict[str, Any]:
     path: Path | str = Path(name, "tokenizer_config.json")
     if not Path(name).is_dir():
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+        from huggingface_hub.errors import HFValidationError
 
         try:
             path = hf_hub_download(name, "tokenizer_config.json", revision=revision)
-        except (HfHubHTTPError, HFValidationError, OSError):
+        except hub_errors(HFValidationError):
             return {}
     try:
         settings = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -176,17 +177,13 @@ def _file_names(name: str, revision: str | None) -> list[str]:
     """List the files of a model's folder; none where neither the hub nor its cache knows them."""
     if not Path(name).is_dir():
         from huggingface_hub import HfApi, constants
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            OfflineModeIsEnabled,
-        )
+        from huggingface_hub.errors import HFValidationError
 
         try:
             if not constants.HF_HUB_OFFLINE:
                 files: list[str] = HfApi().list_repo_files(name, revision=revision)
                 return [file for file in files if "/" not in file]
-        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
+        except hub_errors(HFValidationError):
             pass  # The cache may still know it; or it is a folder that is not there.
     folder = local_folder(name, revision)
     return [] if folder is None else [file.name for file in folder.iterdir()]
@@ -230,7 +227,7 @@ def _file_digest(file: Path) -> bytes:
 def _hub_commit(name: str, revision: str | None) -> str:
     """Ask the hub, or where it cannot be reached the local cache, for the commit of a revision."""
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError
 
     try:
         if not constants.HF_HUB_OFFLINE:
@@ -239,7 +236,7 @@ def _hub_commit(name: str, revision: str | None) -> str:
                 return commit
     except HFValidationError as error:
         raise ConfigError(f"model '{name}': no such folder, and not a hub id.") from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+    except hub_errors():
         pass  # The cache may still know it.
     try:
         cached = try_to_load_from_cache(name, "config.json", revision=revision or "main")

@@ -67,3 +67,14 @@ def _file_system() -> Any:
     from huggingface_hub import HfFileSystem
 
     return HfFileSystem()
+
+
+def hub_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what the hub's library raises where the hub refuses or cannot be reached, and more.
+
+    A network that is down ends in an error of the HTTP library below it. Which library that is
+    differs between versions; the hub's own errors are among its errors in each.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (*more, *HfHubHTTPError.__bases__, OSError)

@@ -18,6 +18,7 @@ from rgpt_batch.scoring.model_files import (
     pinned,
     tokenizer_rule,
 )
+from tests.commands.start import rgpt_batch, run
 
 # Above the size up to which files are hashed whole.
 LARGE_BYTES = 40 * 2**20
@@ -235,3 +236,13 @@ def test_settings_of_a_hub_tokenizer_are_found_in_the_cache(
     (snapshot.parent.parent / "refs" / "main").write_text("abc123")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert tokenizer_rule("org/name", None) == {"tokenizer.ids": "tokenizer.json"}
+
+
+def test_a_hub_that_cannot_be_reached_is_an_error_that_says_so() -> None:
+    """Takes some 3 s: what the hub's library reads when it is imported asks for a new process."""
+    command = rgpt_batch("try", "a query", "a document", "--model", "someone/no-such-model")
+    nowhere = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:1"}
+    done = run(command, environment=nowhere, fresh=True)
+    assert done.returncode == 2, done.stderr
+    assert "someone/no-such-model" in done.stderr and "the network" in done.stderr
+    assert "Traceback" not in done.stderr
