@@ -64,10 +64,12 @@ def test_gpus_that_join_later_get_workers_of_their_own(
     assert len(outcomes) == 12
 
 
-def test_units_of_a_machine_that_is_lost_are_not_blamed(
-    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
+@pytest.mark.parametrize("has_notice", [False, True])
+def test_units_of_a_machine_that_is_lost_or_taken_back_are_not_blamed(
+    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal, has_notice: bool
 ) -> None:
-    # The only attempt that it may have is cut off; that one does not count.
+    # The only attempt that it may have is cut off; that one does not count. A spot machine gives
+    # notice before it is gone.
     script = Script(num_workers_that_meet=2)
     executor = ray_executor(num_workers=1, gpus_per_worker=1, max_attempts=1)
     make_worker = partial(ScriptedWorker, tmp_path, script)
@@ -76,6 +78,8 @@ def test_units_of_a_machine_that_is_lost_are_not_blamed(
         joined_node(num_cpus=1, num_gpus=1) as lost,
     ):
         journal.wait_for_workers("begin", 1)
+        if has_notice:
+            lost.announce_end()
         lost.lose()
         with joined_node(num_cpus=1, num_gpus=1):
             wait_for_outcomes(executor, outcomes, 1)
@@ -107,25 +111,6 @@ def test_workers_are_asked_for_while_units_wait_and_released_when_they_are_idle(
         wait_for_free_cpus(NUM_CPUS - 2)
         go_on.touch()
     assert len(journal.workers("begin")) == NUM_CPUS
-
-
-def test_units_of_a_machine_that_is_taken_back_are_not_blamed(
-    ray_executor: MakeExecutor, tmp_path: Path, journal: Journal
-) -> None:
-    # A spot machine: first comes the notice, then it is gone.
-    script = Script(num_workers_that_meet=2)
-    executor = ray_executor(num_workers=1, gpus_per_worker=1, max_attempts=1)
-    make_worker = partial(ScriptedWorker, tmp_path, script)
-    with (
-        in_background(executor, make_units(1), make_worker) as outcomes,
-        joined_node(num_cpus=1, num_gpus=1) as taken,
-    ):
-        journal.wait_for_workers("begin", 1)
-        taken.announce_end()
-        taken.lose()
-        with joined_node(num_cpus=1, num_gpus=1):
-            wait_for_outcomes(executor, outcomes, 1)
-    assert [outcome.num_attempts for outcome in outcomes] == [1]
 
 
 @pytest.mark.parametrize(
