@@ -6,7 +6,13 @@ from dataclasses import asdict
 
 import click
 
-from rgpt_batch.commands.text import OutputFolder, json_option, print_facts, print_json
+from rgpt_batch.commands.text import (
+    OutputFolder,
+    json_option,
+    print_facts,
+    print_json,
+    warn_of_invented,
+)
 
 _MIB = 2**20
 
@@ -71,6 +77,7 @@ def publish(
         target_bytes=int(target_mib * _MIB),
         catalog_properties=_pairs(catalog_properties, "--catalog-property"),
     )
+    warn_of_invented([output])
     if as_json:
         print_json({"to": to, **asdict(done)})
         return 0

@@ -302,6 +302,8 @@ def test_the_output_of_a_real_job_is_published_by_the_command(
     done = run_cli("publish", scored.folder, "--to", target.to, *properties)
     assert done.returncode == 0, done.stderr
     assert "40, published in 1 files" in done.stdout
+    # A table outlives the job: nobody who reads it sees which engine wrote it.
+    assert "the fake engine wrote these scores" in done.stderr
     found = target.rows("doc_id, fingerprint, score")
     wanted = dict(zip(scored.column("doc_id"), scored.column("score"), strict=True))
     assert dict(zip(found["doc_id"].to_pylist(), found["score"].to_pylist(), strict=True)) == wanted
