@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,6 +41,7 @@ _OPTIONS = (
     "engine.prefix_caching=true",
 )
 _MAY_BE_MISSING = "token-ids"
+METHODS = ("query-rows", "prompt-logprobs", _MAY_BE_MISSING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +60,9 @@ class Way:
         return variant.configure(config.with_options({"model.dtype": self.dtype}), 1)
 
 
-def ways() -> Iterator[Way]:
+def ways(methods: Sequence[str]) -> Iterator[Way]:
     """Yield what this machine can compute: CPUs emulate bfloat16, and compile for minutes."""
-    for method in ("query-rows", "prompt-logprobs", _MAY_BE_MISSING):
+    for method in methods:
         yield Way(method=method, dtype="float32", is_compiled=False)
         if has_gpu():
             yield Way(method=method, dtype="bfloat16", is_compiled=True)
@@ -83,7 +84,9 @@ def make_texts(config: JobConfig) -> list[ScorePair]:
     return texts
 
 
-def check(name: str, options: tuple[str, ...], cache: Path, table: Table) -> bool:
+def check(
+    name: str, methods: Sequence[str], options: tuple[str, ...], cache: Path, table: Table
+) -> bool:
     """Compare every way on one model; returns whether those that have to be there agree."""
     _, config = random_model(f"{name}-tiny", cache, (*_OPTIONS, *options))
     texts = make_texts(config)
@@ -92,7 +95,7 @@ def check(name: str, options: tuple[str, ...], cache: Path, table: Table) -> boo
     if len(pairs) != len(texts):
         raise ValueError(f"{name}: {len(texts) - len(pairs)} of the texts made no prompt")
     started = time.monotonic()
-    begun = [(way, _begin(way, config)) for way in ways()]
+    begun = [(way, _begin(way, config)) for way in ways(methods)]
     reference = Reference(config)
     expected = reference.values(texts, "score")
     reference.close()
@@ -135,6 +138,7 @@ def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shape", action="append", dest="shapes", choices=SHAPES)
+    parser.add_argument("--method", action="append", dest="methods", choices=METHODS)
     parser.add_argument("-o", action="append", dest="options", default=[], metavar="KEY=VALUE")
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parser.add_argument("--to", type=Path, required=True, help="Markdown file")
@@ -154,7 +158,9 @@ def main() -> int:
         if time.monotonic() > end:
             table.add(name, *[None] * 8, "not measured: there was no time left")
         else:
-            all_agree &= check(name, tuple(given.options), given.cache, table)
+            all_agree &= check(
+                name, given.methods or METHODS, tuple(given.options), given.cache, table
+            )
     return 0 if all_agree else 1
 
 

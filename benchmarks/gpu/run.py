@@ -1,6 +1,6 @@
 """Check and measure a GPU within a budget of seconds.
 
-    python benchmarks/gpu/run.py --budget 300 check
+    python benchmarks/gpu/run.py --budget 450 check
     python benchmarks/gpu/run.py --budget 530 bench
     python benchmarks/gpu/run.py --budget 530 rest
 

@@ -1,4 +1,4 @@
-"""How fast a GPU may score, by its data sheet: a wide interval, since no GPU was measured."""
+"""How fast a GPU may score, by its data sheet: a wide interval, since one GPU was measured."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rgpt_batch.storage.hub import hub_errors
 if TYPE_CHECKING:
     from rgpt_batch.config.options import ModelConfig
 
-# Share of a GPU's dense peak that scoring may reach. On CPU, engine and pipeline were measured to
-# reach 63 to 81 % of measured matrix products (benchmarks/results, 2026-11-26); of a data sheet's
-# peak, which no matrix product reaches, less is to be expected, and of small models much less.
-_EFFICIENCY = (0.1, 0.6)
-# What one worker's Python spends on a pair: 135 µs (benchmarks/results/2026-11-26-host-overhead).
-_MOST_PAIRS_PER_SECOND = 7_400.0
+# Share of a GPU's dense peak that scoring may reach. An H200 was measured (benchmarks/results,
+# 2026-11-27): bloom-7b reached 67 % of its data sheet's, bloom-560m 36 %, and about 16 % with 16
+# queries per document; a whole job with bloom-560m 25 %.
+_EFFICIENCY = (0.15, 0.7)
+# What one worker's Python was seen to keep up with: bloom-560m, 16 queries per document.
+_MOST_PAIRS_PER_SECOND = 16_000.0
 # Models whose feed-forward layers have a gate, and so a third matrix.
 _GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "baichuan")
 
@@ -82,7 +82,7 @@ class GpuEstimate:
         return (
             f"{self.flops_per_pair / 1e9:,.1f} GFLOP per pair, {low:.0%} to {high:.0%} of "
             f"{GPUS[self.gpu].bf16_tflops * self.num_gpus:,.0f} TFLOP/s (bfloat16, NVIDIA's data "
-            "sheet). No GPU was ever measured: score a sample there, then plan --like its output"
+            "sheet), as seen on an H200. Score a sample on yours, then plan --like its output"
         )
 
 

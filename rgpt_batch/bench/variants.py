@@ -66,9 +66,11 @@ STANDARD = (
 # What may matter on a GPU that one engine does not fill.
 TUNING = (
     _query_rows("query-rows, no cache", engine={"prefix_caching": False}),
-    _query_rows("query-rows, async", engine={"vllm_args": {"async_scheduling": True}}),
+    # As requests, which vLLM's own scheduler plans.
+    _query_rows("query-rows, requests", engine={"vllm_args": {"async_scheduling": False}}),
+    _query_rows("query-rows, requests, async", engine={"vllm_args": {"async_scheduling": True}}),
     _query_rows("query-rows, 2 engines", num_engines=2),
-    _query_rows("query-rows, 4 engines", num_engines=4),
+    _query_rows("query-rows, 1024 prompts", engine={"max_num_seqs": 1024}),
     _query_rows("query-rows, steps of 4096", engine={"max_num_batched_tokens": 4096}),
     _query_rows("query-rows, steps of 16384", engine={"max_num_batched_tokens": 16384}),
 )

@@ -61,7 +61,16 @@ def examine() -> list[Finding]:
 
 def _python() -> Finding:
     found = platform.python_version()
-    allowed = metadata(_PROJECT)["Requires-Python"]
+    try:
+        allowed = metadata(_PROJECT)["Requires-Python"]
+    except PackageNotFoundError:
+        return Finding(
+            name="python",
+            value=found,
+            problem="rgpt-batch runs from a folder that is not installed: with several GPUs, "
+            "vLLM's workers do not find its models",
+            fix="pip install --no-deps -e . in that folder",
+        )
     if found in SpecifierSet(allowed):
         return Finding(name="python", value=found)
     return Finding(
@@ -244,7 +253,10 @@ def _cpu_flags() -> set[str]:
 
 
 def _allowed(package: str) -> SpecifierSet:
-    found = (Requirement(line) for line in requires(_PROJECT) or ())
+    try:
+        found = [Requirement(line) for line in requires(_PROJECT) or ()]
+    except PackageNotFoundError:
+        return SpecifierSet()
     return next((each.specifier for each in found if each.name == package), SpecifierSet())
 
 

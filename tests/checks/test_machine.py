@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from rgpt_batch.checks.vllm_versions import vllm_verdict
 from tests.commands.start import rgpt_batch, run
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def doctor(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -73,6 +78,26 @@ def test_a_package_that_does_not_fit_is_named_with_its_fix(
     assert done.returncode == 3
     assert problem in done.stdout
     assert fix in done.stdout
+
+
+def test_a_copy_that_is_not_installed_is_named_with_its_fix(tmp_path: Path) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if "rgpt_batch" not in path.name:
+            (packages / path.name).symlink_to(path)
+    paths = f"{packages}{os.pathsep}{ROOT}"
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "rgpt_batch", "doctor"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, "RAY_ADDRESS": "", "RAY_TMPDIR": "/tmp/no-cluster"},
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "not installed" in done.stdout and "pip install --no-deps -e ." in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_a_cluster_that_does_not_answer_is_a_problem() -> None:

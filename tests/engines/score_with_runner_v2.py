@@ -41,6 +41,7 @@ def main(folder: Path) -> None:
             "method": engine.method,
             "passed_over": engine.passed_over,
             "num_retries": getattr(engine, "num_retries", 0),
+            "lays_out_steps": getattr(engine, "lays_out_steps", False),
         }
         engine.close()
         print(json.dumps(facts), flush=True)

@@ -54,13 +54,18 @@ def tight(scheduler: str) -> dict[str, Any]:
     }
 
 
+# Prompts that do not fit into one step are requests of vLLM's scheduler.
+@pytest.mark.parametrize("step_tokens", [96, 2048])
 @pytest.mark.parametrize("model", MEASURED)
-def test_logprobs_equal_the_reference(model: str, request: pytest.FixtureRequest) -> None:
+def test_logprobs_equal_the_reference(
+    model: str, step_tokens: int, request: pytest.FixtureRequest
+) -> None:
     folder = request.getfixturevalue(model)
     # SmolLM2 is of ordinary size, and slow.
     pairs = mixed_pairs(4, 60) if model == "smollm2" else mixed_pairs(12, 300)
     expected = reference(folder, pairs)
-    with query_rows(float32_config(folder)) as engine:
+    with query_rows(float32_config(folder, max_num_batched_tokens=step_tokens)) as engine:
+        assert engine.lays_out_steps == (step_tokens > 96)
         got = engine.score(pairs)
         assert engine.num_retries == 0
     assert largest_difference(got, expected) <= MARGIN * MEASURED[model]
@@ -108,11 +113,30 @@ def test_prefixes_stay_in_the_cache_between_calls(
     tiny_llama: Path, adversarial: tuple[list[TokenizedPair], list[QueryLogprobs]]
 ) -> None:
     pairs, expected = adversarial
-    with query_rows(float32_config(tiny_llama)) as engine:
+    # Asks for vLLM's scheduler, and so for its cache.
+    settings = {"max_num_batched_tokens": 2048, "vllm_args": {"async_scheduling": False}}
+    with query_rows(float32_config(tiny_llama, **settings)) as engine:
+        assert not engine.lays_out_steps
         for _ in range(2):
             got = engine.score(pairs[:300])
             assert largest_difference(got, expected[:300]) <= MARGIN * MEASURED["tiny_llama"]
         assert engine.num_retries == 0
+
+
+def test_steps_share_blocks_in_a_cache_that_holds_few_prompts(
+    tiny_llama: Path, adversarial: tuple[list[TokenizedPair], list[QueryLogprobs]]
+) -> None:
+    pairs, expected = adversarial
+    settings = {**tight(""), "max_num_batched_tokens": MAX_LENGTH}
+    settings["vllm_args"] = {"block_size": BLOCK_SIZE, "max_model_len": MAX_LENGTH}
+    with query_rows(float32_config(tiny_llama, **settings)) as engine:
+        assert engine.lays_out_steps
+        for _ in range(2):
+            got = engine.score(pairs)
+            assert largest_difference(got, expected) <= MARGIN * MEASURED["tiny_llama"]
+        num_tokens = 2 * sum(len(pair.token_ids) for pair in pairs)
+        # A document's whole blocks, for all of its pairs that fit into a step but the first.
+        assert num_tokens // 4 < engine.num_cached_tokens < num_tokens
 
 
 @pytest.mark.parametrize("max_num_batched_tokens", [96, 2048])

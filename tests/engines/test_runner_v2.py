@@ -62,6 +62,7 @@ def answers(
     folder = tmp_path_factory.mktemp("runner-v2")
     configs = {
         "query-rows": float32_config(tiny_llama, "query-rows"),
+        "requests": float32_config(tiny_llama, "query-rows", vllm_args={"async_scheduling": False}),
         "token-ids": float32_config(tiny_llama, "token-ids"),
         # With this setting of the user's, vLLM runs no pooling models.
         "auto": float32_config(tiny_llama, "auto", vllm_args={"runner": "generate"}),
@@ -112,11 +113,13 @@ def assert_equal_to_reference(
     assert difference <= MARGIN * MEASURED
 
 
+@pytest.mark.parametrize("name", ["query-rows", "requests"])
 def test_query_rows_equal_the_reference(
-    answers: dict[str, Answers], expected: list[QueryLogprobs]
+    name: str, answers: dict[str, Answers], expected: list[QueryLogprobs]
 ) -> None:
-    found = answers["query-rows"]
+    found = answers[name]
     assert found.facts["method"] == "query-rows"
+    assert found.facts["lays_out_steps"] == (name == "query-rows")
     assert found.facts["num_retries"] == 0
     assert_equal_to_reference(found.values, expected)
 

@@ -11,7 +11,11 @@ from rgpt_batch.engines.vllm.last_layer import LAYER_HOOKS
 from rgpt_batch.engines.vllm.models import BLOOM_HOOKS
 from rgpt_batch.engines.vllm.pooling import PoolingEngine
 from rgpt_batch.engines.vllm.prompt_logprobs import PromptLogprobsEngine
-from rgpt_batch.engines.vllm.query_rows.engine import SCHEDULER_HOOKS, QueryRowsEngine
+from rgpt_batch.engines.vllm.query_rows.engine import (
+    SCHEDULER_HOOKS,
+    STEP_HOOKS,
+    QueryRowsEngine,
+)
 from rgpt_batch.engines.vllm.token_ids import TokenIdsEngine
 
 ENGINES = (QueryRowsEngine, TokenIdsEngine, PromptLogprobsEngine, PoolingEngine)
@@ -19,6 +23,7 @@ ENGINES = (QueryRowsEngine, TokenIdsEngine, PromptLogprobsEngine, PoolingEngine)
 PARTS: dict[str, tuple[Hook, ...]] = {
     **{engine.method: engine.hooks for engine in ENGINES},
     "prefix cache of query-rows": SCHEDULER_HOOKS,
+    "steps of our own": STEP_HOOKS,
     "Bloom": BLOOM_HOOKS,
     "last layer": LAYER_HOOKS,
 }

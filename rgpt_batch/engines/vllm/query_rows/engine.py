@@ -1,13 +1,15 @@
 """Scoring with a vLLM pooling model that computes logits for query tokens alone.
 
 The fastest way: no logits for the document's tokens, and pairs that share a document share its
-keys and values through vLLM's prefix cache.
+keys and values. Where it can be, steps are laid out here (steps.py, planned.py); elsewhere pairs
+go to vLLM as requests, whose scheduler and prefix cache do the same.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,9 @@ from rgpt_batch.engines.vllm.request_engine import (
 )
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 
+if TYPE_CHECKING:
+    from rgpt_batch.engines.vllm.query_rows.planned import PlannedSteps
+
 _logger = logging.getLogger(__name__)
 
 # Without these a cached prefix may hide rows. That is noticed, and the pair computed once more.
@@ -38,6 +43,33 @@ SCHEDULER_HOOKS = (
     Hook("vllm.v1.core.sched.async_scheduler", "AsyncScheduler"),
 )
 _SCHEDULERS = "rgpt_batch.engines.vllm.query_rows.scheduler"
+# Without these vLLM's scheduler plans the steps, which takes its host longer.
+STEP_HOOKS = (
+    Hook(
+        "vllm.forward_context",
+        "set_forward_context",
+        keywords=("attn_metadata", "vllm_config", "num_tokens", "slot_mapping"),
+    ),
+    Hook(
+        "vllm.v1.attention.backend",
+        "CommonAttentionMetadata",
+        keywords=(
+            *("query_start_loc", "query_start_loc_cpu", "seq_lens", "num_reqs"),
+            *("num_actual_tokens", "max_query_len", "max_seq_len", "block_table_tensor"),
+            *("slot_mapping", "causal"),
+        ),
+    ),
+    Hook(
+        "vllm.v1.attention.backend",
+        "AttentionMetadataBuilder",
+        (Method("build", ("common_prefix_len", "common_attn_metadata")),),
+    ),
+    Hook(
+        "vllm.v1.worker.utils", "AttentionGroup", ("backend", "layer_names", "get_metadata_builder")
+    ),
+)
+# Whoever sets one of these wants vLLM's scheduler.
+_OF_THE_SCHEDULER = {"scheduler_cls", "async_scheduling"}
 
 
 class QueryRowsEngine(RequestEngine[TokenizedPair, QueryLogprobs]):
@@ -45,9 +77,18 @@ class QueryRowsEngine(RequestEngine[TokenizedPair, QueryLogprobs]):
 
     method = "query-rows"
     hooks = (*RequestEngine.hooks, *OWN_MODEL_HOOKS)
+    _planned: PlannedSteps | None = None
     without_hooks = (
         "Set engine.method=prompt-logprobs, or install a version that pyproject.toml allows."
     )
+
+    def __init__(self, config: JobConfig) -> None:
+        super().__init__(config)
+        if not (_OF_THE_SCHEDULER & config.engine.vllm_args.keys() or missing(STEP_HOOKS)):
+            from rgpt_batch.engines.vllm.query_rows.planned import planned_steps
+
+            self._planned = planned_steps(self._core)
+        self._shares = config.engine.prefix_caching is not False
 
     @override
     def _register_models(self, config: JobConfig) -> None:
@@ -68,6 +109,26 @@ class QueryRowsEngine(RequestEngine[TokenizedPair, QueryLogprobs]):
             "architectures": [own_architecture(config)],
         }
         return args
+
+    @property
+    def lays_out_steps(self) -> bool:
+        """Whether steps are laid out here; else pairs are requests of vLLM's scheduler."""
+        return self._planned is not None
+
+    @override
+    def _score(
+        self, pairs: Sequence[TokenizedPair], read_cache: bool
+    ) -> list[npt.NDArray[np.float32]]:
+        if self._planned is None:
+            return super()._score(pairs, read_cache)
+        values = self._planned.score(pairs, share=read_cache and self._shares)
+        self.num_cached_tokens = self._planned.num_cached_tokens
+        return values
+
+    @override
+    def close(self) -> None:
+        self._planned = None
+        super().close()
 
     @override
     def _request(self, request_id: str, pair: TokenizedPair, read_cache: bool) -> Any:

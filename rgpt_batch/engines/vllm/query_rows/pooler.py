@@ -16,14 +16,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from vllm.model_executor.layers.pooler import Pooler
 
+from rgpt_batch.engines.vllm.hooks import Hook, missing
 from rgpt_batch.engines.vllm.query_rows.request import TOKEN_BYTES, query_of
+from rgpt_batch.engines.vllm.query_rows.steps import runs
 
 # Of one block of float32 logits; 512 MiB are 535 rows of a vocabulary of 250,880 tokens.
 _MAX_LOGITS_BYTES = 512 * 2**20
+# vLLM's kernel for the logprobs of some tokens, in float32 whatever the logits are.
+_FUSED = Hook(
+    "vllm.v1.worker.gpu.sample.logprob", "compute_token_logprobs", keywords=("logits", "token_ids")
+)
 # On CPU the softmax works on blocks that stay in the cache: 1.8 times faster than on all 90 rows of
 # a vocabulary of 250,880, 2.9 times on 512 rows of 49,152 (bfloat16, 2 cores of an EPYC).
 _CPU_BLOCK_BYTES = 8 * 2**20
@@ -86,7 +91,7 @@ class QueryRowsPooler(LogitsPooler):
             targets.append(query[token * TOKEN_BYTES : (token + count) * TOKEN_BYTES])
             offset += num_scheduled
 
-        values = self._logprobs(hidden_states, first_rows, counts, b"".join(targets))
+        values = self._step_logprobs(hidden_states, first_rows, counts, b"".join(targets))
         # One copy for all requests. vLLM waits for the device before it reads a pooler's output.
         parts = values.to("cpu", non_blocking=True).split(counts)
 
@@ -116,7 +121,7 @@ class QueryRowsPooler(LogitsPooler):
             for params, prompt_len in zip(all_params, prompt_lens, strict=True)
         ]
 
-    def _logprobs(
+    def _step_logprobs(
         self,
         hidden_states: torch.Tensor,
         first_rows: Sequence[int],
@@ -125,19 +130,36 @@ class QueryRowsPooler(LogitsPooler):
     ) -> torch.Tensor:
         """Compute log p(target) at runs of rows; float32, shape (sum(counts),), on the device."""
         device = hidden_states.device
-        rows = _runs(first_rows, counts)
+        rows = runs(np.array(first_rows, dtype=np.int64), np.array(counts, dtype=np.int64))
         target_ids = np.frombuffer(targets, dtype=np.int32).astype(np.int64)
         # In one array, so that one copy takes both to the device. Nobody waits for it here.
         indices = torch.from_numpy(np.stack([rows, target_ids]))
         if device.type == "cuda":
             indices = indices.pin_memory()
         indices = indices.to(device, non_blocking=True)
+        return self.logprobs(hidden_states, indices[0], indices[1])
+
+    def logprobs(
+        self, hidden_states: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Compute log p(target) at rows.
+
+        Args:
+            hidden_states: Shape (tokens, hidden_size).
+            rows: Shape (R,), int64, indices of hidden states.
+            targets: Shape (R,), int64, the token that each row predicts.
+
+        Returns:
+            float32, shape (R,), nats, on the device.
+        """
         blocks = [
-            _token_logprobs(self._compute_logits(hidden_states[block[0]]), block[1])
-            for block in indices.split(self._max_rows, dim=1)
-            if block.shape[1]
+            _token_logprobs(self._compute_logits(hidden_states[some_rows]), some_targets)
+            for some_rows, some_targets in zip(
+                rows.split(self._max_rows), targets.split(self._max_rows), strict=True
+            )
+            if len(some_rows)
         ]
-        return torch.cat(blocks) if blocks else torch.empty(0, device=device)
+        return torch.cat(blocks) if blocks else torch.empty(0, device=hidden_states.device)
 
 
 def rows_per_block(vocab_size: int) -> int:
@@ -162,13 +184,6 @@ def _extend(seen: list[torch.Tensor], first_token: int, values: torch.Tensor) ->
         seen[0] = torch.cat([seen[0][:first_token], values])
 
 
-def _runs(firsts: Sequence[int], counts: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Concatenate the ranges first, first + 1, ... of the given lengths."""
-    lengths = np.array(counts, dtype=np.int64)
-    ends = lengths.cumsum()
-    return np.arange(lengths.sum()) + np.repeat(np.array(firsts) - (ends - lengths), lengths)
-
-
 def _token_logprobs(logits: Any, targets: torch.Tensor) -> torch.Tensor:
     """Normalise in float32 and pick one token per row.
 
@@ -179,6 +194,11 @@ def _token_logprobs(logits: Any, targets: torch.Tensor) -> torch.Tensor:
     """
     if logits is None:
         return torch.empty(len(targets), device=targets.device)
+    if logits.device.type == "cuda" and not missing([_FUSED]):
+        from vllm.v1.worker.gpu.sample.logprob import compute_token_logprobs
+
+        # Reads the logits twice and writes nothing of their size.
+        return compute_token_logprobs(logits, targets[:, None])[:, 0]
     num_rows = len(targets)
     if logits.device.type == "cpu":
         num_rows = max(1, _CPU_BLOCK_BYTES // (4 * logits.shape[1]))
