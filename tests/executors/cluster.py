@@ -94,12 +94,12 @@ def joined_node(*, num_cpus: int, num_gpus: int = 0) -> Iterator[JoinedNode]:
         _wait_for(lambda: node_ids() <= before)
 
 
-def wait_until_idle(seconds: float = 60) -> None:
+def wait_until_idle(seconds: float = _DEADLINE_SECONDS) -> None:
     """Wait until no actor holds a CPU of the shared cluster; fail if one still does at the end."""
     wait_for_free_cpus(NUM_CPUS, seconds)
 
 
-def wait_for_free_cpus(number: int, seconds: float = 60) -> None:
+def wait_for_free_cpus(number: int, seconds: float = _DEADLINE_SECONDS) -> None:
     """Wait until so many CPUs of the shared cluster are held by no actor."""
     deadline = time.monotonic() + seconds
     while ray.available_resources().get("CPU", 0) < number:
