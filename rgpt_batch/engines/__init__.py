@@ -5,7 +5,7 @@ import functools
 from rgpt_batch.config.options import ENGINES, EngineMethod, JobConfig
 from rgpt_batch.engines.base import AnyEngine, Engine
 from rgpt_batch.engines.starts import turn_to_start
-from rgpt_batch.scoring.model_files import check_weights
+from rgpt_batch.scoring.model_files import check_weights, on_this_machine
 
 __all__ = ["AnyEngine", "Engine", "create_engine"]
 
@@ -17,9 +17,14 @@ def create_engine(config: JobConfig) -> AnyEngine:
         ConfigError: The weights are pickled, and that is not allowed; or the vocabulary has no such
             label.
         EngineStartError: It cannot be loaded, or fails its self-test.
+        StorageError: The model's store, or this machine's disk, cannot be used.
     """
     if config.reads_weights:
         check_weights(config.model)
+    if config.engine.method != "fake":
+        has_weights = config.engine.vllm_args.get("load_format") != "dummy"
+        here = on_this_machine(config.model, weights=has_weights)
+        config = config.with_options({"model": here})
     with turn_to_start(config):
         if config.engine.method != "auto":
             return _start(config, config.engine.method)
