@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,10 @@ from rgpt_batch.conversion.needed import (
     needed_for_tokenizer,
 )
 from rgpt_batch.errors import ConfigError
+from rgpt_batch.scoring.folder_identity import folder_identity
 from rgpt_batch.storage import checkpoints
 from rgpt_batch.storage.hub import hub_errors
 
-# Files up to this size are hashed whole; of larger ones, evenly spread samples. Training changes
-# practically every weight, so samples tell two checkpoints apart at a thousandth of the reading.
-_WHOLE_FILE_BYTES = 32 * 2**20
-_NUM_SAMPLES = 64
-_SAMPLE_BYTES = 64 * 2**10
-_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin", ".pt", ".py", ".jinja", ".tiktoken"}
 # What vLLM and transformers unpickle where they find no safetensors.
 _PICKLED_SUFFIXES = {".bin", ".pt"}
 _NUM_FILES_SHOWN = 3
@@ -70,7 +63,7 @@ def model_identity(name: str, revision: str | None) -> str:
     if checkpoints.is_stored(name):
         return f"objects:{revision}"
     folder = Path(name)
-    return _folder_identity(folder) if folder.is_dir() else f"hub:{name}@{revision}"
+    return folder_identity(folder) if folder.is_dir() else f"hub:{name}@{revision}"
 
 
 def on_this_machine(model: ModelConfig, *, weights: bool) -> ModelConfig:
@@ -258,32 +251,6 @@ def _pinned_revision(name: str, revision: str | None) -> str | None:
     if checkpoints.is_stored(name):
         return checkpoints.digest_of(name, revision)
     return revision if Path(name).is_dir() else _hub_commit(name, revision)
-
-
-def _folder_identity(folder: Path) -> str:
-    files = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file())
-    if not any(file.suffix == ".json" for file in files):
-        raise ConfigError(
-            f"{folder}: the folder holds no model (no config.json or tokenizer.json)."
-        )
-    digest = hashlib.sha256()
-    for file in files:
-        # A name need not be UTF-8.
-        digest.update(os.fsencode(file.name) + f"\0{file.stat().st_size}\0".encode())
-        digest.update(_file_digest(file))
-    return f"sha256:{digest.hexdigest()}"
-
-
-def _file_digest(file: Path) -> bytes:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        if size <= _WHOLE_FILE_BYTES:
-            return hashlib.file_digest(stream, "sha256").digest()
-        digest = hashlib.sha256()
-        for index in range(_NUM_SAMPLES):
-            stream.seek((size - _SAMPLE_BYTES) * index // (_NUM_SAMPLES - 1))
-            digest.update(stream.read(_SAMPLE_BYTES))
-        return digest.digest()
 
 
 def _hub_commit(name: str, revision: str | None) -> str:
