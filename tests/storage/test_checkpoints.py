@@ -14,7 +14,8 @@ import pytest
 
 from rgpt_batch import Scorer, load_config
 from rgpt_batch.config.options import ModelConfig
-from rgpt_batch.errors import ConfigError, ShardError, StorageError
+from rgpt_batch.engines import with_files_here
+from rgpt_batch.errors import ConfigError, EngineStartError, ShardError, StorageError
 from rgpt_batch.output import open_store
 from rgpt_batch.scoring.model_files import check_converted, check_weights, model_identity, pinned
 from rgpt_batch.scoring.tokenizer import load_tokenizer
@@ -226,6 +227,20 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_copied(
     with pytest.raises(StorageError, match="let RGPT_BATCH_CACHE name another folder"):
         local_copy(model, None, weights=True)
     assert loads(proxy, "config.json") == []
+
+
+def test_a_machine_that_cannot_copy_a_model_is_one_where_no_engine_starts(
+    model: str, proxy: FaultyProxy
+) -> None:
+    """So that workers elsewhere go on; see Places."""
+    config = load_config(None, (f"model.name={model}", "engine.method=query-rows"))
+    proxy.choose = always("GET", "model.safetensors", Fault.DENY)
+    with pytest.raises(EngineStartError, match="the store denies access"):
+        with_files_here(config)
+    proxy.restart_counting(lambda request: None)
+    here = with_files_here(config).model
+    assert contents(Path(here.name)) == FILES
+    assert here.tokenizer == here.name
 
 
 def test_a_job_with_a_model_in_a_store_resumes_with_it(
