@@ -206,7 +206,7 @@ def test_a_sample_of_the_input_is_measured_and_a_configuration_written(
 def test_vllm_is_tuned(
     run_cli: RunCli, tiny_llama: Path, write_pairs: WritePairs, tmp_path: Path
 ) -> None:
-    """Costs some 60 s of CPU: two trials start two engines each."""
+    """Costs two minutes of CPU: two trials start two engines each."""
     file = tmp_path / "tuned.yaml"
     options = (
         *("engine.method=prompt-logprobs", "model.dtype=float32", "engine.enforce_eager=true"),
@@ -216,7 +216,7 @@ def test_vllm_is_tuned(
         *("tune", "--model", tiny_llama, "-i", write_pairs(200), "--to", file, "--json"),
         *("--turns", "2", "--seconds", "0.5"),
         *(word for option in options for word in ("-o", option)),
-        timeout=500,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     trials = json.loads(done.stdout)["trials"]
