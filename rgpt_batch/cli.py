@@ -25,6 +25,7 @@ from rgpt_batch.commands import (
     report,
     scoring,
     trying,
+    tuning,
 )
 from rgpt_batch.config.arguments import check_text
 from rgpt_batch.errors import ConfigError, Interrupted, ManifestMismatch, RgptBatchError, ShardError
@@ -62,6 +63,7 @@ for _command in (
     report.report,
     publishing.publish,
     bench.bench,
+    tuning.tune,
     machine.doctor,
 ):
     cli.add_command(_command)

@@ -6,6 +6,7 @@ Everything is real: models are random but loaded by the real libraries, the CLI 
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 import subprocess
@@ -141,6 +142,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from tests.sharing import ByModule
 
     return ByModule(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from all that was imported.
+
+    When vLLM ends, it takes back what was frozen and collects garbage six times, 0.5 s of CPU each:
+    with that, a tiny engine's start and end took 4.5 s, without 1.2 s. So nothing is taken back.
+    """
+    gc.unfreeze = lambda: None
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

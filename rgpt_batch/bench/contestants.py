@@ -18,7 +18,8 @@ from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines import create_engine
 from rgpt_batch.engines.starts import starts_beside_others
 from rgpt_batch.errors import RgptBatchError
-from rgpt_batch.records import TokenizedPair
+from rgpt_batch.records import Prompt, TokenizedPair
+from rgpt_batch.scoring.model_files import on_this_machine
 from rgpt_batch.scoring.score import to_score
 
 _EVAL_BATCH_SIZE = 8
@@ -38,7 +39,7 @@ class Measurement:
 
 
 class _Scorer(Protocol):
-    def __call__(self, pairs: Sequence[TokenizedPair]) -> list[float]: ...
+    def __call__(self, pairs: Sequence[Any]) -> list[float]: ...
 
 
 class Contestant:
@@ -73,7 +74,7 @@ class Contestant:
                 process.receive()
             self._is_waited_for = True
 
-    def score(self, pairs: Sequence[TokenizedPair]) -> Measurement:
+    def score(self, pairs: Sequence[Prompt]) -> Measurement:
         """Score pairs once; the time leaves out sending them to the processes."""
         shares = _shares(pairs, len(self._processes))
         for process, share in zip(self._processes, shares, strict=True):
@@ -93,7 +94,7 @@ class Contestant:
         self._processes = []
 
 
-def _shares(pairs: Sequence[TokenizedPair], num_shares: int) -> list[Sequence[TokenizedPair]]:
+def _shares(pairs: Sequence[Prompt], num_shares: int) -> list[Sequence[Prompt]]:
     """Cut into runs of about the same length, so that pairs of a document mostly stay together."""
     bounds = [len(pairs) * index // num_shares for index in range(num_shares + 1)]
     return [pairs[low:high] for low, high in itertools.pairwise(bounds)]
@@ -159,7 +160,7 @@ def _load(method: str, config: JobConfig) -> _Scorer:
         return _TransformersScorer(config, batch_size=1 if method == CARD else _EVAL_BATCH_SIZE)
     engine = create_engine(config)
 
-    def score(pairs: Sequence[TokenizedPair]) -> list[float]:
+    def score(pairs: Sequence[Prompt]) -> list[float]:
         answers = engine.score(pairs)
         return [to_score(*each).value for each in zip(pairs, answers, strict=True)]
 
@@ -178,13 +179,15 @@ class _TransformersScorer:
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = getattr(torch, config.model.dtype)
+        is_invented = config.engine.vllm_args.get("load_format") == "dummy"
+        name = on_this_machine(config.model, weights=not is_invented).name
         with torch.device(self._device):
-            if config.engine.vllm_args.get("load_format") == "dummy":
-                shape = AutoConfig.from_pretrained(config.model.name)
+            if is_invented:
+                shape = AutoConfig.from_pretrained(name)
                 model = AutoModelForCausalLM.from_config(shape, dtype=dtype)
             else:
                 model = AutoModelForCausalLM.from_pretrained(
-                    config.model.name,
+                    name,
                     dtype=dtype,
                     use_safetensors=None if config.model.allow_pickled_weights else True,
                 )

@@ -15,13 +15,12 @@ from rgpt_batch.bench.findings import BASELINE, Findings, Result, Turn
 from rgpt_batch.bench.pipeline import run_pipeline
 from rgpt_batch.bench.shapes import ModelShape
 from rgpt_batch.bench.variants import PIPELINE, Variant
-from rgpt_batch.bench.workload import Workload, make_pairs, single_token_words
+from rgpt_batch.bench.workload import Texts, Workload
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.starts import starts_beside_others
 from rgpt_batch.errors import RgptBatchError
-from rgpt_batch.records import ScorePair, TokenizedPair
+from rgpt_batch.records import Prompt, ScorePair
 from rgpt_batch.scoring.protocol import load_protocol
-from rgpt_batch.scoring.tokenizer import load_tokenizer
 
 # The first passes of a variant tell how many pairs it scores in the time of a pass.
 _NUM_WARM_UP_PAIRS = 4
@@ -36,9 +35,11 @@ class Group:
         variants: At least one, unless it is the first group.
         config: Model and engine options that all variants share.
         shape: For the FLOPs; None where the model's sizes are not known.
+        texts: What is scored.
         seconds_per_pass: About how long a pass takes.
         findings: Get results, and the reasons why there is none.
         say: Told what happens, line by line.
+        baseline: The variant that scores are compared with.
 
     Raises:
         ConfigError: The tokenizer cannot be loaded.
@@ -50,9 +51,11 @@ class Group:
         variants: Sequence[Variant],
         config: JobConfig,
         shape: ModelShape | None,
+        texts: Texts,
         seconds_per_pass: float,
         findings: Findings,
         say: Callable[[str], None],
+        baseline: str = BASELINE,
     ) -> None:
         self._number = number
         self._shape = shape
@@ -60,7 +63,8 @@ class Group:
         self._findings = findings
         self._say = say
         self._protocol = load_protocol(config.protocol, config.model)
-        self._words = single_token_words(load_tokenizer(config.model))
+        self._texts = texts
+        self._baseline = baseline
         self._variants = list(variants)
         self._reference = variants[0].name if number else None
         num_engines = sum(variant.num_engines for variant in variants)
@@ -111,7 +115,7 @@ class Group:
         variants = [
             variant
             for variant in self._variants
-            if (variant.shares_documents or variant.name == BASELINE or not is_shared)
+            if (variant.shares_documents or variant.name == self._baseline or not is_shared)
             and not (variant.method == PIPELINE and is_shared)
         ]
         for variant in variants:
@@ -134,11 +138,13 @@ class Group:
         seed = _WARM_UP_SEED
         contestant = self._contestants[variant.name]
         # What is done once, such as compiling a kernel, is in no estimate.
-        contestant.score(self._tokenize(make_pairs(workload, num_pairs, self._words, seed)))
+        contestant.score(self._tokenize(self._texts.draw(workload, num_pairs, seed)))
         while True:
             seed -= 1
-            pairs = self._tokenize(make_pairs(workload, num_pairs, self._words, seed))
-            seconds = contestant.score(pairs).seconds
+            texts = self._texts.draw(workload, num_pairs, seed)
+            seconds = contestant.score(self._tokenize(texts)).seconds
+            if len(texts) < num_pairs:
+                return len(texts)
             wanted = workload.round_up(int(num_pairs * self._seconds_per_pass / seconds))
             # Small batches are slow, so the estimate is low until the pass is nearly full.
             if wanted < 4 * num_pairs:
@@ -159,7 +165,7 @@ class Group:
         present = [result for result in results if result.variant in self._variants]
         if not present:
             return False
-        texts = make_pairs(workload, max(self._num_pairs.values()), self._words, seed=number)
+        texts = self._texts.draw(workload, max(self._num_pairs.values()), seed=number)
         pairs = self._tokenize(texts)
         scores: dict[str, list[float]] = {}
         for result in present:
@@ -176,7 +182,7 @@ class Group:
                 continue
             result.turns.append(
                 Turn(
-                    num_pairs=count,
+                    num_pairs=len(pairs[:count]),
                     num_tokens=sum(len(pair.token_ids) for pair in pairs[:count]),
                     flops=self._flops(pairs[:count]),
                     seconds=seconds,
@@ -184,9 +190,10 @@ class Group:
             )
         for result in present:
             name = result.variant.name
-            if BASELINE in scores and name in scores:
-                count = min(len(scores[name]), len(scores[BASELINE]))
-                gap = np.abs(np.subtract(scores[name][:count], scores[BASELINE][:count]))
+            if self._baseline in scores and name in scores:
+                theirs = scores[self._baseline]
+                count = min(len(scores[name]), len(theirs))
+                gap = np.abs(np.subtract(scores[name][:count], theirs[:count]))
                 result.max_score_difference = max(
                     result.max_score_difference or 0.0, float(gap.max())
                 )
@@ -216,10 +223,10 @@ class Group:
                 reason = f"{self._reference}, which it is compared with, is not measured"
                 self._give_up(variant, reason)
 
-    def _tokenize(self, texts: Sequence[ScorePair]) -> list[TokenizedPair]:
-        return [p for p in self._protocol.tokenize(texts) if isinstance(p, TokenizedPair)]
+    def _tokenize(self, texts: Sequence[ScorePair]) -> list[Prompt]:
+        return [p for p in self._protocol.tokenize(texts) if isinstance(p, Prompt)]
 
-    def _flops(self, pairs: Sequence[TokenizedPair]) -> float:
+    def _flops(self, pairs: Sequence[Prompt]) -> float:
         if self._shape is None:
             return 0.0
         return sum(self._shape.flops_per_score(len(p.token_ids), p.num_query_tokens) for p in pairs)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rgpt_batch.bench.shapes import ModelShape
 from rgpt_batch.errors import ConfigError
+from rgpt_batch.scoring.model_files import on_this_machine
 from rgpt_batch.storage.hub import hub_errors
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _settings(model: ModelConfig) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
     try:
-        folder = Path(model.name)
+        folder = Path(on_this_machine(model, weights=False).name)
         if folder.is_dir():
             path = folder / "config.json"
         else:

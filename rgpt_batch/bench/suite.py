@@ -14,8 +14,9 @@ from rgpt_batch.bench.findings import Findings, Result
 from rgpt_batch.bench.group import Group
 from rgpt_batch.bench.shapes import ModelShape
 from rgpt_batch.bench.variants import Variant, groups
-from rgpt_batch.bench.workload import Workload
+from rgpt_batch.bench.workload import RandomTexts, Workload, single_token_words
 from rgpt_batch.config.options import JobConfig
+from rgpt_batch.scoring.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,43 +51,67 @@ class Suite:
         """
         end = time.monotonic() + self.budget_seconds
         findings = Findings()
+        texts = RandomTexts(single_token_words(load_tokenizer(self.config.model)))
         all_fit = self.config.engine.kv_cache_bytes is not None
         for number, variants in enumerate(groups(self.variants, all_fit=all_fit)):
             group = Group(
-                number, variants, self.config, self.shape, self.seconds_per_pass, findings, say
+                number,
+                variants,
+                self.config,
+                self.shape,
+                texts,
+                self.seconds_per_pass,
+                findings,
+                say,
             )
             try:
                 group.start(end)
                 keep(findings)
-                self._measure(group, findings, say, keep, end)
+                for workload in self.workloads:
+                    if not take_turns(
+                        group, workload, self.num_turns, end, say, lambda: keep(findings)
+                    ):
+                        say(f"{self.budget_seconds:.0f} s are over")
+                        break
             finally:
                 group.close()
         return findings
 
-    def _measure(
-        self,
-        group: Group,
-        findings: Findings,
-        say: Callable[[str], None],
-        keep: Callable[[Findings], None],
-        end: float,
-    ) -> None:
-        for workload in self.workloads:
-            results: list[Result] = []
-            for turn in range(1, self.num_turns + 1):
-                if time.monotonic() > end:
-                    say(f"{self.budget_seconds:.0f} s are over")
-                    return
-                results = results or group.results_for(workload)
-                if not results:
-                    break
-                is_any_left = group.take_turn(workload, results, turn)
-                speeds = ", ".join(
-                    f"{r.variant.name} {r.turns[-1].pairs_per_second:,.1f}"
-                    for r in results
-                    if r.turns
-                )
-                say(f"{workload.label}, turn {turn}, pairs/s: {speeds}")
-                keep(findings)
-                if not is_any_left:
-                    break
+
+def take_turns(
+    group: Group,
+    workload: Workload,
+    num_turns: int,
+    end: float,
+    say: Callable[[str], None],
+    keep: Callable[[], None] = lambda: None,
+) -> bool:
+    """Let a group that has started measure a workload.
+
+    Args:
+        group: Adds to its findings.
+        workload: What to score.
+        num_turns: Timed passes per variant.
+        end: Seconds of time.monotonic() after which no turn begins.
+        say: Told what happens, line by line.
+        keep: Called after each turn.
+
+    Returns:
+        Whether there was time for all turns.
+    """
+    results: list[Result] = []
+    for turn in range(1, num_turns + 1):
+        if time.monotonic() > end:
+            return False
+        results = results or group.results_for(workload)
+        if not results:
+            break
+        is_any_left = group.take_turn(workload, results, turn)
+        speeds = ", ".join(
+            f"{r.variant.name} {r.turns[-1].pairs_per_second:,.1f}" for r in results if r.turns
+        )
+        say(f"{workload.label}, turn {turn}, pairs/s: {speeds}")
+        keep()
+        if not is_any_left:
+            break
+    return True

@@ -23,6 +23,7 @@ class Variant:
         method: CARD, EVAL, PIPELINE or a value of engine.method.
         num_engines: Processes that share the device and the pairs.
         engine: Options of the configuration's engine section.
+        dtype: Instead of the configuration's.
         shares_documents: Whether more queries per document can make it faster.
     """
 
@@ -31,6 +32,7 @@ class Variant:
     num_engines: int = 1
     engine: dict[str, Any] = field(default_factory=dict)
     shares_documents: bool = False
+    dtype: str | None = None
 
     def configure(self, config: JobConfig, num_engines: int) -> JobConfig:
         """Return the configuration with this variant's engine options.
@@ -46,6 +48,7 @@ class Variant:
             **self.engine.get("vllm_args", {}),
         }
         settings["engine"]["gpu_memory_utilization"] /= num_engines
+        settings["model"]["dtype"] = self.dtype or config.model.dtype
         if self.method not in (CARD, EVAL):
             settings["engine"]["method"] = "query-rows" if self.method == PIPELINE else self.method
         return JobConfig.model_validate(settings)

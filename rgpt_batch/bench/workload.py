@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,6 +36,25 @@ class Workload:
     def round_up(self, num_pairs: int) -> int:
         """Return the next number of pairs in which every document has all its queries."""
         return -(-max(1, num_pairs) // self.queries_per_document) * self.queries_per_document
+
+
+class Texts(Protocol):
+    """Where pairs come from."""
+
+    def draw(self, workload: Workload, num_pairs: int, seed: int) -> list[ScorePair]:
+        """Return pairs that no other seed gives: as many as are asked for, or all there are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RandomTexts:
+    """Texts of random words."""
+
+    words: Sequence[str]
+
+    def draw(self, workload: Workload, num_pairs: int, seed: int) -> list[ScorePair]:
+        """Return as many as are asked for."""
+        return make_pairs(workload, num_pairs, self.words, seed)
 
 
 def make_pairs(

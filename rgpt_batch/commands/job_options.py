@@ -34,7 +34,7 @@ _MODEL = (
         help="Override an option of the configuration, e.g. -o model.dtype=float32; may "
         "be repeated.",
     ),
-    click.option("--model", help="Folder or hub id; same as -o model.name=…"),
+    click.option("--model", help="Folder, hub id or URI; same as -o model.name=…"),
     click.option(
         "--protocol",
         type=click.Choice(["card", "eval", "eval-arguana"]),
@@ -57,20 +57,42 @@ def model_options(command: _Command) -> _Command:
     return command
 
 
+_INPUT = click.option(
+    "--input",
+    "-i",
+    "inputs",
+    multiple=True,
+    required=True,
+    help="Parquet file, folder or glob pattern, or a URI of one (s3://, gs://, "
+    "abfs://, hf://); may be repeated.",
+)
+_TABLES = (
+    click.option(
+        "--queries",
+        help="Parquet with ids and texts of queries; --input then needs no query column. "
+        "[default: the texts in --input]",
+    ),
+    click.option(
+        "--documents",
+        help="Parquet with ids and texts of documents; --input then needs no document "
+        "column. [default: the texts in --input]",
+    ),
+)
+
+
+def sample_options(command: _Command) -> _Command:
+    """Add the options that say what scores and what is scored, for commands without output."""
+    for option in reversed((_CONFIG, _INPUT, *_TABLES, *_MODEL)):
+        command = option(command)
+    return command
+
+
 def job_options(command: _Command) -> _Command:
     """Add the options that load_job_config takes, and those of input, output and run."""
     for option in reversed(
         (
             _CONFIG,
-            click.option(
-                "--input",
-                "-i",
-                "inputs",
-                multiple=True,
-                required=True,
-                help="Parquet file, folder or glob pattern, or a URI of one (s3://, gs://, "
-                "abfs://, hf://); may be repeated.",
-            ),
+            _INPUT,
             click.option(
                 "--output",
                 required=True,
@@ -88,16 +110,7 @@ def job_options(command: _Command) -> _Command:
                 type=click.Choice(["ray", "local"]),
                 help="Where engines run; same as -o executor.kind=…  [default: ray]",
             ),
-            click.option(
-                "--queries",
-                help="Parquet with ids and texts of queries; --input then needs no query column. "
-                "[default: the texts in --input]",
-            ),
-            click.option(
-                "--documents",
-                help="Parquet with ids and texts of documents; --input then needs no document "
-                "column. [default: the texts in --input]",
-            ),
+            *_TABLES,
             click.option(
                 "--missing",
                 type=click.Choice(["error", "reject"]),

@@ -41,12 +41,12 @@ class ModelConfig(Section):
     """Which weights and which tokenizer."""
 
     name: str = Field(
-        description="Folder or hub id of a model. In a file, a folder that begins with ./ or ../, "
-        "or lies beside the file, counts from there."
+        description="Folder, hub id, or URI of a folder (s3://, gs://, abfs://). In a file, a "
+        "folder that begins with ./ or ../, or lies beside the file, counts from there."
     )
     revision: str | None = Field(None, description="Hub commit, tag or branch.")
     tokenizer: str | None = Field(
-        None, description="Folder or hub id, as name. Default: the model's."
+        None, description="Folder, hub id or URI, as name. Default: the model's."
     )
     tokenizer_revision: str | None = Field(None, description="Default: the model's revision.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(

@@ -5,9 +5,10 @@ import functools
 from rgpt_batch.config.options import ENGINES, EngineMethod, JobConfig
 from rgpt_batch.engines.base import AnyEngine, Engine
 from rgpt_batch.engines.starts import turn_to_start
-from rgpt_batch.scoring.model_files import check_weights
+from rgpt_batch.errors import EngineStartError, ShardError, StorageError
+from rgpt_batch.scoring.model_files import check_weights, on_this_machine
 
-__all__ = ["AnyEngine", "Engine", "create_engine"]
+__all__ = ["AnyEngine", "Engine", "create_engine", "with_files_here"]
 
 
 def create_engine(config: JobConfig) -> AnyEngine:
@@ -20,6 +21,7 @@ def create_engine(config: JobConfig) -> AnyEngine:
     """
     if config.reads_weights:
         check_weights(config.model)
+    config = with_files_here(config)
     with turn_to_start(config):
         if config.engine.method != "auto":
             return _start(config, config.engine.method)
@@ -27,6 +29,22 @@ def create_engine(config: JobConfig) -> AnyEngine:
 
         methods = ENGINES[config.score.kind]
         return first_that_works([functools.partial(_start, config, each) for each in methods])
+
+
+def with_files_here(config: JobConfig) -> JobConfig:
+    """Name folders of this machine where the model is in an object store; see on_this_machine.
+
+    Raises:
+        ConfigError: There is no model, or it has other files than it was pinned to.
+        EngineStartError: The files cannot be copied; on another machine they may be.
+    """
+    is_invented = config.engine.vllm_args.get("load_format") == "dummy"
+    has_weights = config.engine.method != "fake" and not is_invented
+    try:
+        here = on_this_machine(config.model, weights=has_weights)
+    except (StorageError, ShardError) as error:
+        raise EngineStartError(str(error)) from error
+    return config.with_options({"model": here})
 
 
 def _start(config: JobConfig, method: EngineMethod) -> AnyEngine:

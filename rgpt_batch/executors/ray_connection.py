@@ -38,7 +38,8 @@ def connect() -> tuple[bool, bool]:
             raise EngineStartError(
                 f"cannot start or join a Ray cluster: {error}. Check RAY_ADDRESS "
                 f"({os.environ.get('RAY_ADDRESS', 'not set')}); RAY_ADDRESS=local starts a "
-                "cluster on this machine."
+                "cluster on this machine. A cluster that wants a token, as `ray start` may, needs "
+                "RAY_AUTH_MODE=token."
             ) from error
         raise
     finally:

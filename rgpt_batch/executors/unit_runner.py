@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.engines import create_engine
+from rgpt_batch.engines import create_engine, with_files_here
 from rgpt_batch.engines.hardware import worker_hardware
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.pairs import PairBatch, read_pairs
@@ -85,9 +85,10 @@ class UnitRunner:
         self._worker = worker
         self._store = open_store(output)
         self._versions = installed_versions()
-        self._protocol = load_protocol(config.protocol, config.model)
+        here = with_files_here(config)
+        self._protocol = load_protocol(config.protocol, here.model)
         self._score_index = ScoreIndex(score_index) if score_index else None
-        self._engine = create_engine(config)
+        self._engine = create_engine(here)
         self._hardware = worker_hardware()
         self._engine_lock = threading.Lock()
 

@@ -16,6 +16,8 @@ from rgpt_batch.records import Segment
 from rgpt_batch.storage.files import open_version
 
 _NUM_SHARD_ERRORS_SHOWN = 10
+# The start of a process takes as long as a thousand footers.
+_FILES_PER_PROCESS = 4_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,23 +58,30 @@ class Shard:
 
 
 def inspect_shards(
-    paths: Sequence[str], config: InputConfig, pass_through: Sequence[str]
+    paths: Sequence[str],
+    config: InputConfig,
+    pass_through: Sequence[str],
+    *,
+    files_per_process: int = _FILES_PER_PROCESS,
 ) -> list[Shard]:
     """Read and check the footers of all shards.
+
+    Args:
+        paths: The files.
+        config: How they are read.
+        pass_through: Columns that are copied.
+        files_per_process: How many files are worth a further process.
 
     Raises:
         ShardError: At least one shard cannot be used; the message names up to ten of them.
         StorageError: The storage fails.
     """
+    if len(paths) < 2 * files_per_process:
+        outcomes = inspect_each(paths, config, pass_through)
+    else:
+        from rgpt_batch.input.many_footers import inspect_in_processes
 
-    def inspect(path: str) -> Shard | ShardError:
-        try:
-            return inspect_shard(path, config, pass_through)
-        except ShardError as error:
-            return error
-
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        outcomes = list(pool.map(inspect, paths))
+        outcomes = inspect_in_processes(paths, config, pass_through, files_per_process)
     errors = [outcome for outcome in outcomes if isinstance(outcome, ShardError)]
     shards = [outcome for outcome in outcomes if isinstance(outcome, Shard)]
     for shard in shards[1:]:
@@ -87,6 +96,26 @@ def inspect_shards(
         shown = "\n".join(f"  {error}" for error in errors[:_NUM_SHARD_ERRORS_SHOWN])
         raise ShardError(f"{len(errors)} of {len(paths)} shards cannot be used:\n{shown}")
     return shards
+
+
+def inspect_each(
+    paths: Sequence[str], config: InputConfig, pass_through: Sequence[str]
+) -> list[Shard | ShardError]:
+    """Read and check the footers of files, in this process.
+
+    Raises:
+        StorageError: The storage fails.
+    """
+
+    def inspect(path: str) -> Shard | ShardError:
+        try:
+            return inspect_shard(path, config, pass_through)
+        except ShardError as error:
+            return error
+
+    # Stores answer in some 50 ms, whatever is done here meanwhile.
+    with ThreadPoolExecutor(max_workers=32) as pool:
+        return list(pool.map(inspect, paths))
 
 
 def inspect_shard(path: str, config: InputConfig, pass_through: Sequence[str]) -> Shard:

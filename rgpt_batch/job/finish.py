@@ -31,7 +31,7 @@ def finish(run: Run) -> JobSummary:
         success = None
         files, damaged = describe_files(listing.files)
     output = run.output = Success.of(files, manifest.fingerprint, manifest.num_rows)
-    missing = unscored(run.store, manifest)
+    missing = unscored(run.store, manifest, listing.files)
     problems = [*_problems(run, output, missing), *damaged]
     if not problems and success is None:
         run.store.write_success(output)

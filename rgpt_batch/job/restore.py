@@ -14,7 +14,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from rgpt_batch.importing.sort import Keys, sort_rows
 from rgpt_batch.input.footers import READ_ERRORS, read_error
 from rgpt_batch.input.pairs import SOURCE_FILE, SOURCE_ROW
 from rgpt_batch.output import Store, open_store
+from rgpt_batch.output.listing import CommittedFile
 from rgpt_batch.output.score_file import Footer, read_footer, serialize
 from rgpt_batch.planning.manifest import Manifest
 from rgpt_batch.records import WorkUnit
@@ -41,9 +42,17 @@ def scored_store(store: Store, manifest: Manifest) -> Store:
     return open_store(f"{store.location}/_rgpt/scored") if manifest.clustered else store
 
 
-def unscored(store: Store, manifest: Manifest) -> list[WorkUnit]:
-    """Return the units that remain to be scored; none where the output is there."""
-    committed = store.committed()
+def unscored(
+    store: Store, manifest: Manifest, files: Mapping[str, CommittedFile] | None = None
+) -> list[WorkUnit]:
+    """Return the units that remain to be scored; none where the output is there.
+
+    Args:
+        store: The output folder.
+        manifest: The plan.
+        files: What is committed there, where that was just listed.
+    """
+    committed = store.committed() if files is None else files
     if all(unit.unit_id in committed for unit in manifest.units):
         return []
     scored = scored_store(store, manifest).committed() if manifest.clustered else committed

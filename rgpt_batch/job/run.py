@@ -145,7 +145,9 @@ class Run:
             self.reports.append(outcome)
             if outcome.committed:
                 self._mine.add(outcome.unit_id)
-            self.see(self.tally.elsewhere.keys() | {outcome.unit_id})
+            # Where all others are at work, these are many: they are not gone through for each unit.
+            if outcome.committed == (outcome.unit_id in self.tally.elsewhere):
+                self.see(self.tally.elsewhere.keys() | {outcome.unit_id})
         else:
             self.failures.append(outcome)
             with self._only_a_record():

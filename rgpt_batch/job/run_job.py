@@ -185,8 +185,7 @@ def _run(
     config = job.config
     with signals_raise():
         manifest = freeze(store, job, on_change, report)
-        store.withdraw_false_success()
-        missing = unscored(store, manifest)
+        missing = unscored(store, manifest, store.withdraw_false_success())
     remaining = [unit for unit in missing if only is None or unit.unit_id in only]
     tally = Tally(
         num_units=len(manifest.scored_units),

@@ -29,8 +29,10 @@ from rgpt_batch.records import WorkUnit
 
 _FAILED = "-failed"
 _NAME = re.compile(rf"(\w+)-(\d+)({_FAILED})?")
-# All processes together look about ten times a second, each at most once.
+# All processes together look about ten times a second, each at most once. A look at very many units
+# takes long: no process spends more than a tenth of its time on it.
 _LOOK_SECONDS = 0.1
+_LOOK_SHARE = 0.1
 _LEAST_LOOK_SECONDS = 1.0
 _SIGN_SECONDS = 5.0
 # The reading of all files at the end is claimed like a unit.
@@ -212,6 +214,7 @@ class Claims:
         return self._owners.get(name)
 
     def _read(self) -> None:
+        began = time.monotonic()
         # In this order: what a complete output no longer claims is committed.
         claims = self._store.claims()
         self._committed = self._store.committed().keys()
@@ -223,7 +226,8 @@ class Claims:
                 self._signs[run_id] = sign, now
         silent = {run for run, (_, since) in self._signs.items() if now - since > self._timeout}
         self.num_processes = len(signs.keys() - silent | {self._run_id})
-        self._next_look = now + max(_LEAST_LOOK_SECONDS, _LOOK_SECONDS * self.num_processes)
+        pause = max(_LEAST_LOOK_SECONDS, _LOOK_SECONDS * self.num_processes)
+        self._next_look = now + max(pause, (now - began) / _LOOK_SHARE)
         self._see(self._committed - self._mine.keys())
 
     def _show_signs(self) -> None:

@@ -58,14 +58,19 @@ class LocalStore(Store):
 
     @override
     def committed(self) -> dict[str, CommittedFile]:
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._folder) as entries:
-            for entry in entries:
-                if PART.fullmatch(entry.name) and entry.is_symlink():
-                    raise ManifestMismatch(
-                        f"{entry.path}: a symbolic link, expected a file. Delete it, and run the "
-                        "same command again."
-                    )
-        return super().committed()
+        # In one pass: there may be a million of them.
+        sizes: list[tuple[str, int]] = []
+        for entry in self._entries(""):
+            if not PART.fullmatch(entry.name):
+                continue
+            if entry.is_symlink():
+                raise ManifestMismatch(
+                    f"{entry.path}: a symbolic link, expected a file. Delete it, and run the "
+                    "same command again."
+                )
+            with suppress(FileNotFoundError):
+                sizes.append((entry.name, entry.stat().st_size))
+        return self._files(sizes)
 
     @override
     def clear(self) -> None:
@@ -106,13 +111,16 @@ class LocalStore(Store):
 
     def _scan(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
         # What is deleted in the meantime is not there.
+        for entry in self._entries(folder):
+            with suppress(FileNotFoundError):
+                yield entry.name, entry.stat()
+
+    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
         with (
             suppress(FileNotFoundError, NotADirectoryError),
             os.scandir(self._folder / folder) as entries,
         ):
-            for entry in entries:
-                with suppress(FileNotFoundError):
-                    yield entry.name, entry.stat()
+            yield from entries
 
     @override
     def _read(self, name: str) -> bytes | None:

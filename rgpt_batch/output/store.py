@@ -77,9 +77,13 @@ class Store(Place):
 
     def committed(self) -> dict[str, CommittedFile]:
         """List the published units in one call, by unit id."""
+        return self._files(self._list("").items())
+
+    def _files(self, sizes: Iterable[tuple[str, int]]) -> dict[str, CommittedFile]:
+        """Return the units' files among all files of the folder."""
         return {
             match[1]: CommittedFile(unit_id=match[1], path=f"{self.location}/{name}", size=size)
-            for name, size in sorted(self._list("").items())
+            for name, size in sorted(sizes)
             if (match := PART.fullmatch(name))
         }
 

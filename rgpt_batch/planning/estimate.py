@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.planning.manifest import Manifest
-from rgpt_batch.records import PreparedPair, Prompt, ScorePair
+from rgpt_batch.records import PreparedPair, Prompt, Rejection, ScorePair
 from rgpt_batch.scoring.protocol import load_protocol
 
 _MAX_SAMPLED_UNITS = 16
@@ -33,27 +34,41 @@ class TokenSample:
     rejected_fraction: float
 
 
+def sample_rows(manifest: Manifest, num_rows: int) -> Iterator[Sequence[ScorePair | Rejection]]:
+    """Read rows that stand together, from units that are spread evenly over the plan.
+
+    Args:
+        manifest: Of at least one unit.
+        num_rows: About how many in all.
+
+    Yields:
+        Some rows of a unit.
+    """
+    units = manifest.units[:: -(-len(manifest.units) // _MAX_SAMPLED_UNITS)]
+    rows_per_unit = -(-num_rows // len(units))
+    for unit in units:
+        num_taken = 0
+        for batch in read_pairs(unit, manifest.columns, source=False):
+            pairs = batch.pairs[: rows_per_unit - num_taken]
+            yield pairs
+            num_taken += len(pairs)
+            if num_taken >= rows_per_unit:
+                break
+
+
 def sample_tokens(config: JobConfig, manifest: Manifest, num_rows: int) -> TokenSample:
     """Tokenise rows from units that are spread evenly over the plan."""
     protocol = load_protocol(config.protocol, config.model)
-    units = manifest.units[:: -(-len(manifest.units) // _MAX_SAMPLED_UNITS)]
-    rows_per_unit = -(-num_rows // len(units))
     sampled: list[PreparedPair] = []
     num_bytes = 0
-    for unit in units:
-        taken: list[PreparedPair] = []
-        for batch in read_pairs(unit, manifest.columns, source=False):
-            pairs = batch.pairs[: rows_per_unit - len(taken)]
-            num_bytes += sum(
-                len(text.encode())
-                for pair in pairs
-                if isinstance(pair, ScorePair)
-                for text in (pair.query, pair.document)
-            )
-            taken += protocol.tokenize(pairs)
-            if len(taken) >= rows_per_unit:
-                break
-        sampled += taken
+    for pairs in sample_rows(manifest, num_rows):
+        num_bytes += sum(
+            len(text.encode())
+            for pair in pairs
+            if isinstance(pair, ScorePair)
+            for text in (pair.query, pair.document)
+        )
+        sampled += protocol.tokenize(pairs)
     prompts = [pair for pair in sampled if isinstance(pair, Prompt)]
     return TokenSample(
         num_rows=len(sampled),

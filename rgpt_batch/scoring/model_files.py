@@ -1,10 +1,8 @@
-"""What identifies a model: the content of a local folder, or the commit of a hub repository."""
+"""What identifies a model: a folder's content, a commit of the hub, or what a store lists."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,10 @@ from rgpt_batch.conversion.needed import (
     needed_for_tokenizer,
 )
 from rgpt_batch.errors import ConfigError
+from rgpt_batch.scoring.folder_identity import folder_identity
+from rgpt_batch.storage import checkpoints
 from rgpt_batch.storage.hub import hub_errors
 
-# Files up to this size are hashed whole; of larger ones, evenly spread samples. Training changes
-# practically every weight, so samples tell two checkpoints apart at a thousandth of the reading.
-_WHOLE_FILE_BYTES = 32 * 2**20
-_NUM_SAMPLES = 64
-_SAMPLE_BYTES = 64 * 2**10
-_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin", ".pt", ".py", ".jinja", ".tiktoken"}
 # What vLLM and transformers unpickle where they find no safetensors.
 _PICKLED_SUFFIXES = {".bin", ".pt"}
 _NUM_FILES_SHOWN = 3
@@ -34,10 +28,13 @@ _SENTENCEPIECE = {"tokenizer.model", "spiece.model", "spm.model", "sentencepiece
 def pinned(model: ModelConfig) -> ModelConfig:
     """Name model and tokenizer so that all workers load the same, wherever and whenever they start.
 
-    Folders become absolute, hub revisions the commits that they mean now.
+    Folders become absolute, hub revisions the commits that they mean now. The revision of a model
+    in an object store is the digest of what is listed there.
 
     Raises:
-        ConfigError: The hub's commit cannot be found; or see check_converted.
+        ConfigError: The hub's commit cannot be found; the model in a store is not the one that was
+            pinned before; or see check_converted.
+        StorageError: The store cannot be used.
     """
     # A job is refused here, before anything is planned for a folder that has to change.
     check_converted(model)
@@ -57,13 +54,38 @@ def model_identity(name: str, revision: str | None) -> str:
     """Identify a model or tokenizer whose revision is pinned.
 
     Returns:
-        `sha256:…` over a local folder's files, or `hub:<name>@<commit>`.
+        `sha256:…` over a local folder's files, `hub:<name>@<commit>`, or `objects:…` over the
+        names, sizes and ETags of a store's.
 
     Raises:
         ConfigError: The folder holds no model.
     """
+    if checkpoints.is_stored(name):
+        return f"objects:{revision}"
     folder = Path(name)
-    return _folder_identity(folder) if folder.is_dir() else f"hub:{name}@{revision}"
+    return folder_identity(folder) if folder.is_dir() else f"hub:{name}@{revision}"
+
+
+def on_this_machine(model: ModelConfig, *, weights: bool) -> ModelConfig:
+    """Name folders instead of an object store's URIs; copies what is not here yet.
+
+    Args:
+        model: Which model and tokenizer.
+        weights: Whether the weights are wanted, or the small files alone.
+
+    Raises:
+        ConfigError: There is no model, or it has other files than it was pinned to.
+        StorageError: The store or the disk cannot be used.
+    """
+    changes: dict[str, str | None] = {}
+    tokenizer, tokenizer_revision = model.tokenizer_source
+    if checkpoints.is_stored(tokenizer):
+        folder = checkpoints.local_copy(tokenizer, tokenizer_revision, weights=False)
+        changes |= {"tokenizer": str(folder), "tokenizer_revision": None}
+    if checkpoints.is_stored(model.name):
+        folder = checkpoints.local_copy(model.name, model.revision, weights=weights)
+        changes |= {"name": str(folder), "revision": None}
+    return model.model_copy(update=changes)
 
 
 def check_converted(model: ModelConfig) -> None:
@@ -72,10 +94,14 @@ def check_converted(model: ModelConfig) -> None:
     Raises:
         ConfigError: With the command that converts it.
     """
-    tokenizer, _ = model.tokenizer_source
-    needed = needed_for_model(Path(model.name)) or needed_for_tokenizer(Path(tokenizer))
+    here = on_this_machine(model, weights=False)
+    tokenizer, _ = here.tokenizer_source
+    needed = needed_for_model(Path(here.name))
     if needed is not None:
-        raise ConfigError(needed)
+        raise ConfigError(_of_the_store(needed, model.name, here.name))
+    needed = needed_for_tokenizer(Path(tokenizer))
+    if needed is not None:
+        raise ConfigError(_of_the_store(needed, model.tokenizer_source[0], tokenizer))
 
 
 def check_weights(model: ModelConfig) -> None:
@@ -96,7 +122,7 @@ def check_weights(model: ModelConfig) -> None:
         raise ConfigError(
             f"model '{model.name}': its weights are pickled "
             f"({', '.join(pickled[:_NUM_FILES_SHOWN])}{more}), and there are no safetensors. "
-            f"Convert them once: {conversion_command(Path(model.name))}. Or set "
+            f"Convert them once: {_conversion(model.name)}. Or set "
             "-o model.allow_pickled_weights=true to read them with torch's restricted unpickler."
         )
 
@@ -113,7 +139,7 @@ def check_tokenizer(name: str, revision: str | None) -> None:
         fix = (
             "Put a tokenizer.json whose ids equal those of sentencepiece into a folder"
             if found[0] not in TOKENIZER_SOURCES
-            else f"Convert it once: {conversion_command(Path(name))}"
+            else f"Convert it once: {_conversion(name)}"
         )
         raise ConfigError(
             f"the tokenizer of '{name}': {found[0]} without tokenizer.json. What "
@@ -125,6 +151,7 @@ def check_tokenizer(name: str, revision: str | None) -> None:
 
 def tokenizer_settings(name: str, revision: str | None) -> dict[str, Any]:
     """Return what tokenizer_config.json says; nothing where there is none."""
+    name = _folder_or_hub_id(name, revision)
     path: Path | str = Path(name, "tokenizer_config.json")
     if not Path(name).is_dir():
         from huggingface_hub import hf_hub_download
@@ -175,6 +202,8 @@ def local_folder(name: str, revision: str | None) -> Path | None:
 
 def _file_names(name: str, revision: str | None) -> list[str]:
     """List the files of a model's folder; none where neither the hub nor its cache knows them."""
+    if checkpoints.is_stored(name):
+        return checkpoints.file_names(name, revision)
     if not Path(name).is_dir():
         from huggingface_hub import HfApi, constants
         from huggingface_hub.errors import HFValidationError
@@ -194,34 +223,34 @@ def _absolute(name: str) -> str:
     return str(Path(name).absolute()) if Path(name).is_dir() else name
 
 
+def _folder_or_hub_id(name: str, revision: str | None) -> str:
+    """Return the folder with a stored model's small files, or the name of any other."""
+    if not checkpoints.is_stored(name):
+        return name
+    return str(checkpoints.local_copy(name, revision, weights=False))
+
+
+def _conversion(name: str) -> str:
+    if not checkpoints.is_stored(name):
+        return conversion_command(Path(name))
+    return (
+        "copy the folder to a disk, run `rgpt-batch convert FOLDER CONVERTED`, upload CONVERTED, "
+        "and name that"
+    )
+
+
+def _of_the_store(needed: str, name: str, folder: str) -> str:
+    """Say what a conversion is needed for where a copy of a stored model showed it."""
+    if not checkpoints.is_stored(name):
+        return needed
+    reason = needed.removeprefix(f"{folder}: ").partition(" Convert it once")[0]
+    return f"{name}: {reason} Convert it once: {_conversion(name)}."
+
+
 def _pinned_revision(name: str, revision: str | None) -> str | None:
+    if checkpoints.is_stored(name):
+        return checkpoints.digest_of(name, revision)
     return revision if Path(name).is_dir() else _hub_commit(name, revision)
-
-
-def _folder_identity(folder: Path) -> str:
-    files = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file())
-    if not any(file.suffix == ".json" for file in files):
-        raise ConfigError(
-            f"{folder}: the folder holds no model (no config.json or tokenizer.json)."
-        )
-    digest = hashlib.sha256()
-    for file in files:
-        # A name need not be UTF-8.
-        digest.update(os.fsencode(file.name) + f"\0{file.stat().st_size}\0".encode())
-        digest.update(_file_digest(file))
-    return f"sha256:{digest.hexdigest()}"
-
-
-def _file_digest(file: Path) -> bytes:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        if size <= _WHOLE_FILE_BYTES:
-            return hashlib.file_digest(stream, "sha256").digest()
-        digest = hashlib.sha256()
-        for index in range(_NUM_SAMPLES):
-            stream.seek((size - _SAMPLE_BYTES) * index // (_NUM_SAMPLES - 1))
-            digest.update(stream.read(_SAMPLE_BYTES))
-        return digest.digest()
 
 
 def _hub_commit(name: str, revision: str | None) -> str:

@@ -10,7 +10,12 @@ from rgpt_batch.config.options import ModelConfig
 from rgpt_batch.config.prompts import ProtocolConfig
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.scoring import byte_tokens
-from rgpt_batch.scoring.model_files import check_converted, check_tokenizer, tokenizer_settings
+from rgpt_batch.scoring.model_files import (
+    check_converted,
+    check_tokenizer,
+    on_this_machine,
+    tokenizer_settings,
+)
 from rgpt_batch.scoring.torch_builds import wrong_builds
 
 
@@ -51,11 +56,13 @@ def load_tokenizer(model: ModelConfig) -> LoadedTokenizer:
     Raises:
         ConfigError: It cannot be loaded, has no fast implementation, or would give other ids than
             the model was trained with.
+        StorageError: The store that it is in cannot be used.
     """
     check_converted(model)
-    name, revision = model.tokenizer_source
+    name, _ = model.tokenizer_source
+    here = on_this_machine(model, weights=False)
     try:
-        tokenizer = _load(name, revision, trust_remote_code=model.trust_remote_code)
+        tokenizer = _load(*here.tokenizer_source, trust_remote_code=model.trust_remote_code)
     except ConfigError:
         raise
     except Exception as error:

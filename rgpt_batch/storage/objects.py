@@ -131,6 +131,16 @@ def list_folder(uri: str) -> dict[str, int]:
     return {name: meta["size"] for name, meta in objects.items()} | dict.fromkeys(folders, 0)
 
 
+def list_objects(uri: str) -> dict[str, ObjectInfo]:
+    """Return what a store says of the objects directly below a folder, by name."""
+    objects, _ = _list(uri)
+    root = uri.rstrip("/")
+    return {
+        name: ObjectInfo(uri=f"{root}/{name}", size=meta["size"], etag=meta["e_tag"])
+        for name, meta in objects.items()
+    }
+
+
 def list_versions(uri: str) -> dict[str, str]:
     """Return the names of the objects directly below a folder, with what a new version changes."""
     objects, _ = _list(uri)
@@ -183,10 +193,16 @@ def open_object(uri: str) -> tuple[ObjectInfo, RangeFile]:
         StorageError: The store cannot be used.
     """
     info = head(uri)
-    return info, RangeFile(info.size, functools.partial(_read_range, info))
+    return info, RangeFile(info.size, functools.partial(read_range, info))
 
 
-def _read_range(info: ObjectInfo, start: int, end: int) -> bytes:
+def read_range(info: ObjectInfo, start: int, end: int) -> bytes:
+    """Return the bytes start … end - 1 of an object, at the version that was looked up.
+
+    Raises:
+        ShardError: The object was replaced or deleted.
+        StorageError: The store cannot be used.
+    """
     import obstore
 
     store, key = connect(info.uri)

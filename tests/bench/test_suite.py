@@ -49,9 +49,14 @@ def run(
     return suite(model, variants, num_turns).run(say=print, keep=keep)
 
 
-def fake(name: str, **settings: int) -> Variant:
-    engine = {"fake_seconds_per_pair": 0.001}
-    return Variant(name=name, method="fake", engine=engine, shares_documents=True, **settings)
+def fake(name: str, num_engines: int = 1) -> Variant:
+    return Variant(
+        name=name,
+        method="fake",
+        num_engines=num_engines,
+        engine={"fake_seconds_per_pair": 0.001},
+        shares_documents=True,
+    )
 
 
 def num_turns(findings: Findings) -> dict[tuple[str, int], int]:

@@ -7,7 +7,6 @@ ends every Ray of the machine before it starts.
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +14,9 @@ from pathlib import Path
 
 from tests.commands.start import WITHOUT_TORCH
 from tests.e2e.processes import started
+from tests.servers.ports import free_port
 
 _RAY = Path(sys.executable).parent / "ray"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @contextmanager

@@ -34,6 +34,18 @@ def actors(process: Process) -> list[int]:
     return [pid for pid, name in process.relatives().items() if name.startswith("ray::WorkerActor")]
 
 
+def wait_for_actors(process: Process, number: int) -> list[int]:
+    """Return them as one look has found them: the next may find fewer."""
+    found: list[int] = []
+
+    def there_are() -> bool:
+        found[:] = actors(process)
+        return len(found) >= number
+
+    process.wait_until(there_are)
+    return found
+
+
 # Workers
 
 
@@ -45,8 +57,7 @@ def test_workers_killed_at_random_are_replaced_and_the_job_completes(
     process = start([*job.score(output, *RAY), "-o", "engine.fake_seconds_per_pair=0.1"])
     for num_parts in (2, 8, 14):
         process.wait_until(partial(has_parts, output, num_parts))
-        process.wait_until(lambda: len(actors(process)) >= 1)
-        os.kill(actors(process)[0], signal.SIGKILL)
+        os.kill(wait_for_actors(process, 1)[0], signal.SIGKILL)
     assert process.wait() == 0, process.output
     assert row_differences(clean_rows, read_output(output)) == []
     assert (output / "_SUCCESS").exists()
@@ -59,10 +70,12 @@ def test_a_worker_that_sleeps_too_long_is_replaced_and_does_no_harm_when_it_wake
     output = tmp_path / "scored"
     options = ("-o", "engine.fake_seconds_per_pair=0.1", "-o", "executor.unit_timeout_seconds=5")
     process = start([*job.score(output, *RAY), *options])
-    process.wait_until(lambda: len(parts(output)) >= 4 and len(actors(process)) == 2)
-    sleeper = actors(process)[0]
+    process.wait_until(lambda: "scoring on 2 workers" in process.output)
+    process.wait_until(lambda: len(parts(output)) >= 4)
+    sleeper = wait_for_actors(process, 2)[0]
+    said_before = len(process.output)
     os.kill(sleeper, signal.SIGSTOP)
-    process.wait_until(lambda: "scoring on 1 of 2 workers" in process.output)
+    process.wait_until(lambda: "scoring on 1 of 2 workers" in process.output[said_before:])
     with contextlib.suppress(ProcessLookupError):
         os.kill(sleeper, signal.SIGCONT)
     assert process.wait() == 0, process.output

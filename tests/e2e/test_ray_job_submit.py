@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
 import tempfile
 import time
@@ -18,16 +17,11 @@ import pytest
 from tests.e2e.jobs import Finish, Job, ReadStatus, Start
 from tests.e2e.outputs import identities, read_output, row_differences
 from tests.e2e.processes import DEADLINE_SECONDS, parts
+from tests.servers.ports import free_port
 
 pytestmark = pytest.mark.ray
 
 RAY = Path(sys.executable).parent / "ray"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture
@@ -85,8 +79,8 @@ def test_a_submitted_job_that_was_stopped_completes_when_submitted_again(
     options = job.score(output, "--executor", "ray", "-o", "executor.num_workers=2")[4:]
     submit = [sys.executable, "jobs/submit.py", cluster["RAY_ADDRESS"], *options]
 
-    # Slow enough for `ray job stop` to come in time.
-    process = start([*submit, "-o", "engine.fake_seconds_per_pair=0.5"], environment=cluster)
+    # Slow enough for two commands to come in time: without them it takes 48 s.
+    process = start([*submit, "-o", "engine.fake_seconds_per_pair=1"], environment=cluster)
     process.wait_until(lambda: len(parts(output)) >= 3)
     (first,) = re.findall(r"--submission-id=(rgpt-[0-9a-f]{12}-1) ", process.output)
     # The same once more starts nothing: it follows what runs.

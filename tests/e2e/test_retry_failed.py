@@ -30,8 +30,9 @@ def failed_job(tmp_path: Path, tiny_tokenizer: Path, start: Start) -> FailedJob:
     """A job whose second shard went missing while it ran; returns job, output, and a repair."""
     job, output = write_job(tmp_path / "job", tiny_tokenizer), tmp_path / "scored"
     shard, away = job.pairs / "pairs-1.parquet", tmp_path / "away"
-    process = start([*job.score(output), "-o", "engine.fake_seconds_per_pair=0.04"])
-    process.wait_until(lambda: "scoring:" in process.output)
+    # Two seconds and more until the second shard's turn comes.
+    process = start([*job.score(output), *job.slow])
+    process.wait_until(lambda: len(parts(output)) >= 1)
     shard.rename(away)
     assert process.wait() == 3, process.output
     assert len(failed_units(output)) >= NUM_FAILED - 4

@@ -17,7 +17,7 @@ from rgpt_batch.errors import CommitError, ConfigError, EngineDead, EngineStartE
 from rgpt_batch.executors.base import Executor, MakeWorker
 from rgpt_batch.records import Segment, UnitFailure, UnitReport, WorkUnit
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 180.0
 
 MakeExecutor = Callable[..., Executor]
 

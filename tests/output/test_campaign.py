@@ -215,7 +215,17 @@ def test_reader_that_lists_while_a_job_writes_sees_whole_files_only(
     scene: Scene, tmp_path: Path
 ) -> None:
     num_listings, num_read = 0, 0
-    scene.proxy.restart_counting(seeded(3, 0.15))
+    listed = threading.Semaphore(0)
+    faults = seeded(3, 0.15)
+
+    def let_the_reader_list(request: Request) -> Fault | None:
+        if request.method == "PUT" and "/part-" in request.path:
+            while listed.acquire(blocking=False):
+                pass
+            listed.acquire(timeout=60)
+        return faults(request)
+
+    scene.proxy.restart_counting(let_the_reader_list)
     driver = _start(scene, tmp_path / "log")
     while driver.is_alive():
         findings = Findings()
@@ -227,6 +237,7 @@ def test_reader_that_lists_while_a_job_writes_sees_whole_files_only(
             assert pq.read_metadata(io.BytesIO(content)).num_rows == 4
             num_read += 1
         num_listings += 1
+        listed.release()
     assert store.location
     assert num_listings > 5
     assert num_read > 0

@@ -17,7 +17,7 @@ from rgpt_batch.output.claims import Claims
 from tests.executors.workers import make_units
 from tests.output.tables import FILE, manifest, success
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 180.0
 UNIT = "000000"
 
 

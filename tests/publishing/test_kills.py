@@ -6,14 +6,17 @@ moment; on S3 the proxy kills before or after it has forwarded a request. Togeth
 
 from __future__ import annotations
 
+import queue
 import random
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.processes import holds
 from tests.publishing.commands import start_publishing
 from tests.publishing.outputs import FINGERPRINT, rows, write_output
 from tests.publishing.tables import KINDS, Target
@@ -55,8 +58,8 @@ def _check(target: Target, output: str, before: dict[str, int]) -> dict[str, int
 
 def _kill_when(target: Target, output: str, is_time: Callable[[], bool]) -> None:
     process = start_publishing(target, output)
-    deadline = time.monotonic() + 120
-    while process.is_alive() and not is_time():
+    deadline = time.monotonic() + 300
+    while process.is_alive() and not holds(is_time):
         assert time.monotonic() < deadline
         time.sleep(0.001)
     process.kill()
@@ -113,14 +116,19 @@ def _kill_on_s3(
 ) -> bool:
     """Kill at a request; returns whether there were so many."""
     killed: list[bool] = []
+    started: queue.SimpleQueue[ForkServerProcess] = queue.SimpleQueue()
 
     def kill() -> None:
-        process.kill()
-        killed.append(True)
+        # Its first request may come before this process knows that it has started.
+        if not killed:
+            killed.append(True)
+            started.get(timeout=60).kill()
 
     proxy.restart_counting(_kill_at(number, forwarded=forwarded, kill=kill))
     process = start_publishing(target, output)
-    process.join(120)
+    started.put(process)
+    process.join(300)
+    assert not process.is_alive()
     proxy.restart_counting(lambda request: None)
     return bool(killed)
 

@@ -68,7 +68,8 @@ def test_a_killed_run_leaves_no_record_and_the_report_says_so(
     command = rgpt_batch(
         *("score", "-i", pairs, "--output", output, "--model", tiny_tokenizer),
         *("--executor", "local", "-o", "engine.method=fake", "-o", UNITS[0]),
-        *("-o", "engine.fake_seconds_per_pair=0.02"),
+        # Four more seconds after the kill.
+        *("-o", "engine.fake_seconds_per_pair=0.1"),
     )
     with started(command, tmp_path / "log") as process:
         process.wait_until(lambda: len(parts(output)) >= 2)
