@@ -52,9 +52,9 @@ def convert(
 ) -> Conversion:
     """Convert a model's folder to one that all engines load.
 
-    Memory: one shard of the target, or twice the largest tensor where that is more. Besides, what a
-    file is mapped to, which the system takes back at need; pickled files in the format of torch
-    before 1.6 are read whole, one at a time.
+    Memory: one shard of the target, or twice the largest tensor where that is more. Pickled files
+    are mapped besides, which the system takes back at need; those in the format of torch before 1.6
+    are read whole, one at a time.
 
     Args:
         folder: What to read; nothing in it is changed, and no code in it is run.
@@ -118,6 +118,9 @@ def _write_weights(
             if not source.layout.ignored.fullmatch(name):
                 for target_name, converted in source.layout.convert(name, tensor):
                     writer.add(target_name, converted)
+                    del converted
+            # Names would hold a tensor until the next one is read.
+            del tensor
     for name, tensor in source.layout.added.items():
         writer.add(name, tensor)
     writer.finish()

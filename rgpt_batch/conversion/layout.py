@@ -62,7 +62,7 @@ def check_tensors(folder: Path, layout: Layout, found: Mapping[str, TensorFacts]
                 f"{folder}: tensor '{name}' has shape {shape}; its config says {wanted}. They do "
                 "not belong together."
             )
-        if not found[name].dtype.is_floating_point:
+        if not found[name].is_float:
             raise ConfigError(
                 f"{folder}: tensor '{name}' is {found[name].dtype}, expected floating numbers. "
                 "Convert the model as it was before it was quantised."

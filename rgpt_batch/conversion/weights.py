@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rgpt_batch.conversion.settings import Settings
 from rgpt_batch.errors import ConfigError
+from rgpt_batch.formatting import format_bytes
 
 if TYPE_CHECKING:
-    from torch import Tensor, dtype
+    from torch import Tensor
 
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 _ZIP_MAGIC = b"PK\x03\x04"
+# Names of safetensors' types: F16, BF16, F8_E4M3, I8, U8, BOOL.
+_TYPE = re.compile(r"(BF|F|I|U)(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +44,17 @@ class WeightFiles:
 
 @dataclass(frozen=True, slots=True)
 class TensorFacts:
-    """What is known of a tensor without reading its values."""
+    """What is known of a tensor without reading its values.
+
+    Attributes:
+        dtype: As its file names it.
+        num_bits: Of one number.
+    """
 
     shape: tuple[int, ...]
-    dtype: dtype
+    dtype: str
+    num_bits: int
+    is_float: bool
 
 
 def find_weights(folder: Path) -> WeightFiles | None:
@@ -91,12 +103,12 @@ def scan(weights: WeightFiles) -> dict[str, TensorFacts]:
     """
     facts: dict[str, TensorFacts] = {}
     for file in weights.files:
-        for name, tensor in read_tensors(file):
+        for name, tensor in read_facts(file):
             if name in facts:
                 raise ConfigError(f"{file}: tensor '{name}' is in another file as well.")
             if weights.listed is not None and weights.listed.get(name) != file.name:
                 raise ConfigError(f"{file}: tensor '{name}' is not where the index says.")
-            facts[name] = TensorFacts(tuple(tensor.shape), tensor.dtype)
+            facts[name] = tensor
     if not facts:
         raise ConfigError(f"{weights.files[0]}: holds no tensors. Download it again.")
     if lost := sorted((weights.listed or {}).keys() - facts.keys()):
@@ -107,41 +119,91 @@ def scan(weights: WeightFiles) -> dict[str, TensorFacts]:
     return facts
 
 
-def is_mapped(file: Path) -> bool:
-    """Whether read_tensors maps the values of a file, so that nothing is read of them."""
+def has_header(file: Path) -> bool:
+    """Whether read_facts reads no values of a file."""
     if file.suffix == ".safetensors":
         return True
     with file.open("rb") as stream:
         return stream.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
 
 
-def read_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a file with their names.
-
-    Values are mapped, not read, except in the format of torch before 1.6, which is read whole.
+def read_facts(file: Path) -> Iterator[tuple[str, TensorFacts]]:
+    """Yield what a file says of its tensors.
 
     Raises:
         ConfigError: The file is damaged, or holds more than tensors.
     """
+    if file.suffix == ".safetensors":
+        yield from _read_headers(file)
+        return
+    for name, tensor in _read_pickled(file):
+        yield (
+            name,
+            TensorFacts(
+                shape=tuple(tensor.shape),
+                dtype=str(tensor.dtype),
+                num_bits=tensor.element_size() * 8,
+                is_float=tensor.is_floating_point(),
+            ),
+        )
+
+
+def read_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a file with their names.
+
+    Values of safetensors are read as they are asked for, tensor by tensor. Pickled ones are mapped,
+    except in the format of torch before 1.6, which is read whole.
+
+    Raises:
+        ConfigError: The file is damaged, holds more than tensors, or cannot be mapped.
+    """
     return _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
 
 
+def _read_headers(file: Path) -> Iterator[tuple[str, TensorFacts]]:
+    with _open_safetensors(file) as tensors:
+        for name in tensors.keys():  # noqa: SIM118 (it is no dict)
+            header = tensors.get_slice(name)
+            dtype = header.get_dtype()
+            found = _TYPE.match(dtype)
+            yield (
+                name,
+                TensorFacts(
+                    shape=tuple(header.get_shape()),
+                    dtype=dtype,
+                    num_bits=int(found[2]) if found else 8,
+                    is_float=bool(found and "F" in found[1]),
+                ),
+            )
+
+
 def _read_safetensors(file: Path) -> Iterator[tuple[str, Tensor]]:
+    with _open_safetensors(file) as tensors:
+        for name in tensors.keys():  # noqa: SIM118 (it is no dict)
+            yield name, tensors.get_tensor(name)
+
+
+@contextmanager
+def _open_safetensors(file: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (it is no dict)
-                yield name, tensors.get_tensor(name)
+        # A map of it, which is the default, the system refuses where it is larger than the memory.
+        with safe_open(file, framework="pt", backend="pread") as tensors:
+            yield tensors
     except SafetensorError as error:
         raise _damaged(file, error) from error
+    except MemoryError as error:
+        raise ConfigError(
+            f"{file}: not enough memory to read one of its tensors. Take a machine with more."
+        ) from error
 
 
 def _read_pickled(file: Path) -> Iterator[tuple[str, Tensor]]:
     import torch
 
     try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=is_mapped(file))
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=has_header(file))
     except pickle.UnpicklingError as error:
         raise ConfigError(
             f"{file}: holds something other than tensors, or is damaged. Python code in it is "
@@ -149,6 +211,13 @@ def _read_pickled(file: Path) -> Iterator[tuple[str, Tensor]]:
         ) from error
     except Exception as error:
         # The restricted unpickler lets many kinds of exceptions through.
+        if "Cannot allocate memory" in str(error):
+            size = format_bytes(file.stat().st_size)
+            raise ConfigError(
+                f"{file}: the system gives no memory for a file of {size}, of which only a part is "
+                "read at once. Take a machine with more memory, or allow it for the time being: "
+                "sysctl vm.overcommit_memory=1"
+            ) from error
         raise _damaged(file, error) from error
     if not isinstance(tensors, dict):
         raise ConfigError(f"{file}: holds a {type(tensors).__name__}, expected named tensors.")

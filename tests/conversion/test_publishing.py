@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from rgpt_batch.conversion.convert import convert
@@ -138,3 +139,31 @@ def test_memory_is_that_of_a_shard_and_not_of_the_model(
     # The control: with all in one shard, the model would be seen. Not all of it, since the process
     # has some free memory of its own from before.
     assert grown(2**30) > 2 * limit
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_file_larger_than_the_memory_is_converted_or_refused(
+    suffix: str, tmp_path: Path, tokenizer_files: Path
+) -> None:
+    # 170 MiB in one file; the process is given 96 MiB. Costs 8 seconds of CPU each.
+    config = QWEN | {"hidden_size": 512, "kv_channels": 128, "intermediate_size": 3072}
+    config |= {"num_hidden_layers": 12, "vocab_size": 4000}
+    tensors = qwen_tensors(config)
+    source = save(tmp_path / "qwen", config, tensors, num_shards=1)
+    if suffix == "safetensors":
+        (source / "pytorch_model.bin").unlink()
+        save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    shutil.copyfile(tokenizer_files / "qwen.tiktoken", source / "qwen.tiktoken")
+    target = tmp_path / "qwen2"
+    command = [sys.executable, "-m", "tests.conversion.memory", str(source), str(target)]
+    command += [str(16 * 2**20), str(96 * 2**20)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    if suffix == "safetensors":
+        assert done.returncode == 0, done.stderr
+        assert (target / "model.safetensors.index.json").is_file()
+    else:
+        # torch would have to map all of it, in a way for which the system counts all of it.
+        assert done.returncode == 1
+        assert "pytorch_model.bin: the system gives no memory for a file of" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not target.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,15 @@ def test_auto_falls_back_to_prompt_logprobs_with_the_same_scores(tiny_llama: Pat
         assert "model runner V1" in engine.passed_over[1]
         for found, wanted in zip(engine.score(PAIRS), expected, strict=True):
             np.testing.assert_allclose(found.values, wanted.values, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.vllm
+def test_token_ids_is_refused_before_the_model_is_loaded(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "llama")
+    # Whoever loads it has something else to say.
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(EngineStartError, match="model runner V1 here"):
+        create_engine(float32_config(folder, "token-ids"))
 
 
 @pytest.mark.vllm

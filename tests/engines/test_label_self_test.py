@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.fake import FakeEngine
 from rgpt_batch.engines.label_self_test import check_types, label_self_test
 from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import LabelLogits, LabelPrompt
+from tests.conversion.checkpoints import BERT
+from tests.conversion.references import bert_logits
 from tests.engines.judging import judging_config
+from tests.rerankers import Reranker
 
 SCORE = {"kind": "classification", "relevant": 1, "not_relevant": 0}
 CONFIG = judging_config(Path("none"), "fake", SCORE)
@@ -156,3 +160,67 @@ def test_a_prompt_keeps_its_tokens_when_its_types_are_left_out() -> None:
         expected = replace(with_types, second_segment=None)
         assert without.token_ids.tolist() == expected.token_ids.tolist()
         assert without.second_segment is None and with_types.second_segment is not None
+
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Bert(Altered):
+    """A MonoBERT that answers a prompt by itself with other tensors than several together."""
+
+    def __init__(self, together: Tensors, alone: Tensors) -> None:
+        super().__init__()
+        self.tensors = {True: alone, False: together}
+
+    def alter(self, pairs: Sequence[LabelPrompt], answers: list[np.ndarray]) -> list[np.ndarray]:
+        tensors = self.tensors[len(pairs) == 1]
+        return [
+            bert_logits(BERT, tensors, p.token_ids.tolist(), len(p.token_ids)).float().numpy()
+            for p in pairs
+        ]
+
+
+def with_swapped_labels(tensors: Tensors) -> Tensors:
+    return tensors | {name: tensors[name].flip(0) for name in tensors if "classifier" in name}
+
+
+def with_a_shuffled_norm(tensors: Tensors) -> Tensors:
+    name = "bert.encoder.layer.0.output.LayerNorm.weight"
+    shuffled = torch.randperm(len(tensors[name]), generator=torch.Generator().manual_seed(0))
+    return tensors | {name: tensors[name][shuffled]}
+
+
+def with_small_logits(tensors: Tensors) -> Tensors:
+    """Logits with a standard deviation of 0.02 around 0.1."""
+    scaled = {name: tensors[name] / 100 for name in tensors if "classifier" in name}
+    bias = torch.full_like(tensors["classifier.bias"], 0.1)
+    return tensors | scaled | {"classifier.bias": bias}
+
+
+def bert_config(dtype: str) -> JobConfig:
+    # No more: bfloat16 is emulated.
+    return CONFIG.with_options({"model.dtype": dtype, "protocol.max_length": 64})
+
+
+@pytest.mark.parametrize("size", [dict, with_small_logits], ids=["large", "small"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_model_that_rounds_to_its_dtype_passes(
+    dtype: str, size: Callable[[Tensors], Tensors], tiny_monobert: Reranker
+) -> None:
+    tensors = size(tiny_monobert.tensors)
+    rounded = {name: tensor.to(getattr(torch, dtype)) for name, tensor in tensors.items()}
+    label_self_test(Bert(tensors, rounded), bert_config(dtype), 128)
+
+
+@pytest.mark.parametrize("wrong", [with_swapped_labels, with_a_shuffled_norm])
+@pytest.mark.parametrize("size", [dict, with_small_logits], ids=["large", "small"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "auto"])
+def test_a_model_that_is_wrong_for_some_batches_is_refused(
+    dtype: str,
+    size: Callable[[Tensors], Tensors],
+    wrong: Callable[[Tensors], Tensors],
+    tiny_monobert: Reranker,
+) -> None:
+    tensors = size(tiny_monobert.tensors)
+    with pytest.raises(EngineStartError, match=r"differ by .* together and alone"):
+        label_self_test(Bert(tensors, wrong(tensors)), bert_config(dtype), 128)

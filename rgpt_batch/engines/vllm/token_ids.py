@@ -40,19 +40,22 @@ class TokenIdsEngine(GenerateEngine):
     )
     without_hooks = "Set engine.method=prompt-logprobs."
 
-    def __init__(self, config: JobConfig) -> None:
-        super().__init__(config)
-        if not self._vllm.llm_engine.vllm_config.use_v2_model_runner:
-            self.close()
-            raise EngineStartError(
-                "vLLM runs its model runner V1 here, and prompt_logprob_token_ids needs V2. Set "
-                "engine.method=prompt-logprobs."
-            )
-
     @classmethod
     @override
     def arguments(cls, config: JobConfig) -> dict[str, Any]:
         return with_room_for_a_token(engine_args(config, **prefix_cache_args(config)))
+
+    @override
+    def _load(self, args: dict[str, Any]) -> Any:
+        from vllm import EngineArgs
+
+        # Known before anything is loaded, which takes minutes where the model is large.
+        if not EngineArgs(**args).create_engine_config().use_v2_model_runner:
+            raise EngineStartError(
+                "vLLM runs its model runner V1 here, and prompt_logprob_token_ids needs V2. Set "
+                "engine.method=prompt-logprobs."
+            )
+        return super()._load(args)
 
     @override
     def _params(self, pairs: Sequence[TokenizedPair], read_cache: bool) -> list[Any]:
