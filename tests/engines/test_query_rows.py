@@ -114,8 +114,8 @@ def test_prefixes_stay_in_the_cache_between_calls(
 ) -> None:
     pairs, expected = adversarial
     # Asks for vLLM's scheduler, and so for its cache.
-    settings = {"max_num_batched_tokens": 2048, "vllm_args": {"async_scheduling": False}}
-    with query_rows(float32_config(tiny_llama, **settings)) as engine:
+    settings: dict[str, Any] = {"vllm_args": {"async_scheduling": False}}
+    with query_rows(float32_config(tiny_llama, max_num_batched_tokens=2048, **settings)) as engine:
         assert not engine.lays_out_steps
         for _ in range(2):
             got = engine.score(pairs[:300])
