@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from rgpt_batch.errors import EngineOutputError
@@ -52,12 +54,13 @@ def _mean_logprob(pair: TokenizedPair, logprobs: QueryLogprobs) -> Score:
             f"the engine returned logprobs of shape {values.shape} for {pair.num_query_tokens} "
             "query tokens. Nothing was written; please report the engine and model."
         )
-    if not np.isfinite(values).all() or values.max() > MAX_LOGPROB:
+    total = float(values.sum(dtype=np.float64))
+    # A sum is finite where all of its terms are: a double holds any sum of floats.
+    if not math.isfinite(total) or values.max() > MAX_LOGPROB:
         raise EngineOutputError(
             f"the engine returned logprobs that are not finite or above 0: {values.tolist()}. "
             "Often the dtype overflows: try model.dtype=bfloat16 or float32."
         )
-    total = float(values.sum(dtype=np.float64))
     return Score(
         value=total / pair.num_query_tokens,
         sum_logprob=total,
