@@ -11,10 +11,11 @@ from rgpt_batch.engines.vllm.last_layer import LAYER_HOOKS
 from rgpt_batch.engines.vllm.models import BLOOM_HOOKS
 from rgpt_batch.engines.vllm.pooling import PoolingEngine
 from rgpt_batch.engines.vllm.prompt_logprobs import PromptLogprobsEngine
-from rgpt_batch.engines.vllm.query_rows.engine import (
+from rgpt_batch.engines.vllm.query_rows.engine import QueryRowsEngine
+from rgpt_batch.engines.vllm.query_rows.parts import (
+    LOGPROBS_HOOKS,
     SCHEDULER_HOOKS,
     STEP_HOOKS,
-    QueryRowsEngine,
 )
 from rgpt_batch.engines.vllm.token_ids import TokenIdsEngine
 
@@ -23,7 +24,8 @@ ENGINES = (QueryRowsEngine, TokenIdsEngine, PromptLogprobsEngine, PoolingEngine)
 PARTS: dict[str, tuple[Hook, ...]] = {
     **{engine.method: engine.hooks for engine in ENGINES},
     "prefix cache of query-rows": SCHEDULER_HOOKS,
-    "steps of our own": STEP_HOOKS,
+    "steps of query-rows": STEP_HOOKS,
+    "logprobs on GPUs": LOGPROBS_HOOKS,
     "Bloom": BLOOM_HOOKS,
     "last layer": LAYER_HOOKS,
 }

@@ -17,7 +17,8 @@ from typing_extensions import override
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.vllm.arguments import engine_args, prefix_cache_args
-from rgpt_batch.engines.vllm.hooks import Hook, Method, OfInstance, missing
+from rgpt_batch.engines.vllm.hooks import missing
+from rgpt_batch.engines.vllm.query_rows.parts import SCHEDULER_HOOKS, STEP_HOOKS
 from rgpt_batch.engines.vllm.request_engine import (
     OWN_MODEL_HOOKS,
     RequestEngine,
@@ -31,43 +32,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-# Without these a cached prefix may hide rows. That is noticed, and the pair computed once more.
-SCHEDULER_HOOKS = (
-    Hook(
-        "vllm.v1.core.kv_cache_manager",
-        "KVCacheManager",
-        (Method("get_computed_blocks", ("request",)),),
-    ),
-    Hook("vllm.v1.core.sched.scheduler", "Scheduler", (OfInstance("kv_cache_manager"),)),
-    Hook("vllm.v1.request", "Request", ("num_tokens", OfInstance("pooling_params"))),
-    Hook("vllm.v1.core.sched.async_scheduler", "AsyncScheduler"),
-)
 _SCHEDULERS = "rgpt_batch.engines.vllm.query_rows.scheduler"
-# Without these vLLM's scheduler plans the steps, which takes its host longer.
-STEP_HOOKS = (
-    Hook(
-        "vllm.forward_context",
-        "set_forward_context",
-        keywords=("attn_metadata", "vllm_config", "num_tokens", "slot_mapping"),
-    ),
-    Hook(
-        "vllm.v1.attention.backend",
-        "CommonAttentionMetadata",
-        keywords=(
-            *("query_start_loc", "query_start_loc_cpu", "seq_lens", "num_reqs"),
-            *("num_actual_tokens", "max_query_len", "max_seq_len", "block_table_tensor"),
-            *("slot_mapping", "causal"),
-        ),
-    ),
-    Hook(
-        "vllm.v1.attention.backend",
-        "AttentionMetadataBuilder",
-        (Method("build", ("common_prefix_len", "common_attn_metadata")),),
-    ),
-    Hook(
-        "vllm.v1.worker.utils", "AttentionGroup", ("backend", "layer_names", "get_metadata_builder")
-    ),
-)
 # Whoever sets one of these wants vLLM's scheduler.
 _OF_THE_SCHEDULER = {"scheduler_cls", "async_scheduling"}
 

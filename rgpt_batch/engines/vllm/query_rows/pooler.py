@@ -12,6 +12,7 @@ several steps (chunked prefill), twice (preemption), or never (they are in the p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,16 +20,13 @@ import numpy as np
 import torch
 from vllm.model_executor.layers.pooler import Pooler
 
-from rgpt_batch.engines.vllm.hooks import Hook, missing
+from rgpt_batch.engines.vllm.hooks import missing
+from rgpt_batch.engines.vllm.query_rows.parts import LOGPROBS_HOOKS
 from rgpt_batch.engines.vllm.query_rows.request import TOKEN_BYTES, query_of
 from rgpt_batch.engines.vllm.query_rows.steps import runs
 
 # Of one block of float32 logits; 512 MiB are 535 rows of a vocabulary of 250,880 tokens.
 _MAX_LOGITS_BYTES = 512 * 2**20
-# vLLM's kernel for the logprobs of some tokens, in float32 whatever the logits are.
-_FUSED = Hook(
-    "vllm.v1.worker.gpu.sample.logprob", "compute_token_logprobs", keywords=("logits", "token_ids")
-)
 # On CPU the softmax works on blocks that stay in the cache: 1.8 times faster than on all 90 rows of
 # a vocabulary of 250,880, 2.9 times on 512 rows of 49,152 (bfloat16, 2 cores of an EPYC).
 _CPU_BLOCK_BYTES = 8 * 2**20
@@ -184,6 +182,11 @@ def _extend(seen: list[torch.Tensor], first_token: int, values: torch.Tensor) ->
         seen[0] = torch.cat([seen[0][:first_token], values])
 
 
+@functools.cache
+def _has_kernel() -> bool:
+    return not missing(LOGPROBS_HOOKS)
+
+
 def _token_logprobs(logits: Any, targets: torch.Tensor) -> torch.Tensor:
     """Normalise in float32 and pick one token per row.
 
@@ -194,10 +197,9 @@ def _token_logprobs(logits: Any, targets: torch.Tensor) -> torch.Tensor:
     """
     if logits is None:
         return torch.empty(len(targets), device=targets.device)
-    if logits.device.type == "cuda" and not missing([_FUSED]):
+    if logits.device.type == "cuda" and _has_kernel():
         from vllm.v1.worker.gpu.sample.logprob import compute_token_logprobs
 
-        # Reads the logits twice and writes nothing of their size.
         return compute_token_logprobs(logits, targets[:, None])[:, 0]
     num_rows = len(targets)
     if logits.device.type == "cpu":
