@@ -9,6 +9,7 @@ import fcntl
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,10 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 # OpenMP's threads wait for each other in a loop. On busy cores that doubles the CPU seconds of a
 # model and takes five times as long: 2 cores at load 10, 18 s and 50 s, without it 8 s and 15 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
