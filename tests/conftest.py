@@ -133,10 +133,14 @@ def unlistable() -> Iterator[Path]:
 
 @pytest.fixture
 def run_cli(tmp_path: Path) -> Iterator[RunCli]:
-    """Run `rgpt-batch` to its end in a process of its own."""
+    """Run `rgpt-batch` to its end in a process of its own, without torch, which few need."""
 
-    def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        return commands.run(commands.rgpt_batch(*arguments), timeout=timeout)
+    def run(
+        *arguments: str | Path, timeout: float = 300, without_torch: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {"PYTHONPATH": commands.WITHOUT_TORCH} if without_torch else {}
+        command = commands.rgpt_batch(*arguments)
+        return commands.run(command, timeout=timeout, environment=environment)
 
     yield run
 
