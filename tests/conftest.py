@@ -9,6 +9,7 @@ import fcntl
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,10 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 # OpenMP's threads wait for each other in a loop. On busy cores that doubles the CPU seconds of a
 # model and takes five times as long: 2 cores at load 10, 18 s and 50 s, without it 8 s and 15 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -128,10 +133,14 @@ def unlistable() -> Iterator[Path]:
 
 @pytest.fixture
 def run_cli(tmp_path: Path) -> Iterator[RunCli]:
-    """Run `rgpt-batch` to its end in a process of its own."""
+    """Run `rgpt-batch` to its end in a process of its own, without torch, which few need."""
 
-    def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        return commands.run(commands.rgpt_batch(*arguments), timeout=timeout)
+    def run(
+        *arguments: str | Path, timeout: float = 300, without_torch: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {"PYTHONPATH": commands.WITHOUT_TORCH} if without_torch else {}
+        command = commands.rgpt_batch(*arguments)
+        return commands.run(command, timeout=timeout, environment=environment)
 
     yield run
 

@@ -40,7 +40,7 @@ def test_configuration_is_found_by_its_name(
 
 
 def test_models_lists_what_each_system_needs(run_cli: RunCli) -> None:
-    done = run_cli("models", "--json")
+    done = run_cli("models", "--json", without_torch=False)
     assert done.returncode == 0, done.stderr
     rows = {row["config"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert rows.keys() == shipped_configs().keys() - {"cpu-demo"}
@@ -50,7 +50,7 @@ def test_models_lists_what_each_system_needs(run_cli: RunCli) -> None:
     assert rows["monot5-3b"]["kind"] == "seq2seq"
     assert rows["monot5-3b"]["num_bytes_16_bit"] == 2 * rows["monot5-3b"]["num_parameters"]
     assert rows["bloom-560m"]["conversion"] is None
-    shown = run_cli("models").stdout
+    shown = run_cli("models", without_torch=False).stdout
     assert "MonoT5-3B, seq2seq" in shown
     assert "2,852 M parameters, 5.7 GB in 16 bit; here: " in shown
 

@@ -1,7 +1,7 @@
 """Start the command line as a process: a fork of one that has imported what it needs (warm.py).
 
-A command gets an interpreter of its own where its environment holds what is read on import, or
-where a test asks for it.
+So can any module be run that `python -m` runs. A command gets an interpreter of its own where its
+environment holds what is read on import, or where a test asks for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ ROOT = Path(__file__).parent.parent.parent
 # Hides torch from processes that have it on their PYTHONPATH: few need it, all would import it.
 WITHOUT_TORCH = str(ROOT / "tests" / "e2e" / "without_torch")
 # Read when they are needed, not on import.
-_READ_LATE = ("AWS_", "RAY_ADDRESS", "RAY_TMPDIR", "TERM", "VLLM_CPU_")
+_READ_LATE = (
+    *("AWS_", "RAY_ADDRESS", "RAY_TMPDIR", "TERM", "VLLM_CPU_", "VLLM_CACHE_ROOT"),
+    # By the processes that a command starts.
+    "OMP_NUM_THREADS",
+)
 # With torch hidden, and without.
 _LIGHT = ("pandas", "pyarrow.dataset", "rgpt_batch.job.run_job", "rgpt_batch.cli")
 _HEAVY = (
@@ -69,7 +73,7 @@ def start(
     """Start a command.
 
     Args:
-        command: Any; only rgpt_batch's own is forked.
+        command: Any; only modules that this Python is to run are forked.
         streams: Standard input, output and error: files or their numbers.
         environment: Added to this process's.
         folder: Where it works.
@@ -82,11 +86,12 @@ def start(
     late = all(name == "PYTHONPATH" or name.startswith(_READ_LATE) for name in added)
     hidden = path == WITHOUT_TORCH
     joins = path if path and not hidden else ""
-    own = arguments[:3] == rgpt_batch() and not (joins and _holds_modules(joins))
+    own = arguments[:2] == [sys.executable, "-m"] and not (joins and _holds_modules(joins))
     fresh = fresh or any(each == "ray" or each.endswith("=ray") for each in arguments)
     if own and late and not fresh:
         request = {
             "path": joins,
+            "module": arguments[2],
             "arguments": arguments[3:],
             "environment": {**os.environ, **added},
             "folder": str(folder),

@@ -1,7 +1,7 @@
 """A process that has imported what commands need, and becomes a command as often as it is asked.
 
 To import vLLM takes 13 s of CPU, torch and transformers 5 s, the command line alone 1 s; a fork
-takes a tenth of a second. What runs after it is what `python -m rgpt_batch` runs. The other side is
+takes a tenth of a second. What runs after it is what `python -m` runs. The other side is
 start.py, which runs this as `python -m tests.commands.warm NUMBER MODULE…`: a socket's number.
 """
 
@@ -85,8 +85,8 @@ def _become(request: dict[str, Any], streams: list[int], ready: int) -> NoReturn
         # After the folder of the command.
         sys.path.insert(1, request["path"])
     os.close(ready)
-    sys.argv = ["rgpt_batch", *request["arguments"]]
-    code = _run()
+    sys.argv = [request["module"], *request["arguments"]]
+    code = _run(request["module"])
     # As the interpreter does at its end, but for taking itself apart.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
@@ -96,9 +96,9 @@ def _become(request: dict[str, Any], streams: list[int], ready: int) -> NoReturn
     os._exit(code)
 
 
-def _run() -> int:
+def _run(module: str) -> int:
     try:
-        runpy.run_module("rgpt_batch", run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import RunCli
 from tests.conversion.published import save_baichuan, save_qwen
 from tests.conversion.vocabularies import (
     save_baichuan_model,
@@ -38,3 +40,9 @@ def qwen(tmp_path: Path, tokenizer_files: Path) -> Path:
     """Folder of a first Qwen as it is published."""
     save_qwen(tmp_path / "qwen", tokenizer_files / "qwen.tiktoken")
     return tmp_path / "qwen"
+
+
+@pytest.fixture
+def run_cli(run_cli: RunCli) -> RunCli:
+    """Run `rgpt-batch` with torch."""
+    return partial(run_cli, without_torch=False)

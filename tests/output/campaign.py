@@ -34,7 +34,7 @@ from tests.servers.faulty_proxy import Fault, FaultyProxy, Request, seeded
 NUM_ROWS = 24
 NUM_UNITS = 6
 # Shorter than a request hangs.
-TIMEOUT = "1s"
+TIMEOUT = "3s"
 _MAX_COMMANDS = 12
 _LAST_KILL = 6
 

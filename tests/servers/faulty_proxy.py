@@ -47,7 +47,7 @@ class Fault(StrEnum):
 
 # What a client has to survive. The others stand for stores of another kind, or for good.
 PASSING = tuple(fault for fault in Fault if fault not in (Fault.UNSUPPORTED, Fault.DENY))
-HANG_SECONDS = 1.5
+HANG_SECONDS = 4.5
 
 
 class Request(NamedTuple):

@@ -25,7 +25,7 @@ SETTINGS = {
     "AWS_SESSION_TOKEN": "canary-session-token",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_TIMEOUT": "5s",
+    "AWS_TIMEOUT": "60s",
     "AWS_MAX_ATTEMPTS": "5",
 }
 _buckets = itertools.count()

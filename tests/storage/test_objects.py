@@ -31,7 +31,7 @@ from tests.servers.faulty_proxy import PASSING, Fault, FaultyProxy, always, firs
 def test_attempt_recognises_its_own_write_whatever_happened_to_the_request(
     proxy: FaultyProxy, bucket: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_TIMEOUT", "1s" if fault is Fault.HANG else "5s")
+    monkeypatch.setenv("AWS_TIMEOUT", "3s" if fault is Fault.HANG else "60s")
     store = open_store(f"s3://{bucket}/out")
     proxy.choose = first("PUT", "part-", fault)
     assert store.commit("000000", "first", FILE) is True
@@ -45,7 +45,7 @@ def test_attempt_recognises_its_own_write_whatever_happened_to_the_request(
 def test_second_attempt_never_replaces_the_first_whatever_happens_to_its_request(
     proxy: FaultyProxy, bucket: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_TIMEOUT", "1s" if fault is Fault.HANG else "5s")
+    monkeypatch.setenv("AWS_TIMEOUT", "3s" if fault is Fault.HANG else "60s")
     store = open_store(f"s3://{bucket}/out")
     store.commit("000000", "first", FILE)
     # The second request of this kind; and what the answer is then looked up by.
