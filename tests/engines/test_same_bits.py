@@ -50,3 +50,19 @@ def test_an_engine_whose_bits_are_of_the_prompt_alone_passes(
 def test_an_engine_that_differs_by_one_bit_is_refused(config: JobConfig, sizes: range) -> None:
     with pytest.raises(EngineStartError, match=r"other bits.*engine\.deterministic=false"):
         require_same_bits(RoundsByTheBatch(sizes), config, 2048)
+
+
+@pytest.mark.vllm
+def test_on_cpus_a_step_of_vllm_is_one_whole_prompt() -> None:
+    from rgpt_batch.engines.vllm.arguments import engine_args, prefix_cache_args
+
+    config = LIKELIHOOD.with_options(
+        {
+            "engine.vllm_args": {"max_num_seqs": 8, "enable_prefix_caching": True},
+            "engine.prefix_caching": True,
+        }
+    )
+    args = engine_args(config, **prefix_cache_args(config))
+    assert (args["max_num_seqs"], args["enable_prefix_caching"]) == (1, False)
+    # prompt-logprobs and token-ids have vLLM generate a token behind the longest prompt.
+    assert args["max_num_batched_tokens"] > config.protocol.max_tokens
