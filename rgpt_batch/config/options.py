@@ -138,6 +138,11 @@ class EngineConfig(Section):
         "Default: where the input's documents have more than one query; with pooling always.",
     )
     enforce_eager: bool = Field(False, description="No CUDA graphs, no compilation.")
+    deterministic: bool = Field(
+        False,
+        description="The same bits of a score whatever else is in its batch: one prompt at a time "
+        "on CPUs and with T5, vLLM's batch-invariant kernels on GPUs, no prefix cache. Slower.",
+    )
     vllm_args: dict[str, Any] = Field(
         {}, description="Further vllm.EngineArgs, for example {quantization: fp8}."
     )

@@ -8,6 +8,9 @@ from rgpt_batch.engines.starts import turn_to_start
 from rgpt_batch.errors import EngineStartError, ShardError, StorageError
 from rgpt_batch.scoring.model_files import check_weights, on_this_machine
 
+# Of the prompts whose bits are compared; some prompts, and more than a step of vLLM on CPUs.
+_SAME_BITS_TOKENS = 2048
+
 __all__ = ["AnyEngine", "Engine", "create_engine", "with_files_here"]
 
 
@@ -60,7 +63,7 @@ def _start(config: JobConfig, method: EngineMethod) -> AnyEngine:
         case "prompt-logprobs":
             from rgpt_batch.engines.vllm.prompt_logprobs import PromptLogprobsEngine
 
-            return PromptLogprobsEngine(config)
+            return _with_same_bits(PromptLogprobsEngine(config), config)
         case "pooling":
             from rgpt_batch.engines.vllm.pooling import PoolingEngine
 
@@ -68,7 +71,7 @@ def _start(config: JobConfig, method: EngineMethod) -> AnyEngine:
         case "encoder-decoder":
             from rgpt_batch.engines.encoder_decoder import EncoderDecoderEngine
 
-            return EncoderDecoderEngine(config)
+            return _with_same_bits(EncoderDecoderEngine(config), config)
         case "transformers":
             from rgpt_batch.engines.references import create_reference
 
@@ -93,4 +96,17 @@ def _tested(engine: AnyEngine, config: JobConfig) -> AnyEngine:
     except BaseException:
         engine.close()
         raise
+    return _with_same_bits(engine, config)
+
+
+def _with_same_bits(engine: AnyEngine, config: JobConfig) -> AnyEngine:
+    """Return the engine if it keeps what engine.deterministic promises, else close it and raise."""
+    if config.engine.deterministic:
+        from rgpt_batch.engines.same_bits import require_same_bits
+
+        try:
+            require_same_bits(engine, config, _SAME_BITS_TOKENS)
+        except BaseException:
+            engine.close()
+            raise
     return engine

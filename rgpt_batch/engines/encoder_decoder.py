@@ -64,7 +64,8 @@ class EncoderDecoderEngine(Engine[LabelPrompt, LabelLogits]):
         self.max_num_batched_tokens: int = config.engine.max_num_batched_tokens or (
             _MAX_TOKENS_GPU if on_gpu else _MAX_TOKENS_CPU
         )
-        self._max_num_seqs = config.engine.max_num_seqs
+        # What a prompt is padded to, and so its last bits, depend on what else is in its batch.
+        self._max_num_seqs = 1 if config.engine.deterministic else config.engine.max_num_seqs
         label_self_test(self, config, step_tokens=0)
 
     @override

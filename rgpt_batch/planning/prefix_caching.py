@@ -27,6 +27,9 @@ def decide_prefix_caching(
     # Prompts of models that judge begin with the same words, whatever the documents are.
     if not config.score.is_likelihood:
         return config
+    if config.engine.deterministic:
+        # Nor is there a cache where the same bits are asked for.
+        return config
     if config.engine.prefix_caching is not None or config.engine.method not in _METHODS:
         return config
     sampled = units[:: -(-len(units) // _NUM_SAMPLED)]

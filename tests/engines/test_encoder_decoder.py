@@ -23,6 +23,7 @@ from rgpt_batch.engines import create_engine
 from rgpt_batch.engines.encoder_decoder import EncoderDecoderEngine
 from rgpt_batch.engines.references import Seq2SeqReference
 from rgpt_batch.errors import ConfigError, EngineDead, EngineStartError
+from rgpt_batch.records import LabelPrompt
 from tests.conftest import ROOT
 from tests.conversion.checkpoints import FLAN_T5, T5
 from tests.engines.configs import open_engine
@@ -82,6 +83,18 @@ def test_engine_and_reference_agree_whatever_the_batches(flan: Path) -> None:
         np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
         np.testing.assert_allclose(backwards, expected, rtol=0, atol=TOLERANCE)
         assert (repeated[0].values == repeated[2].values).all()
+
+
+def test_deterministic_bits_do_not_depend_on_the_batch(flan: Path) -> None:
+    def bits(deterministic: bool, *batches: list[LabelPrompt]) -> list[bytes]:
+        config = t5_config(flan, deterministic=deterministic)
+        with open_engine(config) as engine:
+            return [a.values.tobytes() for batch in batches for a in engine.score(batch)]
+
+    alone = [[prompt] for prompt in PROMPTS]
+    assert bits(True, PROMPTS) == bits(True, *alone)
+    # The control: padding rounds otherwise.
+    assert bits(False, PROMPTS) != bits(False, *alone)
 
 
 def test_auto_chooses_this_engine(monot5: Path) -> None:

@@ -88,7 +88,12 @@ def step(pooler: Any, prompts: Sequence[Prompt], ranges: Sequence[tuple[int, int
     return outputs
 
 
-def test_all_requests_of_a_step_share_one_product() -> None:
+@pytest.mark.parametrize("batch_invariant", ["0", "1"])
+def test_all_requests_of_a_step_share_one_product(
+    batch_invariant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With 1, rows are normalised in the way for which vLLM has a kernel for GPUs.
+    monkeypatch.setenv("VLLM_BATCH_INVARIANT", batch_invariant)
     calls: list[int] = []
     prompts = [make_prompt(9, 4), make_prompt(1, 1), make_prompt(3, 7)]
     outputs = step(make_pooler(calls=calls), prompts, [(0, p.num_tokens) for p in prompts])

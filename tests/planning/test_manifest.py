@@ -53,6 +53,7 @@ def _plan(path: Path, tokenizer: Path, *overrides: str) -> Manifest:
         ("engine.method=transformers", "engine.method"),
         ("engine.method=prompt-logprobs", "engine.method"),
         ("engine.vllm_args={seed: 3}", "engine.vllm_args"),
+        ("engine.deterministic=true", "engine.deterministic"),
     ],
 )
 def test_setting_that_changes_scores_or_rows_changes_the_fingerprint(

@@ -122,6 +122,7 @@ def test_input_columns_and_units_may_differ(
         ("model.dtype=float32", "model.dtype: was auto, is float32"),
         ("engine.method=transformers", "engine.method: was fake, is transformers"),
         ("engine.vllm_args={quantization: fp8}", "engine.vllm_args"),
+        ("engine.deterministic=true", "engine.deterministic: was (absent), is True"),
     ],
 )
 def test_scores_made_in_another_way_are_refused_with_what_differs(

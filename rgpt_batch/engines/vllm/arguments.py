@@ -6,6 +6,10 @@ from typing import Any
 
 from rgpt_batch import __version__
 from rgpt_batch.config.options import JobConfig
+from rgpt_batch.errors import EngineStartError
+
+# An environment variable of vLLM's: 1 chooses kernels whose bits do not depend on the batch.
+BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
 
 # Larger steps do not fit the processor's caches: with 2048 tokens bloom-560m is 2 % slower,
 # SmolLM2-135M 12 % (float32, 2 cores of an EPYC).
@@ -44,7 +48,43 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
         "additional_config": {"rgpt_batch": __version__},
         **own,
         **engine.vllm_args,
+        **(_one_at_a_time(config) if config.engine.deterministic else {}),
     }
+
+
+def _one_at_a_time(config: JobConfig) -> dict[str, Any]:
+    """Collect what makes the bits of an answer those of its prompt alone.
+
+    On CPUs matrix products and attention round by how many rows and prompts they are given. So each
+    step computes one prompt, and all of it. On GPUs vLLM has kernels that do not; see
+    engine.set_environment.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return {"enable_prefix_caching": False}
+    return {
+        "enable_prefix_caching": False,
+        "max_num_seqs": 1,
+        "max_num_batched_tokens": max_num_batched_tokens(config),
+    }
+
+
+def check_ranks(config: JobConfig) -> None:
+    """Refuse what vLLM would fail at when the model is loaded.
+
+    Raises:
+        EngineStartError: Ranks on CPUs are to share a model's layers. vLLM (0.32) reserves no place
+            for what one rank hands to the next: its first step fails, or its start never ends.
+    """
+    from vllm.platforms import current_platform
+
+    if config.engine.num_devices > config.engine.tensor_parallel_size and current_platform.is_cpu():
+        raise EngineStartError(
+            "vLLM does not run models on CPUs whose layers are split between ranks. Leave "
+            "pipeline_parallel_size out of engine.vllm_args; engine.tensor_parallel_size splits "
+            "each layer."
+        )
 
 
 def with_room_for_a_token(args: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +131,7 @@ def prefix_cache_args(config: JobConfig) -> dict[str, Any]:
     """Collect the arguments of vllm.EngineArgs for an engine that reads the prefix cache."""
     from vllm.platforms import current_platform
 
-    is_on = config.engine.prefix_caching is not False
+    is_on = config.engine.prefix_caching is not False and not config.engine.deterministic
     # vLLM shares whole blocks. On CPU a block has 128 tokens by default, so shorter documents would
     # not be shared. 32 is the smallest block that its kernels take.
     block_size = {"block_size": 32} if is_on and current_platform.is_cpu() else {}
@@ -112,8 +152,11 @@ def _memory_utilization(config: JobConfig) -> float:
 
 def max_num_batched_tokens(config: JobConfig) -> int:
     """Return how many prompt tokens the engine computes in one step."""
-    if given := config.engine.max_num_batched_tokens:
-        return given
     from vllm.platforms import current_platform
 
-    return STEP_TOKENS_ON_CPU if current_platform.is_cpu() else STEP_TOKENS_ON_GPU
+    default = STEP_TOKENS_ON_CPU if current_platform.is_cpu() else STEP_TOKENS_ON_GPU
+    num_tokens = config.engine.max_num_batched_tokens or default
+    if config.engine.deterministic and current_platform.is_cpu():
+        # One prompt in one step; behind it vLLM may generate a token.
+        return max(num_tokens, config.protocol.max_tokens + 1)
+    return num_tokens

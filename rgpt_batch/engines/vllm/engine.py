@@ -22,8 +22,10 @@ from typing_extensions import override
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.base import Engine
 from rgpt_batch.engines.distinct import score_distinct
-from rgpt_batch.engines.vllm.arguments import with_attention_for_alibi
+from rgpt_batch.engines.memory import visible_gpus
+from rgpt_batch.engines.vllm.arguments import BATCH_INVARIANT, check_ranks, with_attention_for_alibi
 from rgpt_batch.engines.vllm.hooks import Hook, missing
+from rgpt_batch.engines.vllm.kernels import check_kernels
 from rgpt_batch.engines.vllm.memory import check_memory
 from rgpt_batch.engines.vllm.models import COMMON_HOOKS
 from rgpt_batch.errors import ConfigError, EngineDead, EngineStartError
@@ -55,6 +57,8 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
         # An LLM or an LLMEngine of vLLM's.
         self._vllm: Any = None
         set_environment()
+        if config.engine.deterministic:
+            _ask_for_same_bits()
         try:
             self._vllm = self._start(config)
         except BaseException as error:
@@ -70,6 +74,8 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
         importlib.import_module("vllm")
         if names := missing(self.hooks):
             raise EngineStartError(f"this vLLM has no {', '.join(names)}. {self.without_hooks}")
+        check_ranks(config)
+        check_kernels(config)
         self._register_models(config)
         # vLLM collects garbage five times while it starts, and looks at all that torch and itself
         # have made on import: 3.5 s of 6 s on a slow core. When it ends, it undoes this.
@@ -152,6 +158,22 @@ def set_environment() -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     # Float32 attention on GPUs is Triton's, which would multiply in tf32. Other dtypes do not ask.
     os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")
+
+
+def _ask_for_same_bits() -> None:
+    """Have vLLM take its batch-invariant kernels, which it has for GPUs alone.
+
+    Raises:
+        EngineStartError: vLLM is loaded already, and has chosen others.
+    """
+    if not visible_gpus() or os.environ.get(BATCH_INVARIANT) == "1":
+        return
+    if "vllm" in sys.modules:
+        raise EngineStartError(
+            "engine.deterministic has to be known before vLLM is loaded, and this process has "
+            f"loaded it. Start a new process, or set {BATCH_INVARIANT}=1 before this one starts."
+        )
+    os.environ[BATCH_INVARIANT] = "1"
 
 
 def start_error(config: JobConfig, error: Exception) -> EngineStartError:

@@ -53,7 +53,6 @@ class QueryRowsEngine(RequestEngine[TokenizedPair, QueryLogprobs]):
             from rgpt_batch.engines.vllm.query_rows.planned import planned_steps
 
             self._planned = planned_steps(self._core)
-        self._shares = config.engine.prefix_caching is not False
 
     @override
     def _register_models(self, config: JobConfig) -> None:
@@ -86,7 +85,7 @@ class QueryRowsEngine(RequestEngine[TokenizedPair, QueryLogprobs]):
     ) -> list[npt.NDArray[np.float32]]:
         if self._planned is None:
             return super()._score(pairs, read_cache)
-        values = self._planned.score(pairs, share=read_cache and self._shares)
+        values = self._planned.score(pairs, share=read_cache)
         self.num_cached_tokens = self._planned.num_cached_tokens
         return values
 

@@ -49,6 +49,7 @@ class PlannedSteps:
         self.num_cached_tokens = 0
         self._runner = runner
         self._limits = limits
+        self._shares = bool(runner.vllm_config.cache_config.enable_prefix_caching)
         self._groups = runner.attn_groups[0]
         known = {each.name for each in dataclasses.fields(CommonAttentionMetadata)}
         self._takes_host_lengths = "seq_lens_cpu_upper_bound" in known
@@ -61,11 +62,12 @@ class PlannedSteps:
 
         Args:
             pairs: Those that begin alike follow each other.
-            share: Whether what they have in common may be computed once.
+            share: Whether what they have in common may be computed once, if vLLM has its prefix
+                cache on.
         """
         found: list[npt.NDArray[np.float32]] = []
         under_way: deque[_UnderWay] = deque()
-        for step in lay_out(pairs, self._limits, share=share):
+        for step in lay_out(pairs, self._limits, share=share and self._shares):
             under_way.append(self._begin(step))
             self.num_cached_tokens += step.num_shared
             if len(under_way) > _AHEAD:
