@@ -50,36 +50,33 @@ def wait_for_actors(process: Process, number: int) -> list[int]:
 
 
 @pytest.mark.ray
-def test_workers_killed_at_random_are_replaced_and_the_job_completes(
+def test_workers_that_sleep_too_long_or_are_killed_are_replaced_and_do_no_harm_when_they_wake(
     job: Job, start: Start, clean_rows: pa.Table, tmp_path: Path
 ) -> None:
     output = tmp_path / "scored"
-    process = start([*job.score(output, *RAY), "-o", "engine.fake_seconds_per_pair=0.1"])
-    for num_parts in (2, 8, 14):
-        process.wait_until(partial(has_parts, output, num_parts))
-        os.kill(wait_for_actors(process, 1)[0], signal.SIGKILL)
-    assert process.wait() == 0, process.output
-    assert row_differences(clean_rows, read_output(output)) == []
-    assert (output / "_SUCCESS").exists()
-
-
-@pytest.mark.ray
-def test_a_worker_that_sleeps_too_long_is_replaced_and_does_no_harm_when_it_wakes(
-    job: Job, start: Start, clean_rows: pa.Table, tmp_path: Path
-) -> None:
-    output = tmp_path / "scored"
-    options = ("-o", "engine.fake_seconds_per_pair=0.1", "-o", "executor.unit_timeout_seconds=5")
+    options = ("-o", "engine.fake_seconds_per_pair=0.2", "-o", "executor.unit_timeout_seconds=5")
     process = start([*job.score(output, *RAY), *options])
     process.wait_until(lambda: "scoring on 2 workers" in process.output)
-    process.wait_until(lambda: len(parts(output)) >= 4)
+    process.wait_until(partial(has_parts, output, 3))
     sleeper = wait_for_actors(process, 2)[0]
     said_before = len(process.output)
     os.kill(sleeper, signal.SIGSTOP)
     process.wait_until(lambda: "scoring on 1 of 2 workers" in process.output[said_before:])
     with contextlib.suppress(ProcessLookupError):
         os.kill(sleeper, signal.SIGCONT)
+    # Of those that are left, whichever comes first, three times; one may just have been ended.
+    num_killed = 0
+    for _ in range(3):
+        num_parts = len(parts(output))
+        assert num_parts < job.num_units - 1
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(wait_for_actors(process, 1)[0], signal.SIGKILL)
+            num_killed += 1
+        process.wait_until(partial(has_parts, output, num_parts + 1))
+    assert num_killed >= 2
     assert process.wait() == 0, process.output
     assert row_differences(clean_rows, read_output(output)) == []
+    assert (output / "_SUCCESS").exists()
     process.wait_until_all_gone()
 
 
