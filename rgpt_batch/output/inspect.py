@@ -28,7 +28,7 @@ def describe_files(
     Raises:
         StorageError, OSError: The storage fails; nothing is known of the files.
     """
-    with ThreadPoolExecutor(max_workers=8) as pool:
+    with ThreadPoolExecutor(max_workers=16) as pool:
         found = dict(zip(files, pool.map(_describe, files.values()), strict=True))
     return (
         {unit_id: file for unit_id, file in found.items() if isinstance(file, OutputFile)},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,11 @@ _RAY = Path(sys.executable).parent / "ray"
 
 
 @contextmanager
-def autoscaling_cluster(folder: Path, *, max_gpu_nodes: int) -> Iterator[str]:
+def autoscaling_cluster(folder: Path, *, max_gpu_nodes: int) -> Iterator[dict[str, str]]:
     """Start a head without CPUs; nodes with a CPU and a GPU come when they are asked for.
 
-    The GPUs are numbers that Ray hands out. Yields the address; at the end nothing is left.
+    The GPUs are numbers that Ray hands out. Yields the environment in which a process joins; at the
+    end nothing is left.
     """
     node_types = {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
@@ -34,17 +36,31 @@ def autoscaling_cluster(folder: Path, *, max_gpu_nodes: int) -> Iterator[str]:
             "max_workers": max_gpu_nodes,
         },
     }
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    commands = ("initialization", "setup", "head_setup", "worker_setup")
+    starts = ("head_start_ray", "worker_start_ray")
     config = {
         "cluster_name": "fake_multinode",
         "max_workers": max_gpu_nodes,
-        "provider": {"type": "fake_multinode"},
+        "provider": {"type": "fake_multinode", "gcs_address": address},
+        # `ray up` would fill these in; the autoscaler wants every one.
+        "auth": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        "upscaling_speed": 1.0,
+        **{f"{name}_commands": [] for name in (*commands, *starts)},
         "available_node_types": node_types,
         "head_node_type": "ray.head.default",
         "idle_timeout_minutes": 5,
     }
     (folder / "autoscaler.json").write_text(json.dumps(config))
-    port = free_port()
+    credentials = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
     environment = {
+        **credentials,
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_FAKE_CLUSTER": "1",
         "RAY_ADDRESS": "",
@@ -56,4 +72,4 @@ def autoscaling_cluster(folder: Path, *, max_gpu_nodes: int) -> Iterator[str]:
     ]
     with started(command, folder / "ray-log", environment=environment) as process:
         process.wait_until(lambda: "Ray runtime started" in process.output)
-        yield f"127.0.0.1:{port}"
+        yield {**credentials, "RAY_ADDRESS": address}

@@ -20,11 +20,11 @@ def test_an_autoscaler_brings_a_machine_for_each_worker_up_to_max_workers(
     output = tmp_path / "scored"
     options = ("executor.max_workers=2", "executor.gpus_per_worker=1")
     command = job.score(output, "--executor", "ray", *(w for o in options for w in ("-o", o)))
-    with autoscaling_cluster(tmp_path, max_gpu_nodes=3) as address:
+    with autoscaling_cluster(tmp_path, max_gpu_nodes=3) as environment:
         # Until both workers are at work, a job of 20 s is not done.
         process = start(
             [*command, "-o", "engine.fake_seconds_per_pair=0.4"],
-            environment={"RAY_ADDRESS": address},
+            environment=environment,
         )
         waiting = "waiting for 2 workers of 1 GPU and 1 CPU each; the cluster has no node"
         process.wait_until(lambda: waiting in process.output)
