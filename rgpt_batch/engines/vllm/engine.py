@@ -22,7 +22,6 @@ from typing_extensions import override
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.base import Engine
 from rgpt_batch.engines.distinct import score_distinct
-from rgpt_batch.engines.memory import visible_gpus
 from rgpt_batch.engines.vllm.arguments import BATCH_INVARIANT, check_ranks, with_attention_for_alibi
 from rgpt_batch.engines.vllm.hooks import Hook, missing
 from rgpt_batch.engines.vllm.kernels import check_kernels
@@ -166,7 +165,10 @@ def _ask_for_same_bits() -> None:
     Raises:
         EngineStartError: vLLM is loaded already, and has chosen others.
     """
-    if not visible_gpus() or os.environ.get(BATCH_INVARIANT) == "1":
+    import torch
+
+    # Counts without starting CUDA, which vLLM's other processes could not use then.
+    if torch.cuda.device_count() == 0 or os.environ.get(BATCH_INVARIANT) == "1":
         return
     if "vllm" in sys.modules:
         raise EngineStartError(
