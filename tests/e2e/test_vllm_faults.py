@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.jobs import Job, ReadStatus, Start
+from tests.e2e.jobs import Job, ReadStatus, Start, write_shard
 from tests.e2e.outputs import read_output
 from tests.e2e.processes import Process, parts
 
 StartJob = Callable[..., Process]
-
+# In units of two; they take half a minute.
+MANY_ROWS = 1920
 
 pytestmark = pytest.mark.vllm
 
@@ -23,7 +25,8 @@ pytestmark = pytest.mark.vllm
 def start_vllm(job: Job, start: Start, tiny_llama: Path, tmp_path: Path) -> StartJob:
     """Start a job whose engine has processes of its own, and imports vLLM in each, 15 s of CPU."""
 
-    def start_job(*options: str, num_processes: int = 1) -> Process:
+    def start_job(*options: str, num_rows: int, num_processes: int = 1) -> Process:
+        write_shard(tmp_path / "pairs" / "pairs.parquet", range(num_rows))
         settings = {
             "model.name": tiny_llama,
             "model.dtype": "float32",
@@ -39,7 +42,7 @@ def start_vllm(job: Job, start: Start, tiny_llama: Path, tmp_path: Path) -> Star
             "engine.enforce_eager": "true",
             "units.max_rows": 2,
         }
-        command = job.score(tmp_path / "scored", *options)
+        command = replace(job, pairs=tmp_path / "pairs").score(tmp_path / "scored", *options)
         for name, value in settings.items():
             command += ["-o", f"{name}={value}"]
         # One core each; vLLM would look for a NUMA node each.
@@ -63,7 +66,7 @@ def test_a_killed_engine_process_stops_the_job_with_the_cause_and_leaves_no_proc
 ) -> None:
     output = tmp_path / "scored"
     # The other of the two may not stay behind.
-    process = start_vllm(num_processes=2)
+    process = start_vllm(num_rows=MANY_ROWS, num_processes=2)
     os.kill(engines(process)[1], signal.SIGKILL)
     assert process.wait() == 1, process.output
     assert "vLLM failed" in process.output
@@ -74,7 +77,7 @@ def test_a_killed_engine_process_stops_the_job_with_the_cause_and_leaves_no_proc
     assert "Warning" not in before_the_error
     assert "run the same command again" in process.output
     assert read_status(output)["state"] == "failed"
-    assert 1 <= len(parts(output)) < 48
+    assert 1 <= len(parts(output)) < MANY_ROWS / 2
     assert not (output / "_SUCCESS").exists()
     process.wait_until_all_gone()
 
@@ -82,21 +85,21 @@ def test_a_killed_engine_process_stops_the_job_with_the_cause_and_leaves_no_proc
 def test_the_engines_processes_end_when_the_driver_is_killed(
     start_vllm: StartJob, tmp_path: Path
 ) -> None:
-    process = start_vllm()
+    process = start_vllm(num_rows=MANY_ROWS)
     process.send(signal.SIGKILL)
     process.wait_until_all_gone()
-    assert 1 <= len(parts(tmp_path / "scored")) < 48
+    assert 1 <= len(parts(tmp_path / "scored")) < MANY_ROWS / 2
     assert not (tmp_path / "scored" / "_SUCCESS").exists()
 
 
 @pytest.mark.ray
 def test_ray_replaces_the_worker_whose_engine_process_was_killed(
-    job: Job, start_vllm: StartJob, tmp_path: Path
+    start_vllm: StartJob, tmp_path: Path
 ) -> None:
     output = tmp_path / "scored"
-    process = start_vllm("--executor", "ray", "-o", "executor.num_workers=1")
+    process = start_vllm("--executor", "ray", "-o", "executor.num_workers=1", num_rows=192)
     os.kill(engines(process)[0], signal.SIGKILL)
     assert process.wait(400) == 0, process.output
     assert (output / "_SUCCESS").exists()
-    assert read_output(output).num_rows == job.num_rows
+    assert read_output(output).num_rows == 192
     process.wait_until_all_gone()
