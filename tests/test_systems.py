@@ -55,6 +55,12 @@ def test_models_lists_what_each_system_needs(run_cli: RunCli) -> None:
     assert "2,852 M parameters, 5.7 GB in 16 bit; here: " in shown
 
 
+def test_models_needs_no_torch(run_cli: RunCli) -> None:
+    done = run_cli("models")
+    assert done.returncode == 0, done.stderr
+    assert "MonoT5-3B, seq2seq" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("num_bytes", "place"), [(60, "gpu"), (64, "gpu"), (65, "cpu"), (80, "cpu"), (81, None)]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +35,10 @@ class Gpu:
 
 
 def machine_memory() -> Memory:
-    """Ask the system, and CUDA if there is one."""
+    """Ask the system, and CUDA if there is one; without torch nothing computes on a GPU."""
     total, _ = main_memory()
-    return Memory(cpu=total, gpu=max((gpu.num_bytes for gpu in visible_gpus()), default=0))
+    gpus = visible_gpus() if importlib.util.find_spec("torch") else []
+    return Memory(cpu=total, gpu=max((gpu.num_bytes for gpu in gpus), default=0))
 
 
 def main_memory() -> tuple[int, int]:
