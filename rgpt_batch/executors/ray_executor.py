@@ -38,6 +38,8 @@ from rgpt_batch.output.claims import Claims
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 
 _WAIT_SECONDS = 1.0
+# A round of the loop looks at every worker. With many of them, several outcomes are taken in one.
+_REST_SECONDS_PER_WORKER = 1e-4
 
 
 class RayExecutor(Executor):
@@ -98,6 +100,9 @@ class RayExecutor(Executor):
             self._fill(waiting)
             self.activity = self._describe_activity(waiting)
             for slot, ref in self._next_done():
+                # A worker that died has taken back what else it had in flight.
+                if slot not in self._slots or ref not in slot.awaited:
+                    continue
                 if ref == slot.placing:
                     self._after_placing(slot)
                 elif ref == slot.starting:
@@ -174,6 +179,9 @@ class RayExecutor(Executor):
             time.sleep(_WAIT_SECONDS)
             return []
         done, _ = ray.wait(list(owners), num_returns=1, timeout=_WAIT_SECONDS)
+        if done and len(owners) > 1:
+            time.sleep(len(self._slots) * _REST_SECONDS_PER_WORKER)
+            done, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
         return [(owners[ref], ref) for ref in done]
 
     def _after_placing(self, slot: Slot) -> None:

@@ -51,7 +51,7 @@ class WorkerActor:
         return run_task(self._worker, task)
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """A worker as the driver sees it: first without a place, then loading, then ready.
 
