@@ -202,6 +202,7 @@ def test_a_sample_of_the_input_is_measured_and_a_configuration_written(
         assert yaml.safe_load(file.read_text())[section][option] == value
 
 
+@pytest.mark.long
 @pytest.mark.vllm
 def test_vllm_is_tuned(
     run_cli: RunCli, tiny_llama: Path, write_pairs: WritePairs, tmp_path: Path
