@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rgpt_batch.config.options import JobConfig
+from rgpt_batch.storage.locks import locked
 
 
 def starts_beside_others(config: JobConfig) -> bool:
@@ -36,9 +36,5 @@ def turn_to_start(config: JobConfig) -> Iterator[None]:
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
     name = "".join(c if c.isalnum() else "-" for c in f"rgpt-batch-{os.getuid()}-gpu-{gpu}")
     path = Path(tempfile.gettempdir(), f"{name}.lock")
-    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(path):
         yield
-    finally:
-        os.close(lock)

@@ -11,20 +11,19 @@ of a machine wait for the one that copies.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from rgpt_batch.errors import ConfigError, StorageError
 from rgpt_batch.formatting import format_bytes
 from rgpt_batch.storage import objects
+from rgpt_batch.storage.locks import locked
 from rgpt_batch.storage.uris import OBJECT_SCHEMES, is_uri, split_uri
 
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt"}
@@ -79,7 +78,7 @@ def local_copy(uri: str, digest: str | None, *, weights: bool) -> Path:
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_suffix(".lock")):
+        with locked(folder.with_suffix(".lock")):
             if not _is_complete(folder, weights=weights):
                 _copy(uri, folder, weights=weights)
     except OSError as error:
@@ -147,17 +146,6 @@ def _mark(folder: Path, *, weights: bool) -> Path:
 
 def _is_complete(folder: Path, *, weights: bool) -> bool:
     return _mark(folder, weights=weights).exists()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait until no other process copies; the lock is gone when its process is."""
-    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _copy(uri: str, folder: Path, *, weights: bool) -> None:

@@ -210,8 +210,8 @@ def _token_logprobs(logits: Any, targets: torch.Tensor) -> torch.Tensor:
     for block, tokens in zip(logits.split(num_rows), targets.split(num_rows), strict=True):
         block = block.float()
         if os.environ.get(BATCH_INVARIANT) == "1":
-            # Of all that can normalise a row, vLLM has a kernel for this alone whose bits do not
-            # depend on the other rows.
+            # The kernel above takes each row by itself. Of all that torch can do, vLLM has a kernel
+            # whose bits do not depend on the other rows for this alone.
             block = torch.log_softmax(block, dim=1)
             blocks.append(block.gather(1, tokens[:, None])[:, 0])
             continue

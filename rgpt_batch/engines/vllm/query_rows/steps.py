@@ -86,14 +86,14 @@ def lay_out(pairs: Sequence[TokenizedPair], limits: Limits, *, share: bool) -> I
     """
     draft = _Draft(limits, share)
     for pair in pairs:
-        if not draft.takes(pair):
-            if draft.is_empty:
-                raise ValueError(f"a prompt of {len(pair.token_ids) - 1} tokens is no step's size")
+        if draft.add(pair):
+            continue
+        if draft.pairs:
             yield draft.finish()
             draft = _Draft(limits, share)
-            if not draft.takes(pair):
-                raise ValueError(f"a prompt of {len(pair.token_ids) - 1} tokens is no step's size")
-    if not draft.is_empty:
+        if not draft.add(pair):
+            raise ValueError(f"a prompt of {len(pair.token_ids) - 1} tokens is no step's size")
+    if draft.pairs:
         yield draft.finish()
 
 
@@ -106,12 +106,8 @@ class _Draft:
     num_tokens: int = 0
     num_blocks: int = 0
 
-    @property
-    def is_empty(self) -> bool:
-        return not self.pairs
-
-    def takes(self, pair: TokenizedPair) -> bool:
-        """Add a pair, unless the step is full."""
+    def add(self, pair: TokenizedPair) -> bool:
+        """Add a pair, unless the step is full; returns whether it was added."""
         limits, length = self.limits, len(pair.token_ids) - 1
         shared = 0
         if self.share and self.pairs:
