@@ -89,7 +89,7 @@ def test_a_retry_that_is_killed_forgets_no_failed_unit(
     num_failed, num_before = len(failed_units(output)), len(parts(output))
     record = json.loads(sorted((output / "_rgpt" / "runs").glob("*.json"))[-1].read_bytes())
     assert record["state"] == "incomplete"
-    process = start(rgpt_batch("retry-failed", output))
+    process = start(rgpt_batch("retry-failed", output), held_at=held_after(1))
     process.wait_until(lambda: len(parts(output)) > num_before)
     process.send(signal.SIGKILL)
     process.wait()
