@@ -1,11 +1,11 @@
 """What does it save to score pairs by document, whole jobs compared?
 
-    python benchmarks/order.py [--shape smollm2-135m] [--documents 20] [--queries 16] [--turns 2] \\
-        [-o engine.kv_cache_bytes=1073741824]
+    python benchmarks/order.py [--shape smollm2-135m] [--documents 20] [--queries 16] [--turns 2]
 
-Every query comes with every document, and rows stand query by query, as candidates do; a unit holds
-the rows of one query. In turns: the job as it stands, ordered by document, and that with its rows
-brought back into input order at the end. Random weights, random words, one worker in this process.
+On CPUs, vLLM wants to be told its cache: `-o engine.kv_cache_bytes=1073741824`. Every query comes
+with every document, and rows stand query by query, as candidates do; a unit holds the rows of one
+query. In turns: the job as it stands, ordered by document, and that with its rows brought back into
+input order at the end. Random weights, random words, one worker in this process.
 The table goes to standard output, and with --to to a file.
 """
 
