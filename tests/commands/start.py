@@ -22,12 +22,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from tests.commands.hold import HELD
+
 ROOT = Path(__file__).parent.parent.parent
 # Hides torch from processes that have it on their PYTHONPATH: few need it, all would import it.
 WITHOUT_TORCH = str(ROOT / "tests" / "e2e" / "without_torch")
 # Read when they are needed, not on import.
 _READ_LATE = (
-    *("AWS_", "RAY_ADDRESS", "RAY_TMPDIR", "TERM", "VLLM_CPU_", "VLLM_CACHE_ROOT"),
+    *("AWS_", "HOLD_", "RAY_ADDRESS", "RAY_TMPDIR", "TERM", "VLLM_CPU_", "VLLM_CACHE_ROOT"),
     # By the processes that a command starts.
     "OMP_NUM_THREADS",
 )
@@ -99,6 +101,8 @@ def start(
             "terminal": terminal,
         }
         return Forked(_warm(WITHOUT_TORCH if hidden else ""), request, streams)
+    if "HOLD_AT" in added:
+        added["PYTHONPATH"] = os.pathsep.join(each for each in (HELD, path) if each)
     stdin, stdout, stderr = streams
     return subprocess.Popen(
         arguments,

@@ -22,6 +22,8 @@ import termios
 import threading
 from typing import Any, NoReturn
 
+from tests.commands import hold
+
 # In one message: the request, and what becomes standard input, output and error.
 MAX_BYTES = 2**20
 NUM_STREAMS = 3
@@ -84,6 +86,7 @@ def _become(request: dict[str, Any], streams: list[int], ready: int) -> NoReturn
     if request["path"]:
         # After the folder of the command.
         sys.path.insert(1, request["path"])
+    hold.install()
     os.close(ready)
     sys.argv = [request["module"], *request["arguments"]]
     code = _run(request["module"])

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.commands.start import WITHOUT_TORCH, rgpt_batch, start
 
-__all__ = ["Process", "has_parts", "parts", "rgpt_batch", "started"]
+__all__ = ["Process", "has_parts", "held_after", "parts", "rgpt_batch", "started"]
 
 DEADLINE_SECONDS = 300.0
 # They hold neither an engine nor a GPU. Where a raylet had no time to end them, they give up after
@@ -34,6 +34,7 @@ class Process:
         terminal: Run it in the foreground of a pseudo-terminal of 100 columns.
         without_torch: Hide torch from it, which saves five seconds.
         fresh: In an interpreter of its own; see tests/commands.
+        held_at: Where it waits until let_go(): held_after(), or see tests/commands/hold.py.
     """
 
     def __init__(
@@ -45,12 +46,17 @@ class Process:
         terminal: bool = False,
         without_torch: bool = True,
         fresh: bool = False,
+        held_at: str = "",
     ) -> None:
         self._log = log
+        self._hold = log.with_name(f"held-{log.name}")
         self._terminal: int | None = None
         settings = {"RAY_ADDRESS": "local", **(environment or {})}
         if without_torch:
             settings["PYTHONPATH"] = WITHOUT_TORCH
+        if held_at:
+            self._hold.touch()
+            settings |= {"HOLD_AT": held_at, "HOLD_FILE": str(self._hold)}
         options: dict[str, Any] = {"environment": settings, "session": True, "fresh": fresh}
         with log.open("wb") as stream, open(os.devnull, "rb") as nothing:
             if not terminal:
@@ -85,6 +91,14 @@ class Process:
                 return
             assert time.monotonic() < deadline, f"waited {seconds} s in vain:\n{self.output}"
             time.sleep(0.01)
+
+    def wait_until_held(self) -> None:
+        """Wait until it is where it was to wait."""
+        self.wait_until(self._hold.with_name(f"{self._hold.name}.there").exists)
+
+    def let_go(self) -> None:
+        """Let it go on where it was held."""
+        self._hold.unlink()
 
     def wait(self, seconds: float = DEADLINE_SECONDS) -> int:
         """Wait for the end; returns the exit code."""
@@ -135,6 +149,7 @@ class Process:
 
     def clean_up(self) -> None:
         """End everything that is left, whatever happened."""
+        self._hold.unlink(missing_ok=True)
         for pid in self.relatives():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -164,6 +179,11 @@ def holds(condition: Callable[[], bool]) -> bool:
 def has_parts(output: Path, number: int) -> bool:
     """Tell whether so many files are committed."""
     return len(parts(output)) >= number
+
+
+def held_after(num_units: int) -> str:
+    """Where a command waits when it has committed so many units on disk."""
+    return f"os.link part- {num_units}"
 
 
 def parts(output: Path) -> list[Path]:

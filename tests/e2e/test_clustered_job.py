@@ -6,6 +6,7 @@ Each test costs some ten starts of the command, which take most of its time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,27 +14,28 @@ import pytest
 
 from tests.e2e.jobs import Finish, Job, Start
 from tests.e2e.outputs import identities, read_output, row_differences
-from tests.e2e.processes import parts
+from tests.e2e.processes import has_parts, held_after, parts
 
 DOCUMENT = ("--order", "document", "-o", "input.join_memory_gib=0.25")
 RESTORED = (*DOCUMENT, "-o", "output.order=input")
 
 
-def moments(output: Path, scored: Path) -> dict[str, Callable[[], bool]]:
-    """What a run is waited for before it is killed, in the order in which a job gets there."""
+def moments(output: Path, scored: Path) -> list[tuple[int, Callable[[], bool]]]:
+    """What a run is waited for before it is killed, in the order in which a job gets there.
+
+    And how many units it may commit.
+    """
     private = output / "_rgpt"
 
     def is_clustered() -> bool:
         return any(private.glob("pairs-*"))
 
-    return {
-        "clustering": lambda: any(private.glob("staging/joining-*")) or is_clustered(),
-        "clustered": is_clustered,
-        "planned": lambda: any(private.glob("plan-*.json")),
-        "scored 1": lambda: len(parts(scored)) >= 1,
-        "scored 9": lambda: len(parts(scored)) >= 9,
-        "scored 20": lambda: len(parts(scored)) >= 20,
-    }
+    return [
+        (0, lambda: any(private.glob("staging/joining-*")) or is_clustered()),
+        (0, is_clustered),
+        (0, lambda: any(private.glob("plan-*.json"))),
+        *((number, partial(has_parts, scored, number)) for number in (1, 9, 20)),
+    ]
 
 
 def is_writing(output: Path) -> bool:
@@ -49,16 +51,17 @@ def test_a_killed_job_that_clusters_loses_and_doubles_no_row(
     scored = output / "_rgpt" / "scored" if restored else output
     command = job.score(output, *(RESTORED if restored else DOCUMENT))
     settled: dict[str, tuple[int, int, int]] = {}
-    for name, is_there in moments(output, scored).items():
-        process = start([*command, *job.slow])
+    for num_units, is_there in moments(output, scored):
+        process = start(command, held_at=held_after(num_units - len(settled)))
         process.wait_until(is_there)
         process.kill_group()
-        assert not (output / "_SUCCESS").exists(), name
+        assert not (output / "_SUCCESS").exists(), num_units
         # What was committed before is still the same file.
         found = identities(scored)
-        assert settled.items() <= found.items(), name
+        assert settled.items() <= found.items(), num_units
+        assert len(found) == num_units
         settled = found
-        assert not restored or parts(output) == [], name
+        assert not restored or parts(output) == [], num_units
     process = start(command)
     assert process.wait() == 0, process.output
     assert settled.items() <= identities(scored).items()

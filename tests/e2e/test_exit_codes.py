@@ -13,7 +13,7 @@ import pytest
 from rgpt_batch.output.score_file import read_footer
 from tests.e2e.jobs import Finish, Job, Start, write_job, write_shard
 from tests.e2e.outputs import identities, read_output, row_differences
-from tests.e2e.processes import parts, rgpt_batch
+from tests.e2e.processes import held_after, parts, rgpt_batch
 from tests.models import fill_head, save_tiny_llama
 
 
@@ -142,11 +142,12 @@ def test_failed_units_exit_3_without_success_and_the_next_run_completes(
 ) -> None:
     output = tmp_path / "scored"
     shard = own_job.pairs / "pairs-1.parquet"
-    process = start([*own_job.score(output), *own_job.slow])
+    process = start(own_job.score(output), held_at=held_after(1))
     process.wait_until(lambda: len(parts(output)) >= 1)
     # A writer replaces an input file while the job runs.
     shutil.copy2(shard, tmp_path / "old")
     write_shard(shard, range(48, 90))
+    process.let_go()
     assert process.wait() == 3, process.output
     assert "Traceback" not in process.output
     assert "problem" in process.output and "units" in process.output

@@ -14,10 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from tests.commands.hold import HELD
 from tests.commands.start import WITHOUT_TORCH
 from tests.e2e.jobs import Finish, Job, Start, write_job
 from tests.e2e.outputs import identities, read_output, row_differences
-from tests.e2e.processes import Process, has_parts, parts, rgpt_batch
+from tests.e2e.processes import Process, has_parts, held_after, parts, rgpt_batch
 
 JUMPING_CLOCK = str(Path(__file__).parent / "jumping_clock")
 RAY = ("--executor", "ray", "-o", "executor.num_workers=2")
@@ -86,19 +87,21 @@ def test_a_job_goes_on_when_a_machine_is_lost(
 ) -> None:
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("PYTHONPATH", WITHOUT_TORCH)
+    hold = tmp_path / "hold"
+    hold.touch()
+    # For the workers, which the nodes start.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((HELD, WITHOUT_TORCH)))
+    monkeypatch.setenv("HOLD_AT", held_after(4))
+    monkeypatch.setenv("HOLD_FILE", str(hold))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
         output = tmp_path / "scored"
-        process = start(
-            [*job.score(output, *RAY), "-o", "engine.fake_seconds_per_pair=0.2"],
-            environment={"RAY_ADDRESS": cluster.address},
-        )
+        process = start(job.score(output, *RAY), environment={"RAY_ADDRESS": cluster.address})
         process.wait_until(lambda: "scoring on 2 workers" in process.output)
         process.wait_until(lambda: len(parts(output)) >= 4)
         cluster.remove_node(nodes[0], allow_graceful=False)
-        assert len(parts(output)) < job.num_units
+        hold.unlink()
         assert process.wait() == 0, process.output
     finally:
         cluster.shutdown()
@@ -112,13 +115,14 @@ def test_a_driver_that_sleeps_while_another_finishes_does_no_harm_when_it_wakes(
     job: Job, start: Start, finish: Finish, clean_rows: pa.Table, tmp_path: Path
 ) -> None:
     output = tmp_path / "scored"
-    sleeper = start([*job.score(output), *job.slow])
+    sleeper = start(job.score(output), held_at=held_after(2))
     sleeper.wait_until(lambda: len(parts(output)) >= 2)
     sleeper.send(signal.SIGSTOP)
     code, said = finish(job.score(output))
     assert code == 0, said
     before = identities(output)
     sleeper.send(signal.SIGCONT)
+    sleeper.let_go()
     assert sleeper.wait() == 0, sleeper.output
     assert identities(output) == before
     assert row_differences(clean_rows, read_output(output)) == []
@@ -151,7 +155,7 @@ def test_a_clock_that_jumps_by_a_year_changes_nothing(
         "environment": {"PYTHONPATH": JUMPING_CLOCK, "JUMPING_CLOCK_SECONDS": str(365 * 86_400)},
         "without_torch": False,
     }
-    process = start([*job.score(output), *job.slow], **clock)
+    process = start(job.score(output), held_at=held_after(3), **clock)
     process.wait_until(lambda: len(parts(output)) >= 3)
     process.kill_group()
     assert 3 <= len(parts(output)) < job.num_units
@@ -202,11 +206,12 @@ def test_a_full_disk_stops_the_job_and_space_lets_it_go_on(
 ) -> None:
     output = small_disk / "scored"
     ballast = small_disk / "ballast"
-    process = start([*job.score(output), *job.slow])
+    process = start(job.score(output), held_at=held_after(2))
     process.wait_until(lambda: len(parts(output)) >= 2)
     with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as stream:
         while True:
             stream.write(bytes(1024))
+    process.let_go()
     assert process.wait() in (1, 3), process.output
     assert "No space left on device" in process.output
     assert "Traceback" not in process.output
@@ -229,9 +234,10 @@ def test_a_file_system_that_becomes_read_only_stops_the_job_and_it_goes_on_after
     logs = output / "_rgpt" / "logs"
     logs.mkdir(parents=True)
     with _mounted(logs):
-        process = start([*job.score(output), *job.slow])
+        process = start(job.score(output), held_at=held_after(2))
         process.wait_until(lambda: len(parts(output)) >= 2)
         _remount(small_disk, "ro", process)
+        process.let_go()
         assert process.wait() in (1, 3), process.output
     assert "Read-only file system" in process.output
     assert "Traceback" not in process.output
@@ -263,9 +269,10 @@ def test_a_deleted_input_file_fails_its_units_and_comes_back(
     own_job: Job, start: Start, finish: Finish, tmp_path: Path
 ) -> None:
     output, shard = tmp_path / "scored", own_job.pairs / "pairs-1.parquet"
-    process = start([*own_job.score(output), *own_job.slow])
+    process = start(own_job.score(output), held_at=held_after(1))
     process.wait_until(lambda: len(parts(output)) >= 1)
     shard.rename(tmp_path / "away")
+    process.let_go()
     assert process.wait() == 3, process.output
     assert f"{shard}: cannot be opened" in process.output
     assert not (output / "_SUCCESS").exists()
@@ -287,9 +294,8 @@ def test_bits_that_rot_while_the_job_runs_cost_their_rows_and_no_others(
     pq.write_table(table, shard, row_group_size=16, write_page_checksum=True)
     chunk = pq.read_metadata(shard).row_group(2).column(3)
     status = shard.stat()
-    process = start([*own_job.score(output), *own_job.slow])
+    process = start(own_job.score(output), held_at=held_after(1))
     process.wait_until(lambda: len(parts(output)) >= 1)
-    assert len(parts(output)) < 16, "the rows may have been read before"
     with shard.open("r+b") as stream:
         # A disk changes no time stamps.
         position = chunk.data_page_offset + chunk.total_compressed_size // 2
@@ -298,6 +304,7 @@ def test_bits_that_rot_while_the_job_runs_cost_their_rows_and_no_others(
         stream.seek(position)
         stream.write(bytes([byte ^ 4]))
     os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+    process.let_go()
     assert process.wait() == 3, process.output
     rows = read_output(output).to_pylist()
     assert [row["rejection"] for row in rows[80:]] == ["UNREADABLE"] * 16

@@ -5,43 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from tests.e2e.jobs import Command, Finish, Job, Start
+from tests.e2e.jobs import Finish, Job, Start
 from tests.e2e.outputs import identities, read_output, row_differences
-from tests.e2e.processes import Process, parts, rgpt_batch
-
-StartPaused = Callable[[Command, str], tuple[Process, Callable[[], None]]]
-
-PAUSED = str(Path(__file__).parent / "paused")
+from tests.e2e.processes import parts, rgpt_batch
 
 
 @pytest.fixture
 def finished(clean_output: Path, tmp_path: Path) -> Path:
     """A copy of a complete output, which the test may change."""
     return Path(shutil.copytree(clean_output, tmp_path / "scored"))
-
-
-@pytest.fixture
-def start_paused(start: Start, tmp_path: Path) -> StartPaused:
-    """Start a command that stops at a system call; returns the process and what lets it go on."""
-
-    def start_one(command: Command, place: str) -> tuple[Process, Callable[[], None]]:
-        file = tmp_path / "paused"
-        environment = {
-            "PYTHONPATH": PAUSED,
-            "PAUSE_AT": place,
-            "PAUSE_FILE": str(file),
-        }
-        process = start(command, environment=environment, without_torch=False)
-        process.wait_until(file.exists)
-        return process, file.unlink
-
-    return start_one
 
 
 # One run
@@ -127,11 +104,12 @@ def test_a_record_that_cannot_be_written_is_a_warning(
 
 
 def test_success_is_withdrawn_where_a_file_goes_while_the_command_runs(
-    job: Job, finished: Path, start_paused: StartPaused
+    job: Job, finished: Path, start: Start
 ) -> None:
-    process, go_on = start_paused(job.score(finished), "os.rename run-")
+    process = start(job.score(finished), held_at="os.rename run-")
+    process.wait_until_held()
     (finished / "part-000003.parquet").unlink()
-    go_on()
+    process.let_go()
     assert process.wait() == 3, process.output
     assert "1 of 24 units (4 rows) are not scored" in process.output
     assert not (finished / "_SUCCESS").exists()
@@ -143,17 +121,18 @@ def test_success_is_withdrawn_where_a_file_goes_while_the_command_runs(
 @pytest.mark.parametrize("place", ["os.rename _SUCCESS", "os.rename status.json", "os.link part-"])
 def test_a_run_that_finishes_leaves_the_staged_files_of_another_alone(
     job: Job,
-    start_paused: StartPaused,
+    start: Start,
     finish: Finish,
     clean_rows: pa.Table,
     tmp_path: Path,
     place: str,
 ) -> None:
     output = tmp_path / "scored"
-    slower, go_on = start_paused(job.score(output), place)
+    slower = start(job.score(output), held_at=place)
+    slower.wait_until_held()
     code, said = finish(job.score(output))
     assert code == 0, said
-    go_on()
+    slower.let_go()
     assert slower.wait() == 0, slower.output
     assert "warning" not in slower.output
     assert row_differences(clean_rows, read_output(output)) == []
@@ -163,14 +142,15 @@ def test_a_run_that_finishes_leaves_the_staged_files_of_another_alone(
 
 
 def test_a_success_that_another_run_declares_meanwhile_is_there_at_the_end(
-    job: Job, finished: Path, start_paused: StartPaused, finish: Finish, clean_rows: pa.Table
+    job: Job, finished: Path, start: Start, finish: Finish, clean_rows: pa.Table
 ) -> None:
     (finished / "part-000007.parquet").unlink()
     # It has seen that _SUCCESS is false, and is about to delete it.
-    slower, go_on = start_paused(job.score(finished), "os.remove _SUCCESS")
+    slower = start(job.score(finished), held_at="os.remove _SUCCESS")
+    slower.wait_until_held()
     code, said = finish(job.score(finished))
     assert code == 0, said
-    go_on()
+    slower.let_go()
     assert slower.wait() == 0, slower.output
     assert "0 in this run and 96 before" in slower.output
     code, said = finish(rgpt_batch("verify", finished))

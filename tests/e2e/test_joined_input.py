@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 
 from tests.e2e.jobs import Command, Finish, Job, Start
 from tests.e2e.outputs import read_output, row_differences
-from tests.e2e.processes import parts, rgpt_batch
+from tests.e2e.processes import has_parts, held_after, parts, rgpt_batch
 
 NUM_ROWS = 96
 
@@ -43,10 +44,10 @@ def test_a_killed_job_resumes_with_the_pairs_that_it_has_joined(
     code, said = finish([*command[:-1], tmp_path / "clean"])
     assert code == 0
     assert "joining candidates with their texts" in said
-    process = start([*command, *job.slow])
-    process.wait_until(lambda: len(parts(output)) >= 5)
+    process = start(command, held_at=held_after(5))
+    process.wait_until(partial(has_parts, output, 5))
     process.kill_group()
-    assert 5 <= len(parts(output)) < NUM_ROWS // 4
+    assert len(parts(output)) == 5
     code, said = finish(command)
     assert code == 0
     assert "joining" not in said

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.jobs import Command, Job, Start
 from tests.e2e.outputs import identities, read_output, row_differences
-from tests.e2e.processes import has_parts, parts
+from tests.e2e.processes import has_parts, held_after, parts
 
 
 def kill_and_resume(
@@ -21,17 +21,26 @@ def kill_and_resume(
     clean_rows: pa.Table,
     command: Command,
     moments: tuple[int, ...],
+    *,
+    is_held: bool = True,
     **options: Any,
 ) -> str:
     """Kill the command at every moment, then let it finish; returns what it said at the end.
 
     Args:
         moments: Numbers of committed units to wait for; 0 waits for the plan.
+        is_held: The command can be held there, as all but Ray's workers in a cluster that is there
+            already. Those are slow.
     """
     output = Path(command[command.index("--output") + 1])
     settled: dict[str, tuple[int, int, int]] = {}
     for num_parts in moments:
-        process = start([*command, *job.slow], **options)
+        if is_held:
+            process = start(
+                command, held_at=held_after(max(0, num_parts - len(settled))), **options
+            )
+        else:
+            process = start([*command, *job.slow], **options)
         if num_parts:
             process.wait_until(partial(has_parts, output, num_parts))
         else:
@@ -74,6 +83,7 @@ def test_a_killed_ray_job_resumes_while_its_old_workers_may_still_commit(
         clean_rows,
         command,
         moments=(1, 12),
+        is_held=False,
         environment={"RAY_ADDRESS": ray_address},
     )
 
@@ -83,7 +93,7 @@ def test_a_killed_ray_driver_leaves_no_worker_behind(
     job: Job, start: Start, clean_rows: pa.Table, tmp_path: Path
 ) -> None:
     output = tmp_path / "scored"
-    process = start([*job.score(output, "--executor", "ray"), *job.slow])
+    process = start(job.score(output, "--executor", "ray"), held_at=held_after(1))
     process.wait_until(lambda: len(parts(output)) >= 1)
     assert any("raylet" in name for name in process.relatives().values())
     process.send(signal.SIGKILL)
@@ -98,10 +108,12 @@ def test_two_runs_of_the_same_command_at_once_give_each_row_once(
     job: Job, start: Start, clean_rows: pa.Table, tmp_path: Path
 ) -> None:
     output = tmp_path / "scored"
-    first, second = (start([*job.score(output), *job.slow]) for _ in range(2))
+    first, second = (start(job.score(output), held_at=held_after(0)) for _ in range(2))
     # Neither may be done before the other has begun.
-    first.wait_until(lambda: "scoring:" in first.output)
-    second.wait_until(lambda: "scoring:" in second.output)
+    first.wait_until_held()
+    second.wait_until_held()
+    first.let_go()
+    second.let_go()
     assert (first.wait(), second.wait()) == (0, 0), first.output + second.output
     # Each counts what it has committed itself.
     said = (first.output, second.output)

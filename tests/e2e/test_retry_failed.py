@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.jobs import Finish, Job, Start, write_job
 from tests.e2e.outputs import identities, read_output, row_differences
-from tests.e2e.processes import parts, rgpt_batch
+from tests.e2e.processes import held_after, parts, rgpt_batch
 
 FailedJob = tuple[Job, Path, Callable[[], Any]]
 
@@ -30,10 +30,11 @@ def failed_job(tmp_path: Path, tiny_tokenizer: Path, start: Start) -> FailedJob:
     """A job whose second shard went missing while it ran; returns job, output, and a repair."""
     job, output = write_job(tmp_path / "job", tiny_tokenizer), tmp_path / "scored"
     shard, away = job.pairs / "pairs-1.parquet", tmp_path / "away"
-    # Two seconds and more until the second shard's turn comes.
-    process = start([*job.score(output), *job.slow])
+    # Before the second shard's turn comes.
+    process = start(job.score(output), held_at=held_after(1))
     process.wait_until(lambda: len(parts(output)) >= 1)
     shard.rename(away)
+    process.let_go()
     assert process.wait() == 3, process.output
     assert len(failed_units(output)) >= NUM_FAILED - 4
     return job, output, lambda: away.rename(shard)
@@ -88,7 +89,7 @@ def test_a_retry_that_is_killed_forgets_no_failed_unit(
     num_failed, num_before = len(failed_units(output)), len(parts(output))
     record = json.loads(sorted((output / "_rgpt" / "runs").glob("*.json"))[-1].read_bytes())
     assert record["state"] == "incomplete"
-    process = start(rgpt_batch("retry-failed", output))
+    process = start(rgpt_batch("retry-failed", output), held_at=held_after(1))
     process.wait_until(lambda: len(parts(output)) > num_before)
     process.send(signal.SIGKILL)
     process.wait()

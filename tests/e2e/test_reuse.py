@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.jobs import Finish, Job, Start
 from tests.e2e.outputs import identities, read_output, row_differences
-from tests.e2e.processes import has_parts, parts
+from tests.e2e.processes import has_parts, held_after, parts
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_killed_job_resumes_with_reuse_or_without(
     settled: dict[str, tuple[int, int, int]] = {}
     indexes = set()
     for num_parts in (1, 17):
-        process = start([*command, *job.slow])
+        process = start(command, held_at=held_after(num_parts - len(settled)))
         process.wait_until(partial(has_parts, new, num_parts))
         process.kill_group()
         found = identities(new)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.jobs import Finish, Job, ReadStatus, Start
 from tests.e2e.outputs import read_output, row_differences
-from tests.e2e.processes import Process, parts
+from tests.e2e.processes import Process, held_after, parts
 from tests.executors.cluster import wait_until_idle
 
 # A tenth of it on quiet cores; Ray's own shutdown takes the most. Other tests run beside these.
@@ -55,11 +55,15 @@ def test_a_signal_stops_the_job_promptly_and_the_same_command_resumes(
 ) -> None:
     output = tmp_path / "scored"
     address = request.getfixturevalue("ray_address") if joins else "local"
+    # Workers of a cluster that is there already are not held.
     process = start(
-        [*job.score(output, *executor), *job.slow], environment={"RAY_ADDRESS": address}
+        [*job.score(output, *executor), *(job.slow if joins else ())],
+        environment={"RAY_ADDRESS": address},
+        held_at=held_after(3),
     )
     process.wait_until(lambda: len(parts(output)) >= 3)
     process.send(signum)
+    process.let_go()
     assert_stopped(process, signum, output, read_status)
     if joins:
         wait_until_idle()
@@ -80,10 +84,11 @@ def test_ctrl_c_on_a_terminal_stops_the_bar_and_the_job(
     executor: tuple[str, ...], job: Job, start: Start, tmp_path: Path, read_status: ReadStatus
 ) -> None:
     output = tmp_path / "scored"
-    process = start([*job.score(output, *executor), *job.slow], terminal=True)
+    process = start(job.score(output, *executor), terminal=True, held_at=held_after(3))
     # The terminal signals everything in the foreground: driver, Ray's own processes, workers.
     process.wait_until(lambda: len(parts(output)) >= 3 and "pairs/s" in process.output)
     process.press_ctrl_c()
+    process.let_go()
     assert_stopped(process, signal.SIGINT, output, read_status)
     hide, show = "\x1b[?25l", "\x1b[?25h"
     assert hide in process.output, "there was no bar"
@@ -119,8 +124,8 @@ def test_a_second_signal_ends_even_a_job_that_hangs_in_its_clean_up(
     job: Job, start: Start, tmp_path: Path
 ) -> None:
     output = tmp_path / "scored"
-    process = start([*job.score(output), *job.slow])
-    process.wait_until(lambda: len(parts(output)) >= 1)
+    process = start(job.score(output), held_at=held_after(1))
+    process.wait_until_held()
     process.send(signal.SIGTERM)
     process.send(signal.SIGTERM)
     # Which of the two comes through depends on how far the clean-up was.

@@ -6,27 +6,30 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.jobs import Job, ReadStatus, Start, write_shard
 from tests.e2e.outputs import read_output
-from tests.e2e.processes import Process, parts
+from tests.e2e.processes import Process, has_parts, held_after, parts
 
 StartJob = Callable[..., Process]
-# In units of two; they take half a minute.
-MANY_ROWS = 1920
+NUM_UNITS = 24
 
 pytestmark = pytest.mark.vllm
 
 
 @pytest.fixture
 def start_vllm(job: Job, start: Start, tiny_llama: Path, tmp_path: Path) -> StartJob:
-    """Start a job whose engine has processes of its own, and imports vLLM in each, 15 s of CPU."""
+    """Start a job whose engine has processes of its own, and imports vLLM in each, 15 s of CPU.
 
-    def start_job(*options: str, num_rows: int, num_processes: int = 1) -> Process:
-        write_shard(tmp_path / "pairs" / "pairs.parquet", range(num_rows))
+    It is held after its first unit.
+    """
+
+    def start_job(*options: str, num_processes: int = 1) -> Process:
+        write_shard(tmp_path / "pairs" / "pairs.parquet", range(2 * NUM_UNITS))
         settings = {
             "model.name": tiny_llama,
             "model.dtype": "float32",
@@ -48,9 +51,12 @@ def start_vllm(job: Job, start: Start, tiny_llama: Path, tmp_path: Path) -> Star
         # One core each; vLLM would look for a NUMA node each.
         cores = sorted(os.sched_getaffinity(0))
         environment = {"VLLM_CPU_OMP_THREADS_BIND": f"{cores[0]}|{cores[-1]}"}
-        process = start(command, environment=environment, without_torch=False)
-        process.wait_until(lambda: len(parts(tmp_path / "scored")) >= 1, 300)
-        assert len(engines(process)) == num_processes
+        process = start(
+            command, environment=environment, without_torch=False, held_at=held_after(1)
+        )
+        process.wait_until_held()
+        process.wait_until(partial(has_parts, tmp_path / "scored", 1))
+        assert len(engines(process)) == num_processes, process.output
         return process
 
     return start_job
@@ -66,8 +72,9 @@ def test_a_killed_engine_process_stops_the_job_with_the_cause_and_leaves_no_proc
 ) -> None:
     output = tmp_path / "scored"
     # The other of the two may not stay behind.
-    process = start_vllm(num_rows=MANY_ROWS, num_processes=2)
+    process = start_vllm(num_processes=2)
     os.kill(engines(process)[1], signal.SIGKILL)
+    process.let_go()
     assert process.wait() == 1, process.output
     assert "vLLM failed" in process.output
     # vLLM's own processes have printed to the same log, and the error shows its end.
@@ -77,7 +84,7 @@ def test_a_killed_engine_process_stops_the_job_with_the_cause_and_leaves_no_proc
     assert "Warning" not in before_the_error
     assert "run the same command again" in process.output
     assert read_status(output)["state"] == "failed"
-    assert 1 <= len(parts(output)) < MANY_ROWS / 2
+    assert 1 <= len(parts(output)) < NUM_UNITS
     assert not (output / "_SUCCESS").exists()
     process.wait_until_all_gone()
 
@@ -85,10 +92,10 @@ def test_a_killed_engine_process_stops_the_job_with_the_cause_and_leaves_no_proc
 def test_the_engines_processes_end_when_the_driver_is_killed(
     start_vllm: StartJob, tmp_path: Path
 ) -> None:
-    process = start_vllm(num_rows=MANY_ROWS)
+    process = start_vllm()
     process.send(signal.SIGKILL)
     process.wait_until_all_gone()
-    assert 1 <= len(parts(tmp_path / "scored")) < MANY_ROWS / 2
+    assert 1 <= len(parts(tmp_path / "scored")) < NUM_UNITS
     assert not (tmp_path / "scored" / "_SUCCESS").exists()
 
 
@@ -97,9 +104,10 @@ def test_ray_replaces_the_worker_whose_engine_process_was_killed(
     start_vllm: StartJob, tmp_path: Path
 ) -> None:
     output = tmp_path / "scored"
-    process = start_vllm("--executor", "ray", "-o", "executor.num_workers=1", num_rows=192)
+    process = start_vllm("--executor", "ray", "-o", "executor.num_workers=1")
     os.kill(engines(process)[0], signal.SIGKILL)
+    process.let_go()
     assert process.wait(400) == 0, process.output
     assert (output / "_SUCCESS").exists()
-    assert read_output(output).num_rows == 192
+    assert read_output(output).num_rows == 2 * NUM_UNITS
     process.wait_until_all_gone()

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.jobs import write_job
 from tests.e2e.outputs import read_output, row_differences
 from tests.e2e.processes import Process, rgpt_batch, started
-from tests.servers.faulty_proxy import FaultyProxy, seeded
+from tests.servers.faulty_proxy import FaultyProxy, Hold, seeded
 
 
 def _output(s3: Any, bucket: str) -> dict[str, bytes]:
@@ -45,11 +45,15 @@ def test_ray_job_from_s3_to_s3_that_is_killed_resumes_and_equals_a_local_one(
     def num_parts() -> int:
         return s3.list_objects_v2(Bucket=bucket, Prefix="out/part-")["KeyCount"]
 
-    with started([*command, *job.slow], tmp_path / "log-killed") as killed:
-        killed.wait_until(lambda: num_parts() >= 3)
-        killed.kill_group()
-        killed.wait_until_all_gone()
-    assert 3 <= num_parts() < job.num_units
+    proxy.choose = hold = Hold("PUT", "/out/part-", 3)
+    with started(command, tmp_path / "log-killed") as killed:
+        try:
+            killed.wait_until(lambda: num_parts() >= 3)
+            killed.kill_group()
+            killed.wait_until_all_gone()
+        finally:
+            hold.end.set()
+    assert num_parts() == 3
     assert "_SUCCESS" not in _output(s3, bucket)
 
     proxy.restart_counting(seeded(11, 0.03))

@@ -93,6 +93,28 @@ def always(method: str, part: str, fault: Fault) -> Choose:
     return lambda request: fault if request.method == method and part in request.path else None
 
 
+class Hold:
+    """Let so many requests of a method pass, to paths that hold a text; the others wait.
+
+    Attributes:
+        arrived: Is set when one waits.
+        end: Set it to end the wait; those who waited are dropped.
+    """
+
+    def __init__(self, method: str, part: str, num_passing: int) -> None:
+        self.arrived, self.end = threading.Event(), threading.Event()
+        self._method, self._part = method, part
+        self._turns = iter(range(num_passing))
+
+    def __call__(self, request: Request) -> Fault | None:
+        is_meant = request.method == self._method and self._part in request.path
+        if self.end.is_set() or not is_meant or next(self._turns, None) is not None:
+            return None
+        self.arrived.set()
+        self.end.wait()
+        return Fault.DROP_REQUEST
+
+
 class FaultyProxy:
     """A context manager; `choose` and the counts may be changed at any time.
 

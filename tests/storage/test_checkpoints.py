@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from rgpt_batch.scoring.model_files import check_converted, check_weights, model
 from rgpt_batch.scoring.tokenizer import load_tokenizer
 from rgpt_batch.storage.checkpoints import digest_of, local_copy
 from tests.jobs import fake_config, score
-from tests.servers.faulty_proxy import Fault, FaultyProxy, Request, always, first
+from tests.servers.faulty_proxy import Fault, FaultyProxy, Hold, Request, always, first
 
 # More than one request's bytes, so that a file arrives in several.
 WEIGHTS = bytes(range(256)) * (40 * 2**12)
@@ -111,21 +110,14 @@ def test_half_a_download_is_no_model(
 def test_a_process_that_is_killed_in_the_middle_leaves_nothing_that_loads(
     model: str, proxy: FaultyProxy, cache: Path
 ) -> None:
-    arrived, gone = threading.Event(), threading.Event()
-
-    def wait_for_the_kill(request: Request) -> Fault | None:
-        if "model.safetensors" in request.path and request.number > 0:
-            arrived.set()
-            gone.wait(60)
-            return Fault.DROP_REQUEST
-        return None
-
-    proxy.choose = wait_for_the_kill
+    proxy.choose = hold = Hold("GET", "model.safetensors", 1)
     process = subprocess.Popen([sys.executable, "-c", COPY, model])
-    assert arrived.wait(60)
-    process.kill()
-    process.wait()
-    gone.set()
+    try:
+        assert hold.arrived.wait(60)
+        process.kill()
+        process.wait()
+    finally:
+        hold.end.set()
     (folder,) = (path for path in cache.iterdir() if path.is_dir())
     assert "model.safetensors" not in contents(folder)
     proxy.restart_counting(lambda request: None)
