@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.commands.hold import HELD
 from tests.commands.start import WITHOUT_TORCH, rgpt_batch, start
 
 __all__ = ["Process", "has_parts", "held_after", "parts", "rgpt_batch", "started"]
@@ -56,7 +58,13 @@ class Process:
             settings["PYTHONPATH"] = WITHOUT_TORCH
         if held_at:
             self._hold.touch()
-            settings |= {"HOLD_AT": held_at, "HOLD_FILE": str(self._hold)}
+            hold = {"HOLD_AT": held_at, "HOLD_FILE": str(self._hold)}
+            settings |= hold
+            if settings["RAY_ADDRESS"] != "local":
+                # Workers of a cluster that is there already get its environment, and this.
+                workers = {**hold, "PYTHONPATH": os.pathsep.join((HELD, WITHOUT_TORCH))}
+                job = {"runtime_env": {"env_vars": workers}}
+                settings["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps(job)
         options: dict[str, Any] = {"environment": settings, "session": True, "fresh": fresh}
         with log.open("wb") as stream, open(os.devnull, "rb") as nothing:
             if not terminal:

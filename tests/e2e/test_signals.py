@@ -55,11 +55,8 @@ def test_a_signal_stops_the_job_promptly_and_the_same_command_resumes(
 ) -> None:
     output = tmp_path / "scored"
     address = request.getfixturevalue("ray_address") if joins else "local"
-    # Workers of a cluster that is there already are not held.
     process = start(
-        [*job.score(output, *executor), *(job.slow if joins else ())],
-        environment={"RAY_ADDRESS": address},
-        held_at=held_after(3),
+        job.score(output, *executor), environment={"RAY_ADDRESS": address}, held_at=held_after(3)
     )
     process.wait_until(lambda: len(parts(output)) >= 3)
     process.send(signum)
