@@ -28,7 +28,7 @@ ROWS_PER_UNIT = 20
 SECONDS_PER_ROW = 0.005
 NUM_WORKERS = 2
 # Of Ray, for systems whose tasks read and write beside the two that score.
-_NUM_CPUS = 4
+NUM_CPUS = 4
 
 NEEDS = {
     "rgpt_batch-local": ("rgpt_batch",),
@@ -139,7 +139,7 @@ def run_ray_data(pairs: Path, folder: Path, model: Path, on_bad_row: str) -> Non
 
     from rgpt_batch import Scorer
 
-    ray.init(address="local", num_cpus=_NUM_CPUS, include_dashboard=False)
+    ray.init()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # The input has some 116 bytes a row.
@@ -174,7 +174,7 @@ def run_daft(system: str, pairs: Path, folder: Path, model: Path, on_bad_row: st
     import ray
 
     daft: Any = importlib.import_module("daft")
-    ray.init(address="local", num_cpus=_NUM_CPUS, include_dashboard=False)
+    ray.init()
     daft.set_runner_ray()
     daft.set_execution_config(
         enable_scan_task_split_and_merge=True,

@@ -3,9 +3,10 @@
     python benchmarks/rivals.py [--system ray-data] [--kills 60] [--seed 0] [--write]
 
 A job scores 2,000 rows (rival_jobs.py says how each system does it). It is killed with SIGKILL at
-random moments: a process that scores, the command alone, or the command with all its processes.
-Whenever the command has ended, the same command is started again at once, until it reports success;
-then each row is compared with an undisturbed run. Last, one row raises, or kills what scores it.
+random moments: a process that scores, the command alone, or the command with all that scores for
+it. Ray stays, as a cluster does. Whenever the command has ended, the same command is started again
+at once, until it reports success; then each row is compared with an undisturbed run. Last, one row
+raises, or kills what scores it.
 
 Daft and all of Ray Data are no dependencies of the project:
 pip install 'daft==0.7.26' 'ray[data]==2.60.0'
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ if __name__ == "__main__":
 
 from benchmarks.chaos import RESULTS, Differences, compare, kill, session_of  # noqa: E402
 from benchmarks.rival_jobs import (  # noqa: E402
+    NUM_CPUS,
     ROWS_PER_UNIT,
     SYSTEMS,
     Row,
@@ -44,6 +46,7 @@ from benchmarks.rival_jobs import (  # noqa: E402
     require_packages,
 )
 from benchmarks.rivals_table import keep, to_markdown  # noqa: E402
+from tests.servers.ports import free_port  # noqa: E402
 
 _NUM_SHARDS = 5
 _NUM_ROWS = 2000
@@ -148,31 +151,88 @@ def write_input(folder: Path, *, bad_row: bool = False) -> Path:
     return folder
 
 
-class Attempt:
-    """One start of a job's command, in a session of its own, by which its processes are found."""
+def environment_of(journal: Path, bad_row: str, address: str) -> dict[str, str]:
+    """Give what a system's processes find in their environment."""
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "benchmarks" / "journal"), str(ROOT)]),
+        "RIVALS_JOURNAL": str(journal),
+        "RIVALS_BAD_ROW": bad_row,
+        "RAY_ADDRESS": address,
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # A machine that is busy with something else is not what is measured.
+        "RAY_raylet_start_wait_time_s": "600",
+        "HF_HUB_OFFLINE": "1",
+    }
 
-    def __init__(self, arguments: Sequence[str | Path], job: Path, bad_row: str = "") -> None:
-        self._journal = job / "journal"
+
+class Cluster:
+    """A Ray of one machine, which outlives the commands that use it, as clusters do.
+
+    Args:
+        folder: For its log, and the journal of what is scored.
+        bad_row: What a bad row does to whatever scores it, if there is one.
+        is_needed: False for systems without Ray.
+    """
+
+    def __init__(self, folder: Path, bad_row: str, *, is_needed: bool) -> None:
+        folder.mkdir()
+        self.journal = folder / "journal"
+        port = free_port()
+        self.environment = environment_of(self.journal, bad_row, f"127.0.0.1:{port}")
+        self._process: subprocess.Popen[bytes] | None = None
+        if is_needed:
+            ray = Path(sys.executable).parent / "ray"
+            line: list[str | Path] = [ray, "start", "--head", "--block"]
+            line += [f"--port={port}", f"--num-cpus={NUM_CPUS}", "--include-dashboard=false"]
+            line += ["--node-ip-address=127.0.0.1"]
+            log = folder / "log"
+            starting = self.environment | {"RAY_ADDRESS": ""}
+            self._process = start(line, log, starting)
+            until = time.monotonic() + 600
+            while "Ray runtime started" not in log.read_text(errors="replace"):
+                if time.monotonic() > until or self._process.poll() is not None:
+                    raise SystemExit(f"Ray does not start:\n{log.read_text(errors='replace')}")
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End all of its processes."""
+        if self._process is not None:
+            end_session(self._process)
+
+
+def start(
+    line: Sequence[str | Path], log: Path, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, by which its children are found."""
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            line,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+
+
+def end_session(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL a process and all that it has started."""
+    while left := session_of(process.pid):
+        for pid in left:
+            kill(pid)
+        process.poll()
+
+
+class Attempt:
+    """One start of a job's command."""
+
+    def __init__(self, line: Sequence[str | Path], job: Path, cluster: Cluster) -> None:
+        self._journal = cluster.journal
         self._scored_before = _size(self._journal)
         self.deadline = time.monotonic() + _DEADLINE_SECONDS
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "benchmarks" / "journal"), str(ROOT)]),
-            "RIVALS_JOURNAL": str(self._journal),
-            "RIVALS_BAD_ROW": bad_row,
-            "RAY_ADDRESS": "local",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "HF_HUB_OFFLINE": "1",
-        }
-        with (job / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                arguments,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._process = start(line, job / "log", cluster.environment)
         self.pid = self._process.pid
 
     def wait(self, seconds: float = math.inf, *, until_it_scores: bool = False) -> int | None:
@@ -192,11 +252,11 @@ class Attempt:
         return code
 
     def kill_all(self) -> None:
-        """SIGKILL the command and all that it has started."""
-        while left := session_of(self.pid):
-            for pid in left:
-                kill(pid)
-            self._process.poll()
+        """SIGKILL the command, and all that scores for it."""
+        workers = self.workers()
+        end_session(self._process)
+        for pid in workers:
+            kill(pid)
 
     def kill_command(self) -> None:
         """SIGKILL the command alone: what it has started may end by itself, or go on."""
@@ -204,18 +264,25 @@ class Attempt:
         self._process.wait()
 
     def workers(self) -> list[int]:
-        """Find the processes that score; the command itself may be one."""
-        return sorted(session_of(self.pid).keys() & rows_scored(self._journal).keys())
+        """Find the processes that score for it; the command itself may be one."""
+        found = rows_scored(self._journal, self._scored_before)
+        return sorted(pid for pid in found if pid == self.pid or _is_rays(pid))
+
+
+def _is_rays(pid: int) -> bool:
+    """Whether a process belongs to a job on Ray, or is one that Daft starts for a UDF."""
+    name = session_of(pid).get(pid, "")
+    return bool(name) and "ray::IDLE" not in name
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def rows_scored(journal: Path) -> Counter[int]:
-    """Count the rows that each process has begun to score."""
+def rows_scored(journal: Path, begin: int = 0) -> Counter[int]:
+    """Count the rows that each process has begun to score, from a byte of the journal on."""
     found: Counter[int] = Counter()
-    for line in journal.read_text().splitlines() if journal.exists() else []:
+    for line in journal.read_text()[begin:].splitlines() if journal.exists() else []:
         pid, rows = line.split()
         found[int(pid)] += int(rows)
     return found
@@ -232,10 +299,15 @@ class Rival:
         self._num_jobs = 0
         self._attempts: list[Attempt] = []
         self._clean: set[Row] = set()
+        self._cluster: Cluster | None = None
+        self._is_over: Callable[[], bool] = lambda: True
 
     def kill_jobs(self, num_kills: int, budget_seconds: float) -> Campaign:
-        """Kill until there are so many or the time is over, and end the last job."""
+        """Kill until there are so many or the time is over; then let the last job end."""
+        self._is_over = lambda: found.kills >= num_kills or time.monotonic() > ends
+        ends = time.monotonic() + budget_seconds
         found, pairs, job = Campaign(), write_input(self._folder / "pairs"), self._new_job()
+        self._use_cluster("")
         started = time.monotonic()
         attempt = self._start(job, pairs)
         attempt.wait(until_it_scores=True)
@@ -247,7 +319,7 @@ class Rival:
             log = (job / "log").read_text(errors="replace")[-3000:]
             raise SystemExit(f"the undisturbed run failed with {code}:\n{log}")
         durations = (start_seconds, found.clean_seconds - start_seconds)
-        while found.kills < num_kills and found.seconds < budget_seconds:
+        while not self._is_over():
             self._kill_one_job(self._new_job(), pairs, found, durations)
             found.seconds = time.monotonic() - started
             print(f"{self._system}: {found}", file=sys.stderr, flush=True)
@@ -256,7 +328,7 @@ class Rival:
     def _kill_one_job(
         self, job: Path, pairs: Path, found: Campaign, durations: tuple[float, float]
     ) -> None:
-        code, num_errors = None, 0
+        code, num_errors, scored_before = None, 0, self._num_scored()
         try:
             while code != 0 and num_errors < _MAX_ERRORS_IN_A_ROW:
                 code = self._disturb(self._start(job, pairs), found, durations)
@@ -265,12 +337,12 @@ class Rival:
         except TimeoutError:
             found.jobs_stuck += 1
         finally:
-            self.end_all()
+            self._end_attempts()
         found.jobs_given_up += bool(code)
         if code == 0:
             found.jobs += 1
             found.rows_wanted += _NUM_ROWS
-            found.rows_scored += rows_scored(job / "journal").total()
+            found.rows_scored += self._num_scored() - scored_before
             found.note_end(compare(by_id(self._clean), by_id(read_rows(self._system, job))))
 
     def _disturb(
@@ -282,15 +354,19 @@ class Rival:
             TimeoutError: It does not end.
         """
         start_seconds, work_seconds = durations
+        # Else most attempts would end before they are killed, or a job would never end.
+        longest = work_seconds / 2
         # One in four while it starts, the others from its first score on.
         is_early = self._chooser.random() < 0.25
         share = self._chooser.random()
         if not is_early:
             attempt.wait(until_it_scores=True)
-        seconds = share * (start_seconds if is_early else work_seconds)
+        seconds = share * (start_seconds if is_early else longest)
         while (code := attempt.wait(seconds)) is None:
-            kind = self._chooser.choice(["all", "command", "worker", "worker"])
-            seconds = self._chooser.random() * work_seconds
+            if self._is_over():
+                return attempt.wait()
+            kind = self._chooser.choice(["all", "command", "worker", "worker", "worker"])
+            seconds = self._chooser.random() * longest
             workers = attempt.workers()
             if kind == "worker" and workers == [attempt.pid]:
                 kind = "command"
@@ -311,6 +387,7 @@ class Rival:
         settings = ["fail"] if self._system.startswith("rgpt_batch") else ["fail", "skip"]
         found = []
         for row in ("raise", "kill"):
+            self._use_cluster(row)
             for setting in settings:
                 found.append(self._meet_bad_row(pairs, row, setting))
                 print(f"{self._system}: {found[-1]}", file=sys.stderr, flush=True)
@@ -321,10 +398,10 @@ class Rival:
         codes: list[int | None] = []
         while len(codes) < _MAX_ERRORS_IN_A_ROW and 0 not in codes and None not in codes:
             try:
-                codes.append(self._start(job, pairs, row, setting).wait())
+                codes.append(self._start(job, pairs, setting).wait())
             except TimeoutError:
                 codes.append(None)
-            self.end_all()
+            self._end_attempts()
         there = list(read_rows(self._system, job))
         scored = [item for item in there if item[1] is not None]
         expected = by_id(item for item in self._clean if item[0] != bad_id())
@@ -346,15 +423,31 @@ class Rival:
         job.mkdir()
         return job
 
-    def _start(self, job: Path, pairs: Path, bad_row: str = "", setting: str = "fail") -> Attempt:
+    def _start(self, job: Path, pairs: Path, setting: str = "fail") -> Attempt:
+        assert self._cluster is not None
         line = command(self._system, pairs, job, self._model, setting)
-        self._attempts.append(Attempt(line, job, bad_row))
+        self._attempts.append(Attempt(line, job, self._cluster))
         return self._attempts[-1]
 
-    def end_all(self) -> None:
+    def _num_scored(self) -> int:
+        assert self._cluster is not None
+        return rows_scored(self._cluster.journal).total()
+
+    def _use_cluster(self, bad_row: str) -> None:
+        self.stop()
+        folder = self._folder / f"cluster-{bad_row}"
+        self._cluster = Cluster(folder, bad_row, is_needed=self._system != "rgpt_batch-local")
+
+    def _end_attempts(self) -> None:
         """End what is left of a job, also what a killed command has left behind."""
         while self._attempts:
             self._attempts.pop().kill_all()
+
+    def stop(self) -> None:
+        """End everything."""
+        self._end_attempts()
+        if self._cluster is not None:
+            self._cluster.stop()
 
 
 def main() -> int:
@@ -378,7 +471,7 @@ def main() -> int:
                 campaign = rival.kill_jobs(given.kills, given.budget)
                 bad_rows = [] if given.no_bad_rows else rival.meet_bad_rows()
             finally:
-                rival.end_all()
+                rival.stop()
         results.append(
             {
                 "system": system,
