@@ -22,6 +22,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -128,6 +129,34 @@ def run_job_in_child(
 
         type.__setattr__(LocalStore, "commit", _stream_to_the_final_name)
     os._exit(run_job(config, [pairs], output, quiet=True).exit_code)
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Rows that are not as they should be.
+
+    Attributes:
+        lost: Rows that are missing.
+        doubled: Rows that are there too often, once for each time, and rows that nobody expects.
+        changed: Rows that are there as often as they should be, and hold something else.
+    """
+
+    lost: int
+    doubled: int
+    changed: int
+
+
+def compare(expected: Mapping[Any, list[str]], there: Mapping[Any, list[str]]) -> Differences:
+    """Compare rows, by what identifies them, with those that an undisturbed run has written."""
+    wanted = Counter({key: len(rows) for key, rows in expected.items()})
+    found = Counter({key: len(rows) for key, rows in there.items()})
+    return Differences(
+        lost=(wanted - found).total(),
+        doubled=(found - wanted).total(),
+        changed=sum(
+            there[key] != rows for key, rows in expected.items() if found[key] == wanted[key]
+        ),
+    )
 
 
 def _stream_to_the_final_name(
@@ -271,13 +300,10 @@ class Chaos:
     def _compare(
         self, expected: dict[tuple[str, int], list[str]], there: dict[tuple[str, int], list[str]]
     ) -> None:
-        wanted = Counter({key: len(rows) for key, rows in expected.items()})
-        found = Counter({key: len(rows) for key, rows in there.items()})
-        self.findings.rows_lost += (wanted - found).total()
-        self.findings.rows_doubled += (found - wanted).total()
-        self.findings.rows_changed += sum(
-            there[key] != rows for key, rows in expected.items() if found[key] == wanted[key]
-        )
+        found = compare(expected, there)
+        self.findings.rows_lost += found.lost
+        self.findings.rows_doubled += found.doubled
+        self.findings.rows_changed += found.changed
 
     def _start(self, output: Path, writer: str) -> Any:
         process = self._context.Process(
@@ -306,11 +332,11 @@ class Chaos:
             workers = [pid for pid, name in victims.items() if name.startswith("ray::WorkerActor")]
             if not kills_workers or self._chooser.random() < 0.5:
                 for pid in victims:
-                    _kill(pid)
+                    kill(pid)
                 process.join()
                 return None
             if workers:
-                _kill(self._chooser.choice(workers))
+                kill(self._chooser.choice(workers))
                 self.findings.kills += 1
             if time.monotonic() > deadline:
                 raise SystemExit(f"a job hangs: {self._log().read_text()}")
@@ -345,7 +371,8 @@ def session_of(leader: int) -> dict[int, str]:
     return found
 
 
-def _kill(pid: int) -> None:
+def kill(pid: int) -> None:
+    """SIGKILL a process, if it is still there."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 

@@ -48,7 +48,11 @@ class ExecutorConfig(Section):
     units_in_flight: PositiveInt = Field(
         3, description="Units per worker at once: one is read, one scored, one committed."
     )
-    max_attempts: PositiveInt = Field(3, description="Attempts before a unit counts as failed.")
+    max_attempts: PositiveInt = Field(
+        3,
+        description="Attempts before a unit counts as failed, or those of its rows are looked for "
+        "that the engine cannot score.",
+    )
     place_timeout_seconds: float = Field(
         1800,
         ge=0,

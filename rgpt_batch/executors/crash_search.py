@@ -1,4 +1,4 @@
-"""Which rows of a unit kill the engine?"""
+"""Which rows of a unit kill the engine, or make it fail?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class CrashSearch:
     """Narrows the crashes of a unit down to the rows that cause them.
 
     A piece of the unit that kills the engine is cut into smaller ones. A single row is guilty when
-    two engines died while they scored it alone: the first may have died of something else.
+    it kills alone, and once more after all else has been tried: the first time, something may have
+    been wrong for a while. An engine that raises counts as one that dies.
 
     Attributes:
         crashing_rows: The guilty rows so far, counted from the unit's first.
@@ -26,7 +27,7 @@ class CrashSearch:
     def __init__(self, num_rows: int) -> None:
         self.crashing_rows: set[int] = set()
         self._waiting = deque(_cut(range(num_rows)))
-        self._accused: int | None = None
+        self._accused: set[int] = set()
         self._num_crashes = 0
         # Before one row is found guilty, the engine has to survive others, if there are any.
         self._engine_works = num_rows == 1
@@ -43,15 +44,14 @@ class CrashSearch:
 
     def crashed(self) -> bool:
         """Note that next_rows have killed an engine. False means: give up the search."""
-        rows = self._waiting[0]
+        rows = self._waiting.popleft()
         if len(rows) > 1:
-            self._waiting.popleft()
             self._waiting.extendleft(reversed(_cut(rows)))
-        elif rows.start == self._accused:
-            self._waiting.popleft()
+        elif rows.start in self._accused:
             self.crashing_rows.add(rows.start)
         else:
-            self._accused = rows.start
+            self._accused.add(rows.start)
+            self._waiting.append(rows)
         self._num_crashes += 1
         is_hopeless = not self._waiting and not self._engine_works
         return self._num_crashes < _MAX_CRASHES and not is_hopeless

@@ -102,7 +102,9 @@ class LocalExecutor(Executor):
                 continue
             task, outcome = self._next_outcome(outcomes, in_flight, patience)
             in_flight.remove(task)
-            if isinstance(outcome, UnitReport):
+            if outcome is None:
+                waiting.done(task)
+            elif isinstance(outcome, UnitReport):
                 waiting.done(task)
                 patience.learn(task.unit, outcome)
                 yield waiting.with_attempts(outcome)
@@ -110,7 +112,7 @@ class LocalExecutor(Executor):
                 raise EngineDead(
                     f"{outcome} (unit {task.unit.unit_id}). {_NO_SECOND_ENGINE}"
                 ) from outcome
-            elif outcome is not None and (failure := waiting.failed(task, outcome)):
+            elif failure := waiting.failed(task, outcome):
                 yield failure
         worker.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter, deque
@@ -11,8 +12,11 @@ from dataclasses import replace
 from rgpt_batch.errors import EngineError, RgptBatchError, ShardError
 from rgpt_batch.executors.base import Task, describe
 from rgpt_batch.executors.crash_search import CrashSearch
+from rgpt_batch.formatting import first_line
 from rgpt_batch.output.claims import Claims
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
+
+_logger = logging.getLogger(__name__)
 
 # After this many failures with no success in between, the units are not what is wrong.
 _MAX_FAILURES_IN_A_ROW = 20
@@ -24,8 +28,8 @@ class UnitQueue:
     """Units that wait, largest first, and how often each was tried.
 
     A unit that was in flight when a worker crashed is a suspect. Suspects wait apart and run alone,
-    so that a further crash is blamed on the unit that causes it. After max_attempts crashes, the
-    rows that cause them are searched for.
+    so that a further crash is blamed on the unit that causes it. After max_attempts crashes, or
+    attempts in which the engine failed, the rows that cause it are searched for.
 
     Where other processes share the units, each is claimed before it is handed out, and those that
     others have claimed are kept aside: some may come back.
@@ -103,7 +107,7 @@ class UnitQueue:
         self._elsewhere = [unit for unit in left if unit.unit_id not in free_ids]
 
     def is_suspect(self, unit: WorkUnit) -> bool:
-        """Whether the unit was in flight when a worker crashed."""
+        """Whether the unit runs alone: it was in flight at a crash, or the engine fails with it."""
         return unit.unit_id in self._suspect_ids
 
     def done(self, task: Task) -> None:
@@ -137,9 +141,28 @@ class UnitQueue:
         if not self._num_attempts[unit.unit_id] and not isinstance(error, ShardError):
             self._note_failure(error)
         self._num_attempts[unit.unit_id] += 1
+        if unit.unit_id in self._searches:
+            return self._search_on(task, error)
         if self._num_attempts[unit.unit_id] >= self._max_attempts:
-            return self._give_up(unit, error)
+            # A shard that cannot be read, or a full disk, is no row's fault.
+            if not isinstance(error, EngineError):
+                return self._give_up(unit, error)
+            _logger.warning(
+                "unit %s: looking for the rows that the engine cannot score: %s",
+                unit.unit_id,
+                first_line(error),
+            )
+            self._searches[unit.unit_id] = CrashSearch(unit.num_rows)
+            self._suspect_ids.add(unit.unit_id)
         (self._suspects if self.is_suspect(unit) else self._fresh).append(unit)
+        return None
+
+    def _search_on(self, task: Task, error: Exception) -> UnitFailure | None:
+        """Tell the search of a unit's bad rows that its last task has failed."""
+        is_rows_fault = task.probe is not None and isinstance(error, EngineError)
+        if not is_rows_fault or not self._searches[task.unit.unit_id].crashed():
+            return self._give_up(task.unit, error)
+        self._suspects.append(task.unit)
         return None
 
     def crashed(
@@ -171,19 +194,16 @@ class UnitQueue:
 
     def _blame(self, task: Task, error: Exception, *, alone: bool) -> UnitFailure | None:
         unit_id = task.unit.unit_id
-        search = self._searches.get(unit_id)
-        if search is None:
-            # With others in flight nobody knows which one did it. So the last attempt is alone.
-            limit = self._max_attempts if alone else self._max_attempts - 1
-            if self._num_attempts[unit_id] < limit:
-                self._num_attempts[unit_id] += 1
-            self._suspect_ids.add(unit_id)
-            if self._num_attempts[unit_id] >= self._max_attempts:
-                self._searches[unit_id] = CrashSearch(task.unit.num_rows)
-        else:
+        if unit_id in self._searches:
             self._num_attempts[unit_id] += 1
-            if task.probe is None or not search.crashed():
-                return self._give_up(task.unit, error)
+            return self._search_on(task, error)
+        # With others in flight nobody knows which one did it. So the last attempt is alone.
+        limit = self._max_attempts if alone else self._max_attempts - 1
+        if self._num_attempts[unit_id] < limit:
+            self._num_attempts[unit_id] += 1
+        self._suspect_ids.add(unit_id)
+        if self._num_attempts[unit_id] >= self._max_attempts:
+            self._searches[unit_id] = CrashSearch(task.unit.num_rows)
         self._suspects.append(task.unit)
         return None
 

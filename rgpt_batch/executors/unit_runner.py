@@ -168,10 +168,11 @@ class UnitRunner:
         )
 
     def probe(self, unit: WorkUnit) -> None:
-        """Read, tokenise and score a unit, to see whether the engine survives; see run."""
-        prompts = self._read(unit, frozenset()).prompts
+        """Read, tokenise and score a unit, to see whether the engine can; see run."""
+        rows = self._read(unit, frozenset())
         with self._engine_lock:
-            self._engine.score(list(prompts.values()))
+            answers = self._engine.score(list(rows.prompts.values()))
+        to_results(rows.pairs, answers, rows.hashes, f"unit {unit.unit_id}: ")
 
     def close(self) -> None:
         """Free the engine."""

@@ -47,7 +47,7 @@ def foreign_files(files: Mapping[str, OutputFile], manifest: Manifest) -> list[s
 
 
 def crash_problem(files: Iterable[OutputFile], scored_in: str | None = None) -> str:
-    """Say which files hold rows that have no score because they kill the engine.
+    """Say which files hold rows that have no score because the engine dies or fails of them.
 
     Args:
         files: Those that were scored.
@@ -63,9 +63,9 @@ def crash_problem(files: Iterable[OutputFile], scored_in: str | None = None) -> 
     place = "" if scored_in is None else f" of {scored_in}"
     others = "" if scored_in is None else " and all part files of the output"
     return (
-        f"{sum(crashes.values()):,} rows have no score because they kill the engine, in "
-        f"{names}{more}{place}. To try them once more, delete these files{others} and run the same "
-        "command again."
+        f"{sum(crashes.values()):,} rows have no score because they kill the engine or make it "
+        f"fail, in {names}{more}{place}. To try them once more, delete these files{others} and run "
+        "the same command again."
     )
 
 

@@ -34,7 +34,7 @@ REASONS: dict[str, str] = {
     RejectionReason.INVALID_TEXT: "A text or an id is not UTF-8.",
     RejectionReason.TEXT_TOO_LARGE: "A text is longer than 16 Mi characters.",
     RejectionReason.UNREADABLE: "The row stands on a damaged page of its input file.",
-    RejectionReason.ENGINE_CRASH: "The row killed the engine, alone and every time.",
+    RejectionReason.ENGINE_CRASH: "The engine died or failed with this row alone, twice.",
 }
 
 Counts = npt.NDArray[np.int64]

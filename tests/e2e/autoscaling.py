@@ -43,7 +43,15 @@ def autoscaling_cluster(folder: Path, *, max_gpu_nodes: int) -> Iterator[dict[st
     config = {
         "cluster_name": "fake_multinode",
         "max_workers": max_gpu_nodes,
-        "provider": {"type": "fake_multinode", "gcs_address": address},
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": address,
+            # All nodes have this machine's address: without the first the autoscaler takes none of
+            # them for alive, and nothing can be installed on them, or be out of date there.
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
         # `ray up` would fill these in; the autoscaler wants every one.
         "auth": {},
         "file_mounts": {},

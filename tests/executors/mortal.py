@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import EngineDead
@@ -15,12 +17,15 @@ from rgpt_batch.input.pairs import read_pairs
 from rgpt_batch.records import ScorePair, UnitReport, WorkUnit
 from tests.executors.workers import Journal
 
+# What rows hold, by their numbers → units, make_worker, run_job, and the rows of a clean run.
+PlanJob = Callable[[dict[int, str]], Any]
+
 
 class MortalWorker:
     """Scores with the configured engine, after a look at what it is about to score.
 
     A document that begins with SIGKILL kills the process, one with ENGINE-DEAD raises what a real
-    engine raises that has died, and one with HANG never ends.
+    engine raises that has died, one with RAISE what nobody expects, and one with HANG never ends.
     """
 
     def __init__(
@@ -60,5 +65,7 @@ class MortalWorker:
                     os.kill(os.getpid(), signal.SIGKILL)
                 case ["ENGINE-DEAD"]:
                     raise EngineDead("vLLM failed: RuntimeError: scripted")
+                case ["RAISE"]:
+                    raise ValueError("scripted: the row cannot be scored")
                 case ["HANG"]:
                     threading.Event().wait()

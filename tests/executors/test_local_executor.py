@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rgpt_batch.errors import ConfigError, EngineDead
+from tests.executors.mortal import PlanJob
 from tests.executors.workers import (
     DEADLINE_SECONDS,
     Fault,
@@ -17,7 +18,9 @@ from tests.executors.workers import (
     Script,
     ScriptedWorker,
     make_units,
+    run,
 )
+from tests.jobs import read_output
 
 
 def wait_for_threads_to_end(before: Any) -> None:
@@ -63,3 +66,24 @@ def test_no_thread_stays_when_the_caller_stops_in_the_middle(
             raise KeyboardInterrupt
     wait_for_threads_to_end(before)
     assert len(journal.units("begin")) < 50
+
+
+def test_a_row_with_which_the_engine_raises_is_rejected_and_all_others_are_scored(
+    local_executor: MakeExecutor,
+    mortal_job: PlanJob,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    units, make_worker, finish, clean = mortal_job({57: "RAISE"})
+    done, failures = run(local_executor(), units, make_worker)
+    assert (len(done), failures) == (3, {})
+    rows = read_output(tmp_path / "scored").to_pylist()
+    assert (rows[57]["rejection"], rows[57]["score"]) == ("ENGINE_CRASH", None)
+    assert rows[:57] + rows[58:] == clean[:57] + clean[58:]
+    assert "unit 000001: looking for the rows that the engine cannot score" in caplog.text
+    assert "scripted: the row cannot be scored" in caplog.text
+
+    summary = finish(quiet=True)
+    assert summary.exit_code == 3
+    assert summary.num_rejected == {"ENGINE_CRASH": 1}
+    assert not (tmp_path / "scored" / "_SUCCESS").exists()

@@ -15,6 +15,7 @@ from tests.executors.workers import make_units, report
 
 BOOM = EngineError("boom")
 DEAD = EngineDead("the process died")
+FULL = CommitError("No space left on device")
 
 
 def task(unit: WorkUnit) -> Task:
@@ -37,14 +38,42 @@ def test_largest_units_come_first() -> None:
 def test_a_unit_that_raises_is_tried_again_after_the_others_and_then_given_up() -> None:
     first, second = make_units(2)
     waiting = UnitQueue([first, second], max_attempts=2)
-    assert waiting.failed(take(waiting), BOOM) is None
+    assert waiting.failed(take(waiting), FULL) is None
     assert take(waiting).unit == second
     assert take(waiting).unit == first
-    failure = waiting.failed(task(first), BOOM)
+    failure = waiting.failed(task(first), FULL)
     assert failure is not None
     assert (failure.unit_id, failure.num_rows, failure.num_attempts) == ("000000", 5, 2)
-    assert failure.cause == "EngineError: boom"
+    assert failure.cause == "CommitError: No space left on device"
     assert len(waiting) == 0
+
+
+def test_the_row_that_an_engine_cannot_score_is_found_and_the_others_are_scored() -> None:
+    guilty, innocent = make_units(2)
+    waiting = UnitQueue([guilty, innocent], max_attempts=3)
+    num_errors, committed, failures = run_with_poison(waiting, {"000000": {3}}, BOOM)
+    assert committed == {"000000": {3}, "000001": frozenset()}
+    assert not failures
+    # Three with the whole unit, and two with the row alone.
+    assert num_errors == 5
+
+
+def test_where_the_engine_can_score_no_row_the_unit_is_given_up_with_the_cause() -> None:
+    (unit,) = make_units(1)
+    waiting = UnitQueue([unit], max_attempts=3)
+    num_errors, committed, failures = run_with_poison(waiting, {"000000": set(range(5))}, BOOM)
+    assert not committed
+    assert failures["000000"].num_attempts == num_errors == 3 + 5 * 2
+    assert failures["000000"].cause == "EngineError: boom"
+
+
+def test_rows_are_not_blamed_for_what_passes() -> None:
+    (unit,) = make_units(1)
+    waiting = UnitQueue([unit], max_attempts=1)
+    # The engine fails with the unit, and with two rows; then it is well again.
+    for _ in range(3):
+        assert waiting.failed(take(waiting), BOOM) is None
+    assert run_with_poison(waiting, {}) == (0, {"000000": frozenset()}, {})
 
 
 def test_suspects_of_a_crash_wait_for_a_worker_without_other_units() -> None:
@@ -60,13 +89,14 @@ def test_suspects_of_a_crash_wait_for_a_worker_without_other_units() -> None:
 
 
 def run_with_poison(
-    waiting: UnitQueue, poison: dict[str, set[int]]
+    waiting: UnitQueue, poison: dict[str, set[int]], error: Exception = DEAD
 ) -> tuple[int, dict[str, frozenset[int]], dict[str, UnitFailure]]:
-    """Run alone what waits; a task that touches a row of `poison` crashes. Returns what happened.
+    """Run alone what waits; a task that touches a row of `poison` fails. Returns what happened.
 
     Args:
         waiting: The queue.
-        poison: Unit id → rows that kill a worker.
+        poison: Unit id → rows that kill a worker, or cannot be scored.
+        error: How they do it.
     """
     num_crashes = 0
     committed: dict[str, frozenset[int]] = {}
@@ -76,7 +106,10 @@ def run_with_poison(
         rows = set(range(todo.unit.num_rows) if todo.probe is None else todo.probe)
         if poison.get(unit_id, set()) & (rows - todo.crashing_rows):
             num_crashes += 1
-            failures |= {f.unit_id: f for f in waiting.crashed([todo], DEAD)}
+            if error is DEAD:
+                failures |= {f.unit_id: f for f in waiting.crashed([todo], DEAD)}
+            elif failure := waiting.failed(todo, error):
+                failures[unit_id] = failure
         else:
             waiting.done(todo)
             if todo.probe is None:
@@ -152,13 +185,13 @@ def test_a_row_that_was_alone_with_one_crash_only_is_not_guilty() -> None:
     assert run_with_poison(waiting, {}) == (0, {"000000": frozenset()}, {})
 
 
-def test_a_probe_that_raises_gives_the_unit_up() -> None:
+def test_a_probe_that_cannot_be_read_gives_the_unit_up() -> None:
     (unit,) = make_units(1)
     waiting = UnitQueue([unit], max_attempts=1)
     waiting.crashed([take(waiting)], DEAD)
-    failure = waiting.failed(take(waiting), BOOM)
+    failure = waiting.failed(take(waiting), ShardError("gone"))
     assert failure is not None
-    assert failure.cause == "EngineError: boom"
+    assert failure.cause == "ShardError: gone"
     assert len(waiting) == 0
 
 
@@ -222,7 +255,7 @@ def test_when_unit_after_unit_fails_the_job_stops_with_the_cause() -> None:
     waiting = UnitQueue(make_units(100), max_attempts=3)
     with pytest.raises(CommitError, match=r"20 failures in a row .* No space left"):
         for _ in range(20):
-            waiting.failed(take(waiting), CommitError("No space left on device"))
+            waiting.failed(take(waiting), FULL)
 
 
 def test_failures_with_successes_in_between_do_not_stop_the_job() -> None:
