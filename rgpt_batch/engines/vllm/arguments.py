@@ -70,10 +70,13 @@ def _one_at_a_time(config: JobConfig) -> dict[str, Any]:
 
 
 def with_room_for_a_token(args: dict[str, Any]) -> dict[str, Any]:
-    """Raise max_model_len by one: vLLM has to generate a token behind the longest prompt.
+    """Raise max_model_len by one: vLLM keeps room for a token behind the longest prompt.
+
+    Up to 0.31 it does so for pooling models as well, which generate none: a prompt of max_model_len
+    tokens that is computed in pieces is then never finished, and vLLM plans empty steps for ever.
 
     That may be one more than the model has positions, which vLLM refuses by itself. It does no
-    harm: the generated token is never fed, so nothing is computed at the last position.
+    harm: a generated token is never fed, so nothing is computed at the last position.
 
     Raises:
         ValueError: From vLLM: the longest prompt does not fit the model.
