@@ -233,6 +233,18 @@ def test_all_problems_are_named_at_once() -> None:
         ("engine.gpu_memory_utilization=.nan", "engine.gpu_memory_utilization: Input should be"),
         ("engine=fast", "engine: Input should be a valid dictionary"),
         ("engine.vllm_args={hf_token: x}", "engine.vllm_args: must not hold hf_token"),
+        (
+            "engine.vllm_args={pipeline_parallel_size: 2}",
+            "engine.vllm_args: must not hold pipeline_parallel_size: set engine.tensor_parallel",
+        ),
+        (
+            "engine.vllm_args={tensor_parallel_size: 2}",
+            "engine.vllm_args: must not hold tensor_parallel_size: set engine.tensor_parallel",
+        ),
+        (
+            "engine.vllm_args={data_parallel_size: 2}",
+            "executor.num_workers to how many engines there are",
+        ),
         ("protocol.template='{query} {document}'", "protocol.template: must hold {document} once"),
         ("protocol.template='{document}{query}?'", "protocol.template: must hold {document} once"),
         ("protocol.template='{query}'", "protocol.template: must hold {document} once"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rgpt_batch.commands.text import LocalPath
+from rgpt_batch.commands.timing_options import timing_options
 from rgpt_batch.storage.written_files import check_output, is_stream
 
 if TYPE_CHECKING:
@@ -58,21 +59,7 @@ if TYPE_CHECKING:
     help="What to measure; may be repeated. tuning adds settings that matter on GPUs. [default: "
     "card, eval, prompt-logprobs, token-ids, query-rows, pipeline]",
 )
-@click.option("--turns", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=8,
-    show_default=True,
-    help="About how long a timed pass takes.",
-)
-@click.option(
-    "--budget",
-    type=click.FloatRange(min=0, min_open=True),
-    default=3600,
-    show_default=True,
-    help="Seconds after which no turn begins; shapes get equal shares.",
-)
+@timing_options(budget=3600)
 @click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
@@ -103,8 +90,9 @@ def bench(
 ) -> int:
     """Measure every way to the score on this machine, in turns, on the same random texts.
 
-    Each turn has new texts. Ratios are taken within turns. The pipeline's time runs from the first
-    unit's first byte to the last commit; engines are measured on prompts that are tokenised.
+    Ratios are taken within turns. The pipeline's time runs from the first unit's first byte to the
+    last commit; engines are measured on prompts that are tokenised. Shapes get equal shares of
+    --budget.
     """
     from rgpt_batch.bench.hardware import hardware_name, matmul_flops_per_second
     from rgpt_batch.bench.models import random_model

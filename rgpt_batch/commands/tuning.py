@@ -13,6 +13,7 @@ import click
 from rgpt_batch.commands.engine_output import engine_output_kept
 from rgpt_batch.commands.job_options import load_job_config, sample_options, text_tables
 from rgpt_batch.commands.text import LocalPath, json_option, print_json
+from rgpt_batch.commands.timing_options import timing_options
 
 if TYPE_CHECKING:
     from rgpt_batch.bench.samples import SampledTexts
@@ -35,33 +36,13 @@ if TYPE_CHECKING:
     help="Configuration to write, with what was measured as comments; renewed after each trial.",
 )
 @click.option(
-    "--budget",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1800,
-    show_default=True,
-    help="Seconds after which no turn begins.",
-)
-@click.option(
     "--sample",
     type=click.IntRange(min=1),
     default=50_000,
     show_default=True,
-    help="Rows of the input to measure with; each turn scores others of them.",
+    help="Rows of the input to measure with.",
 )
-@click.option(
-    "--turns",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Timed passes per trial. Settings are taken that are faster in all of them.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=8,
-    show_default=True,
-    help="About how long a timed pass takes.",
-)
+@timing_options(budget=1800)
 @click.option(
     "--max-score-change",
     type=click.FloatRange(min=0),
@@ -85,8 +66,9 @@ def tune(
 ) -> int:
     """Try engine settings on a sample of the input, and write a configuration with the fastest.
 
-    Two engines at a time score the same rows in turns: the best settings so far, and others. All
-    but model.dtype leave scores as they are, up to the rounding that batches differ in.
+    Two engines at a time score the same rows in turns: the best settings so far, and others. What
+    is faster in all turns is taken. All but model.dtype leave scores as they are, up to the
+    rounding that batches differ in.
     """
     from rgpt_batch.bench.hardware import hardware_name
     from rgpt_batch.bench.tuned_file import facts, table, write_tuned

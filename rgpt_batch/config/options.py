@@ -117,9 +117,7 @@ class EngineConfig(Section):
         "other kinds of score pooling or encoder-decoder.",
     )
     tensor_parallel_size: PositiveInt = Field(
-        1,
-        description="GPUs that share one engine. With vllm_args {pipeline_parallel_size: 2} twice "
-        "as many do, each with half of the layers.",
+        1, description="GPUs that share one engine: each has a part of every layer."
     )
     gpu_memory_utilization: float = Field(
         0.9, gt=0, le=1, description="Share of a GPU's memory, for all workers that share the GPU."
@@ -148,17 +146,23 @@ class EngineConfig(Section):
     )
     fake_seconds_per_pair: float = Field(0.0, ge=0, description="How long the fake engine works.")
 
-    @property
-    def num_devices(self) -> int:
-        """GPUs, or ranks on CPUs, that share one engine: its layers, or what is in them."""
-        pipeline = self.vllm_args.get("pipeline_parallel_size", 1)
-        return self.tensor_parallel_size * (pipeline if isinstance(pipeline, int) else 1)
-
     @field_validator("vllm_args")
     @classmethod
     def _no_credentials(cls, vllm_args: dict[str, Any]) -> dict[str, Any]:
         if "hf_token" in vllm_args:
             raise ValueError("must not hold hf_token: configurations are recorded; set HF_TOKEN")
+        return vllm_args
+
+    @field_validator("vllm_args")
+    @classmethod
+    def _no_other_way_to_share_an_engine(cls, vllm_args: dict[str, Any]) -> dict[str, Any]:
+        # A worker would get fewer GPUs than vLLM takes. No engine was ever run with split layers.
+        for name in vllm_args:
+            if name.endswith("_parallel_size"):
+                raise ValueError(
+                    f"must not hold {name}: set engine.tensor_parallel_size to how many GPUs share "
+                    "an engine, executor.num_workers to how many engines there are"
+                )
         return vllm_args
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from rgpt_batch.config.options import JobConfig
+from rgpt_batch.config.options import JobConfig, ModelConfig
 from rgpt_batch.engines.base import Engine
 from rgpt_batch.engines.distinct import score_distinct
 from rgpt_batch.engines.first_token import first_token_logits
@@ -50,6 +50,7 @@ class EncoderDecoderEngine(Engine[LabelPrompt, LabelLogits]):
         import torch
 
         _check_options(config)
+        _check_weights(config.model)
         self._labels = label_ids(config.model, config.score)
         share = _gpu_share(config)
         self._model: Any = load_model(
@@ -137,6 +138,25 @@ def _check_options(config: JobConfig) -> None:
         raise EngineStartError(
             "engine encoder-decoder is not vLLM, so engine.vllm_args would change nothing. Leave "
             "them out."
+        )
+
+
+def _check_weights(model: ModelConfig) -> None:
+    """Refuse quantised weights: the decoder's matrices are read here as they are."""
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            model.name, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+    except Exception:
+        # Whoever loads the model says what is wrong.
+        return
+    if getattr(config, "quantization_config", None):
+        raise EngineStartError(
+            f"model '{model.name}' has quantised weights (quantization_config in config.json); "
+            "engine encoder-decoder computes with plain ones. Take the checkpoint that it was made "
+            "from."
         )
 
 

@@ -87,7 +87,7 @@ def _default_gpus(config: JobConfig, nodes: Collection[Node], *, can_grow: bool)
     """Return what a worker gets where the configuration does not say it."""
     if config.engine.method == "fake":
         return 0
-    size = config.engine.num_devices
+    size = config.engine.tensor_parallel_size
     # GPUs that share one engine have been asked for, whether or not they are there yet.
     if size > 1 or any(node.get("GPU") for node in nodes):
         return size
@@ -105,7 +105,7 @@ def _check_gpus(config: JobConfig, gpus: float) -> None:
         raise ConfigError(
             f"executor.gpus_per_worker is {gpus:g}: above 1, Ray takes whole numbers only."
         )
-    size = config.engine.num_devices
+    size = config.engine.tensor_parallel_size
     if 0 < gpus < size and size > 1:
         raise ConfigError(
             f"executor.gpus_per_worker is {gpus:g}, but the configuration lets {size} GPUs "

@@ -175,6 +175,13 @@ def test_what_the_engine_cannot_do_is_refused(monot5: Path, tiny_llama: Path) ->
     _refused(tiny_llama, f"cannot load model '{tiny_llama}'", llama)
 
 
+def test_quantised_weights_are_refused_before_they_are_loaded(monot5: Path, tmp_path: Path) -> None:
+    folder = _changed(monot5, tmp_path / "quantised")
+    set_config(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    _refused(folder, "has quantised weights .*computes with plain ones")
+
+
 def _changed(model: Path, target: Path, **tensors: float | None) -> Path:
     """Copy a model, with some tensors scaled or left out."""
     target.mkdir()

@@ -22,6 +22,7 @@ from rgpt_batch.engines.fit import Need, Room, check_fits, main_room
 from rgpt_batch.engines.memory import container_limit, main_memory
 from rgpt_batch.engines.vllm.memory import Devices, Sizes, check_sizes, model_sizes
 from rgpt_batch.engines.vllm.query_rows.engine import QueryRowsEngine
+from rgpt_batch.engines.vllm.request_engine import register_own_models
 from rgpt_batch.engines.weights import least_weight_bytes
 from rgpt_batch.errors import EngineStartError
 from tests.conversion.checkpoints import FLAN_T5, T5, save, t5_tensors
@@ -122,25 +123,19 @@ LLAMA_7B = Sizes(
 )
 
 
-def gpus(num_bytes: float, tensor: int = 1, pipeline: int = 1, share: float = 0.9) -> Devices:
-    return Devices(
-        is_cpu=False,
-        tensor_parallel=tensor,
-        pipeline_parallel=pipeline,
-        num_bytes=int(num_bytes),
-        share=share,
-    )
+def gpus(num_bytes: float, number: int = 1, share: float = 0.9) -> Devices:
+    return Devices(is_cpu=False, tensor_parallel=number, num_bytes=int(num_bytes), share=share)
 
 
-@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (1, 2), (4, 2)])
+@pytest.mark.parametrize("number", [1, 2, 8])
 def test_each_gpu_needs_room_for_its_part_of_weights_and_of_one_prompt(
-    tiny_llama: Path, tensor: int, pipeline: int
+    tiny_llama: Path, number: int
 ) -> None:
     config = float32_config(tiny_llama, kv_cache_bytes=None)
-    total = (13_476_831_232 + 2 * GIB) // (tensor * pipeline)
-    check_sizes(config, LLAMA_7B, gpus(total / 0.9 + 2, tensor, pipeline))
+    total = (13_476_831_232 + 2 * GIB) // number
+    check_sizes(config, LLAMA_7B, gpus(total / 0.9 + 2, number))
     with pytest.raises(EngineStartError, match="2.0 GiB for the keys" if total > 9e9 else "keys"):
-        check_sizes(config, LLAMA_7B, gpus((total - 2) / 0.9, tensor, pipeline))
+        check_sizes(config, LLAMA_7B, gpus((total - 2) / 0.9, number))
 
 
 def test_the_error_names_numbers_and_ways_out(tiny_llama: Path) -> None:
@@ -206,8 +201,9 @@ def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
 def test_vllm_starts_with_a_cache_for_one_prompt_and_is_not_started_with_less(
     tiny_llama: Path,
 ) -> None:
-    args = QueryRowsEngine.arguments(float32_config(tiny_llama))
-    sizes = model_sizes(float32_config(tiny_llama), args)
+    config = float32_config(tiny_llama)
+    register_own_models(config)
+    sizes = model_sizes(config, QueryRowsEngine.arguments(config))
     assert sizes.weights == weights(tiny_llama)
     prompt = sizes.token * sizes.num_tokens
     with pytest.raises(EngineStartError, match=r"engine\.kv_cache_bytes is [\d,]+, but the keys"):

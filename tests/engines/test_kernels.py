@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from rgpt_batch.engines import create_engine
-from rgpt_batch.engines.vllm.kernels import has_4_bits, has_kernel_for_4_bits
+from rgpt_batch.engines.vllm.kernels import (
+    adds_8_bit_integers,
+    has_4_bits,
+    has_8_bit_integers,
+    has_kernel_for_4_bits,
+)
 from rgpt_batch.errors import EngineStartError
 from tests.engines.configs import float32_config
 from tests.engines.judging import judging_config
@@ -23,6 +28,17 @@ PACKED = {
     "quant_method": "compressed-tensors",
     "format": "pack-quantized",
     "config_groups": {"group_0": {"targets": ["Linear"], "weights": INT4}},
+}
+W8A8 = {
+    "quant_method": "compressed-tensors",
+    "format": "int-quantized",
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": INT8,
+            "input_activations": INT8 | {"strategy": "token", "dynamic": True},
+        }
+    },
 }
 
 
@@ -39,6 +55,30 @@ def test_weights_of_four_bits_are_known_by_their_config() -> None:
     groups = {"group_0": {"targets": ["Linear"], "weights": INT8}}
     assert not has_4_bits(PACKED | {"config_groups": groups})
     assert not has_4_bits({"quant_method": "fp8"}) and not has_4_bits({})
+
+
+def test_products_of_integers_are_known_by_their_config() -> None:
+    assert has_8_bit_integers(W8A8) and not has_4_bits(W8A8)
+    dtype = {"dtype": "int8", "qscheme": "per_channel"}
+    quark = {"quant_method": "quark", "global_quant_config": {"input_tensors": dtype}}
+    assert has_8_bit_integers(quark)
+    for settings in ({}, AWQ, GPTQ, PACKED, {"quant_method": "fp8"}):
+        assert not has_8_bit_integers(settings)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("method", ["query-rows", "prompt-logprobs", "pooling"])
+def test_integers_are_refused_where_the_processor_adds_them_up_wrongly(
+    method: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = without_weights(tiny_llama, tmp_path / "quantised", W8A8)
+    config = float32_config(folder, method if method != "pooling" else "auto")
+    if method == "pooling":
+        config = judging_config(folder, method, {"kind": "label-tokens", "relevant": "in"})
+    # Where it adds up, the engine goes on to the weights, which are none.
+    expected = "HeaderTooSmall|header" if adds_8_bit_integers() else "8-bit integers .*VNNI"
+    with pytest.raises(EngineStartError, match=expected):
+        create_engine(config)
 
 
 @pytest.mark.vllm

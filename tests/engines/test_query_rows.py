@@ -16,6 +16,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from rgpt_batch.config.options import JobConfig
+from rgpt_batch.engines.vllm.kernels import adds_8_bit_integers
 from rgpt_batch.engines.vllm.prompt_logprobs import PromptLogprobsEngine
 from rgpt_batch.engines.vllm.query_rows.engine import QueryRowsEngine
 from rgpt_batch.errors import EngineStartError
@@ -192,6 +193,8 @@ def score_once(config: JobConfig, pairs: list[TokenizedPair]) -> list[QueryLogpr
 def test_a_quantised_model_gives_what_prompt_logprobs_give(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
+    if not adds_8_bit_integers():
+        pytest.skip("this processor has no VNNI: refused, see test_kernels.py")
     folder = with_8_bit_layers(tiny_llama, tmp_path / "w8a8")
     pairs = mixed_pairs(12, 300)
     plain = PromptLogprobsEngine(float32_config(folder))

@@ -14,18 +14,9 @@ import numpy as np
 import pytest
 
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.engines import create_engine
-from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import LabelPrompt
-from tests.engines.configs import float32_config, open_engine
-from tests.engines.judging import (
-    TOLERANCE,
-    Logits,
-    judging_config,
-    logits,
-    make_case,
-    mixed_prompts,
-)
+from tests.engines.configs import open_engine
+from tests.engines.judging import TOLERANCE, Logits, logits, make_case, mixed_prompts
 from tests.rerankers import Reranker
 
 pytestmark = pytest.mark.vllm
@@ -56,18 +47,3 @@ def test_two_ranks_share_a_model_that_judges_pairs(
 def score_once(config: JobConfig, prompts: Sequence[LabelPrompt]) -> Logits:
     with open_engine(config) as engine:
         return logits(engine.score(prompts))
-
-
-@pytest.mark.parametrize("method", ["query-rows", "token-ids", "prompt-logprobs", "pooling"])
-def test_layers_that_are_split_between_cpus_are_refused_before_a_model_is_loaded(
-    method: str, tmp_path: Path
-) -> None:
-    layers = {"pipeline_parallel_size": 2}
-    if method == "pooling":
-        score = {"kind": "classification", "relevant": 0}
-        config = judging_config(tmp_path / "absent", method, score)
-        config = config.with_options({"engine.vllm_args": layers})
-    else:
-        config = float32_config(tmp_path / "absent", method, vllm_args=layers)
-    with pytest.raises(EngineStartError, match="layers are split between ranks"):
-        create_engine(config)

@@ -37,10 +37,8 @@ def test_what_the_configuration_says_decides_whatever_the_cluster_has_at_first(n
     assert planned(nodes, num_workers=2, tensor_parallel_size=4) == (2, 4, 1)
 
 
-def test_gpus_that_share_the_layers_and_what_is_in_them_are_of_one_worker() -> None:
-    options = {"engine.vllm_args": {"pipeline_parallel_size": 2}, "engine.tensor_parallel_size": 2}
-    config = make_config("auto", num_workers=3).with_options(options)
-    assert config.engine.num_devices == 4
+def test_gpus_that_share_an_engine_are_of_one_worker() -> None:
+    config = make_config("auto", num_workers=3, tensor_parallel_size=4)
     assert plan_workers(config, [GPU_NODE], 9, can_grow=True).gpus == 4
     config = config.with_options({"executor.gpus_per_worker": 2})
     with pytest.raises(ConfigError, match=r"lets 4 GPUs share one engine\. Set .*_worker=4"):

@@ -6,7 +6,6 @@ from typing import Any
 
 from rgpt_batch import __version__
 from rgpt_batch.config.options import JobConfig
-from rgpt_batch.errors import EngineStartError
 
 # An environment variable of vLLM's: 1 chooses kernels whose bits do not depend on the batch.
 BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
@@ -35,7 +34,7 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
         "skip_tokenizer_init": True,
         "tensor_parallel_size": engine.tensor_parallel_size,
         # Inside a Ray placement group vLLM would silently take Ray to spread one engine.
-        "distributed_executor_backend": "mp" if engine.num_devices > 1 else None,
+        "distributed_executor_backend": "mp" if engine.tensor_parallel_size > 1 else None,
         "gpu_memory_utilization": _memory_utilization(config),
         "kv_cache_memory_bytes": engine.kv_cache_bytes,
         "max_num_seqs": engine.max_num_seqs,
@@ -70,28 +69,14 @@ def _one_at_a_time(config: JobConfig) -> dict[str, Any]:
     }
 
 
-def check_ranks(config: JobConfig) -> None:
-    """Refuse what vLLM would fail at when the model is loaded.
-
-    Raises:
-        EngineStartError: Ranks on CPUs are to share a model's layers. vLLM (0.32) reserves no place
-            for what one rank hands to the next: its first step fails, or its start never ends.
-    """
-    from vllm.platforms import current_platform
-
-    if config.engine.num_devices > config.engine.tensor_parallel_size and current_platform.is_cpu():
-        raise EngineStartError(
-            "vLLM does not run models on CPUs whose layers are split between ranks. Leave "
-            "pipeline_parallel_size out of engine.vllm_args; engine.tensor_parallel_size splits "
-            "each layer."
-        )
-
-
 def with_room_for_a_token(args: dict[str, Any]) -> dict[str, Any]:
-    """Raise max_model_len by one: vLLM has to generate a token behind the longest prompt.
+    """Raise max_model_len by one: vLLM keeps room for a token behind the longest prompt.
+
+    Up to 0.31 it does so for pooling models as well, which generate none: a prompt of max_model_len
+    tokens that is computed in pieces is then never finished, and vLLM plans empty steps for ever.
 
     That may be one more than the model has positions, which vLLM refuses by itself. It does no
-    harm: the generated token is never fed, so nothing is computed at the last position.
+    harm: a generated token is never fed, so nothing is computed at the last position.
 
     Raises:
         ValueError: From vLLM: the longest prompt does not fit the model.

@@ -22,7 +22,7 @@ from typing_extensions import override
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.base import Engine
 from rgpt_batch.engines.distinct import score_distinct
-from rgpt_batch.engines.vllm.arguments import BATCH_INVARIANT, check_ranks, with_attention_for_alibi
+from rgpt_batch.engines.vllm.arguments import BATCH_INVARIANT, with_attention_for_alibi
 from rgpt_batch.engines.vllm.hooks import Hook, missing
 from rgpt_batch.engines.vllm.kernels import check_kernels
 from rgpt_batch.engines.vllm.memory import check_memory
@@ -73,7 +73,6 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
         importlib.import_module("vllm")
         if names := missing(self.hooks):
             raise EngineStartError(f"this vLLM has no {', '.join(names)}. {self.without_hooks}")
-        check_ranks(config)
         check_kernels(config)
         self._register_models(config)
         # vLLM collects garbage five times while it starts, and looks at all that torch and itself

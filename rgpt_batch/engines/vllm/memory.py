@@ -1,7 +1,7 @@
 """Whether a model can fit into memory with vLLM, reckoned before vLLM loads it.
 
-Each of tensor_parallel_size x pipeline_parallel_size devices holds a share of the weights, and of
-the keys and values of one prompt of full length, which vLLM insists on.
+Each of tensor_parallel_size devices holds a share of the weights, and of the keys and values of one
+prompt of full length, which vLLM insists on.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Sizes:
             cache: Bytes of engine.kv_cache_bytes, if given.
         """
         shared = min(devices.tensor_parallel, self.num_kv_heads)
-        prompt = self.token * self.num_tokens // (shared * devices.pipeline_parallel)
+        prompt = self.token * self.num_tokens // shared
         holds = f"the keys and values of one prompt of {self.num_tokens:,} tokens"
         return Need(
-            weights=(self.weights or 0) // (devices.tensor_parallel * devices.pipeline_parallel),
+            weights=(self.weights or 0) // devices.tensor_parallel,
             kv_cache=prompt if cache is None else cache,
             kv_cache_holds=holds if cache is None else "engine.kv_cache_bytes",
         )
@@ -63,14 +63,12 @@ class Devices:
 
     Attributes:
         tensor_parallel: GPUs that share each layer; 1 on CPUs, whose ranks share their memory.
-        pipeline_parallel: GPUs that share the layers; 1 on CPUs.
         num_bytes: Memory of each GPU, or of the machine.
         share: What the engine may take of it.
     """
 
     is_cpu: bool
     tensor_parallel: int
-    pipeline_parallel: int
     num_bytes: int
     share: float
 
@@ -132,19 +130,10 @@ def _devices(config: JobConfig, args: dict[str, Any]) -> Devices:
     share = 1.0 if is_given else float(args["gpu_memory_utilization"])
     if current_platform.is_cpu():
         total, _ = main_memory()
-        return Devices(
-            is_cpu=True, tensor_parallel=1, pipeline_parallel=1, num_bytes=total, share=share
-        )
+        return Devices(is_cpu=True, tensor_parallel=1, num_bytes=total, share=share)
     tensor = config.engine.tensor_parallel_size
-    pipeline = config.engine.num_devices // tensor
-    totals = map(current_platform.get_device_total_memory, range(tensor * pipeline))
-    return Devices(
-        is_cpu=False,
-        tensor_parallel=tensor,
-        pipeline_parallel=pipeline,
-        num_bytes=min(totals),
-        share=share,
-    )
+    totals = map(current_platform.get_device_total_memory, range(tensor))
+    return Devices(is_cpu=False, tensor_parallel=tensor, num_bytes=min(totals), share=share)
 
 
 def _token_bytes(model: Any, args: dict[str, Any]) -> int:

@@ -7,6 +7,7 @@ source of versions that are not installed (scripts/vllm_versions.py).
 from __future__ import annotations
 
 from rgpt_batch.engines.vllm.hooks import Hook
+from rgpt_batch.engines.vllm.kernels import INT8_HOOKS
 from rgpt_batch.engines.vllm.last_layer import LAYER_HOOKS
 from rgpt_batch.engines.vllm.models import BLOOM_HOOKS
 from rgpt_batch.engines.vllm.pooling import PoolingEngine
@@ -28,4 +29,5 @@ PARTS: dict[str, tuple[Hook, ...]] = {
     "logprobs on GPUs": LOGPROBS_HOOKS,
     "Bloom": BLOOM_HOOKS,
     "last layer": LAYER_HOOKS,
+    "8-bit integers on CPUs": INT8_HOOKS,
 }

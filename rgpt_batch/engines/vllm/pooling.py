@@ -6,7 +6,8 @@
   the prompt. vLLM's way, to make a head of two rows of the vocabulary when it loads, does not know
   of what models do to their logits: soft caps, scales, biases.
 
-No softmax, no sigmoid: those are for scoring.score. Logits are computed in float32, as vLLM does
+No softmax, no sigmoid: those are for scoring.score. vLLM takes which one to add from the model's
+configuration, and adds none to a model of regression. Logits are computed in float32, as vLLM does
 for all heads of pooling models.
 """
 
@@ -22,7 +23,12 @@ from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.label_self_test import check_types
 from rgpt_batch.engines.references import head_rows
 from rgpt_batch.engines.vllm import models
-from rgpt_batch.engines.vllm.arguments import engine_args, prefix_cache_args
+from rgpt_batch.engines.vllm.arguments import (
+    engine_args,
+    prefix_cache_args,
+    with_room_for_a_token,
+)
+from rgpt_batch.engines.vllm.hooks import Hook
 from rgpt_batch.engines.vllm.request_engine import (
     OWN_MODEL_HOOKS,
     RequestEngine,
@@ -33,12 +39,19 @@ from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import LabelLogits, LabelPrompt
 from rgpt_batch.scoring.labels import label_ids
 
+_ACTIVATIONS = "vllm.model_executor.layers.pooler.activations"
+# What chooses the function behind a head, and the one that changes nothing.
+_HEAD_HOOKS = (
+    Hook(_ACTIVATIONS, "get_act_fn", keywords=("config", "static_num_labels")),
+    Hook(_ACTIVATIONS, "PoolerIdentity"),
+)
+
 
 class PoolingEngine(RequestEngine[LabelPrompt, LabelLogits]):
     """Hands requests to vLLM's engine core, whose model answers with logits."""
 
     method = "pooling"
-    hooks = (*RequestEngine.hooks, *OWN_MODEL_HOOKS)
+    hooks = (*RequestEngine.hooks, *OWN_MODEL_HOOKS, *_HEAD_HOOKS)
     without_hooks = (
         "Set engine.method=transformers, or install a version that pyproject.toml allows."
     )
@@ -89,12 +102,12 @@ class PoolingEngine(RequestEngine[LabelPrompt, LabelLogits]):
                 "architectures": [own_architecture(config)],
                 LABEL_IDS: label_ids(config.model, config.score),
             }
-            return args | {"hf_overrides": overrides}
+            return with_room_for_a_token(args | {"hf_overrides": overrides})
         from vllm import EngineArgs
 
-        args = engine_args(config, runner="pooling")
+        args = _head_args(config)
         if EngineArgs(**args).create_model_config().is_chunked_prefill_supported:
-            return engine_args(config, runner="pooling", **prefix_cache_args(config))
+            return with_room_for_a_token(_head_args(config, **prefix_cache_args(config)))
         # All tokens of a prompt see each other, so it is computed in one step, and nothing of it
         # can be of use to another.
         return args | {
@@ -112,3 +125,9 @@ class PoolingEngine(RequestEngine[LabelPrompt, LabelLogits]):
     @override
     def _answer(self, values: npt.NDArray[np.float32]) -> LabelLogits:
         return LabelLogits(values=values[self._rows])
+
+
+def _head_args(config: JobConfig, **own: Any) -> dict[str, Any]:
+    """Collect the arguments for a classification head whose logits vLLM leaves as they are."""
+    args = engine_args(config, runner="pooling", **own)
+    return args | {"hf_overrides": {**args.get("hf_overrides", {}), "problem_type": "regression"}}

@@ -85,8 +85,8 @@ class QueryRowsEngine(RequestEngine[TokenizedPair, QueryLogprobs]):
     ) -> list[npt.NDArray[np.float32]]:
         if self._planned is None:
             return super()._score(pairs, read_cache)
-        values = self._planned.score(pairs, share=read_cache)
-        self.num_cached_tokens = self._planned.num_cached_tokens
+        values, num_shared = self._planned.score(pairs, share=read_cache)
+        self.num_cached_tokens += num_shared
         return values
 
     @override

@@ -40,13 +40,9 @@ class PlannedSteps:
     Args:
         runner: vLLM's model runner. Nothing else may use it meanwhile.
         limits: Of a step.
-
-    Attributes:
-        num_cached_tokens: Tokens that were not computed, because another prompt had them.
     """
 
     def __init__(self, runner: Any, limits: Limits) -> None:
-        self.num_cached_tokens = 0
         self._runner = runner
         self._limits = limits
         self._shares = bool(runner.vllm_config.cache_config.enable_prefix_caching)
@@ -57,24 +53,28 @@ class PlannedSteps:
 
     def score(
         self, pairs: Sequence[TokenizedPair], *, share: bool
-    ) -> list[npt.NDArray[np.float32]]:
+    ) -> tuple[list[npt.NDArray[np.float32]], int]:
         """Compute the logprobs of each pair's query tokens, nats.
 
         Args:
             pairs: Those that begin alike follow each other.
             share: Whether what they have in common may be computed once, if vLLM has its prefix
                 cache on.
+
+        Returns:
+            The logprobs, and how many tokens were not computed, because another prompt had them.
         """
         found: list[npt.NDArray[np.float32]] = []
+        num_shared = 0
         under_way: deque[_UnderWay] = deque()
         for step in lay_out(pairs, self._limits, share=share and self._shares):
             under_way.append(self._begin(step))
-            self.num_cached_tokens += step.num_shared
+            num_shared += step.num_shared
             if len(under_way) > _AHEAD:
                 found += under_way.popleft().wait()
         while under_way:
             found += under_way.popleft().wait()
-        return found
+        return found, num_shared
 
     def _begin(self, step: Step) -> _UnderWay:
         with torch.inference_mode():

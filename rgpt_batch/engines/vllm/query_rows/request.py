@@ -40,8 +40,9 @@ def to_label_request(request_id: str, prompt: LabelPrompt, *, read_cache: bool, 
         request_id,
         prompt.token_ids,
         read_cache,
-        # Logits as they are: vLLM would add the softmax or sigmoid that it takes for the model's.
-        use_activation=False,
+        # Up to 0.30 vLLM leaves out the tanh inside a head as well where this is False. The softmax
+        # or sigmoid that it would add to the logits is kept off by the configuration.
+        use_activation=True,
         extra_kwargs=None if first is None else {_NUM_FIRST_TYPE: first},
     )
 
