@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from rgpt_batch.engines import create_engine
 from rgpt_batch.engines.vllm.engine import set_environment
-from rgpt_batch.errors import EngineStartError
+from rgpt_batch.errors import EngineDead, EngineStartError
 from tests.conftest import ROOT
 from tests.engines.configs import MAX_LENGTH, METHODS, float32_config, open_engine
 from tests.engines.pairs import PAIRS, TOLERANCE, make_pair
@@ -54,6 +54,15 @@ def test_an_engine_that_was_closed_leaves_cuda_graphs_to_the_next(tiny_llama: Pa
 
 
 @pytest.mark.vllm
+def test_an_engine_whose_steps_compute_nothing_does_not_wait_for_ever(tiny_llama: Path) -> None:
+    # One start.
+    scheduler = {"scheduler_cls": "tests.engines.idle_scheduler.IdleScheduler"}
+    config = float32_config(tiny_llama, "query-rows", max_num_seqs=2, vllm_args=scheduler)
+    with pytest.raises(EngineDead, match="steps have finished none"):
+        create_engine(config)
+
+
+@pytest.mark.vllm
 def test_without_vllm_an_engine_says_so(tiny_llama: Path, tmp_path: Path) -> None:
     # In a new process, which has not imported vLLM yet.
     (tmp_path / "vllm.py").write_text("raise ImportError('no vLLM is installed')")
@@ -61,7 +70,7 @@ def test_without_vllm_an_engine_says_so(tiny_llama: Path, tmp_path: Path) -> Non
 import sys
 from pathlib import Path
 from rgpt_batch.engines import create_engine
-from rgpt_batch.errors import EngineStartError
+from rgpt_batch.errors import EngineDead, EngineStartError
 from tests.engines.configs import float32_config
 
 for method in ("query-rows", "token-ids", "prompt-logprobs"):
