@@ -77,8 +77,6 @@ class RequestEngine(VllmEngine[_PromptT, _AnswerT]):
     def __init__(self, config: JobConfig) -> None:
         super().__init__(config)
         self._window = _WINDOW * config.engine.max_num_seqs
-        # A step computes a token at least, unless vLLM plans empty ones for ever.
-        self._most_steps = self._window * config.protocol.max_length
         self._request_ids = itertools.count()
 
     @abstractmethod
@@ -104,7 +102,8 @@ class RequestEngine(VllmEngine[_PromptT, _AnswerT]):
         answers = [np.empty(0, np.float32)] * len(pairs)
         waiting = iter(enumerate(pairs))
         running: dict[str, int] = {}
-        num_steps = 0
+        # A step computes a token at least, unless vLLM plans empty ones for ever.
+        most_steps, num_steps = sum(len(pair.token_ids) for pair in pairs), 0
         while True:
             for index, pair in itertools.islice(waiting, self._window - len(running)):
                 request_id = str(next(self._request_ids))
@@ -114,7 +113,7 @@ class RequestEngine(VllmEngine[_PromptT, _AnswerT]):
                 return answers
             outputs = core.get_output().outputs
             num_steps = 0 if outputs else num_steps + 1
-            if num_steps > self._most_steps:
+            if num_steps > most_steps:
                 raise RuntimeError(
                     f"{len(running):,} requests wait, and {num_steps:,} steps have finished none"
                 )
