@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks.chaos import Differences, compare
 from benchmarks.rival_jobs import read_rows
-from benchmarks.rivals import by_id, rows_scored
+from benchmarks.rival_processes import rows_scored
+from benchmarks.rivals import by_id
 from benchmarks.rivals_table import keep
 
 WriteOutput = Callable[..., Path]
