@@ -127,10 +127,23 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
     def _run(self, pairs: Sequence[_PromptT], read_cache: bool) -> list[npt.NDArray[np.float32]]:
         _settle_threads()
         try:
-            return self._score(pairs, read_cache)
+            values = self._score(pairs, read_cache)
+            if values and not np.isfinite(np.concatenate(values)).all():
+                self._forget()
+            return values
         except Exception as error:
             # Whatever fails in mid-step leaves vLLM in an unknown state.
             raise EngineDead(f"vLLM failed: {type(error).__name__}: {error}") from error
+
+    def _forget(self) -> None:
+        """Clear vLLM's cache after a pair whose values are no numbers.
+
+        Its keys and values are none either. They stay where they were, and some kernels multiply
+        what lies behind a prompt's end with 0, which would make no number of the next pair's. Where
+        a vLLM keeps its cache elsewhere, this fails, and the engine counts as dead.
+        """
+        self._core.reset_prefix_cache()
+        self._core.collective_rpc(_clear_cache)
 
     @override
     def close(self) -> None:
@@ -144,6 +157,12 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
         monitor = sys.modules.get("vllm.compilation.monitor")
         if allow := getattr(monitor, "set_cudagraph_capturing_enabled", None):
             allow(True)
+
+
+def _clear_cache(worker: Any) -> None:
+    """Run on each of vLLM's workers."""
+    for cache in worker.model_runner.kv_caches:
+        cache.zero_()
 
 
 def set_environment() -> None:
