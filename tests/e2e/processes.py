@@ -11,7 +11,7 @@ import subprocess
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,11 @@ class Process:
                 stream.write(chunk)
 
     @property
+    def pid(self) -> int:
+        """Of the command itself."""
+        return self._popen.pid
+
+    @property
     def output(self) -> str:
         """What the command has said so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
@@ -136,14 +141,20 @@ class Process:
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
 
-    def relatives(self) -> dict[int, str]:
-        """Find the processes that the command has started, directly or not, and itself."""
+    def relatives(self, parents: Collection[int] = ()) -> dict[int, str]:
+        """Find the processes that the command has started, directly or not, and itself.
+
+        Args:
+            parents: Only children of these.
+        """
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 # After the name in brackets: state, parent, process group, session.
                 status = (folder / "stat").read_text().rpartition(")")[2].split()
-                if status[0] != "Z" and int(status[3]) == self._popen.pid:
+                if parents and int(status[1]) not in parents:
+                    continue
+                if status[0] != "Z" and int(status[3]) == self.pid:
                     name = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
                     found[int(folder.name)] = name.decode(errors="replace").strip()
         return found

@@ -56,15 +56,17 @@ def start_vllm(job: Job, start: Start, tiny_llama: Path, tmp_path: Path) -> Star
         )
         process.wait_until_held()
         process.wait_until(partial(has_parts, tmp_path / "scored", 1))
-        assert len(engines(process)) == num_processes, process.output
+        process.wait_until(lambda: len(engines(process)) == num_processes)
         return process
 
     return start_job
 
 
 def engines(process: Process) -> list[int]:
-    """Process ids of vLLM's own processes."""
-    return [pid for pid, name in process.relatives().items() if "VLLM::Worker" in name]
+    """Process ids of vLLM's own processes: the children of whoever has the engine."""
+    workers = [pid for pid, name in process.relatives().items() if "ray::WorkerActor" in name]
+    children = process.relatives(workers or [process.pid])
+    return [pid for pid, name in children.items() if "resource_tracker" not in name]
 
 
 def test_a_killed_engine_process_stops_the_job_with_the_cause_and_leaves_no_process_behind(
