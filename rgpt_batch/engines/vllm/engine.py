@@ -23,7 +23,7 @@ from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.base import Engine
 from rgpt_batch.engines.distinct import score_distinct
 from rgpt_batch.engines.vllm.arguments import BATCH_INVARIANT, with_attention_for_alibi
-from rgpt_batch.engines.vllm.hooks import Hook, missing
+from rgpt_batch.engines.vllm.hooks import Hook, Method, OfInstance, missing
 from rgpt_batch.engines.vllm.kernels import check_kernels
 from rgpt_batch.engines.vllm.memory import check_memory
 from rgpt_batch.engines.vllm.models import COMMON_HOOKS
@@ -33,6 +33,16 @@ from rgpt_batch.scoring.torch_builds import wrong_builds
 
 _PromptT = TypeVar("_PromptT", bound=Prompt)
 _AnswerT = TypeVar("_AnswerT", bound=Answer)
+
+# Without these an engine counts as dead after a pair whose values are no numbers.
+CACHE_HOOKS = (
+    Hook(
+        "vllm.v1.engine.core_client",
+        "EngineCoreClient",
+        ("reset_prefix_cache", Method("collective_rpc", ("method",))),
+    ),
+    Hook("vllm.v1.worker.gpu_model_runner", "GPUModelRunner", (OfInstance("kv_caches"),)),
+)
 
 
 class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):

@@ -98,7 +98,7 @@ def _has(owner: Any, member: Member) -> bool:
             annotation = typing.get_type_hints(owner).get(member.name)
             return member.type in (annotation, *typing.get_args(annotation))
         case OfInstance():
-            return member.name in owner.__init__.__code__.co_names
+            return member.name in inspect.unwrap(owner.__init__).__code__.co_names
     # A dataclass's field without a default is an annotation, and no attribute.
     return member in {*dir(owner), *inspect.get_annotations(owner)}
 

@@ -6,6 +6,7 @@ source of versions that are not installed (scripts/vllm_versions.py).
 
 from __future__ import annotations
 
+from rgpt_batch.engines.vllm.engine import CACHE_HOOKS
 from rgpt_batch.engines.vllm.hooks import Hook
 from rgpt_batch.engines.vllm.kernels import INT8_HOOKS
 from rgpt_batch.engines.vllm.last_layer import LAYER_HOOKS
@@ -30,4 +31,5 @@ PARTS: dict[str, tuple[Hook, ...]] = {
     "Bloom": BLOOM_HOOKS,
     "last layer": LAYER_HOOKS,
     "8-bit integers on CPUs": INT8_HOOKS,
+    "clearing the cache": CACHE_HOOKS,
 }
