@@ -15,6 +15,7 @@ import argparse
 import os
 import random
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,8 +28,12 @@ from rgpt_batch.bench.hardware import hardware_name
 from rgpt_batch.bench.models import random_model
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.job.run_job import run_job
-from rgpt_batch.output import open_store
-from rgpt_batch.report.runs import RunRecord, read_records, run_facts
+from rgpt_batch.report.runs import run_facts
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.whole_jobs import made_up_words, only_run, publish
 
 _QUERY_WORDS = 3
 # Name in the table, and the options.
@@ -55,7 +60,7 @@ class Measured:
 def write_pairs(path: Path, num_queries: int, num_documents: int, num_words: int) -> None:
     """Write every query with every document, query by query; texts are random words."""
     chooser = random.Random(0)
-    words = ["".join(chooser.choices("etaoinshrdlu", k=chooser.randint(2, 9))) for _ in range(5000)]
+    words = made_up_words(chooser)
     queries = [" ".join(chooser.choices(words, k=_QUERY_WORDS)) for _ in range(num_queries)]
     documents = [" ".join(chooser.choices(words, k=num_words)) for _ in range(num_documents)]
     rows = [(query, document) for query in range(num_queries) for document in range(num_documents)]
@@ -71,8 +76,7 @@ def write_pairs(path: Path, num_queries: int, num_documents: int, num_words: int
 def measure(config: JobConfig, pairs: Path, output: Path) -> Measured:
     """Run a job, and read what it has left on record."""
     run_job(config, [str(pairs)], str(output), quiet=True)
-    (record,) = read_records(open_store(str(output)))[0]
-    assert isinstance(record, RunRecord)
+    record = only_run(output)
     facts = run_facts(1, record)
     num_tokens = sum(unit.num_prompt_tokens for unit in record.units)
     num_cached = sum(unit.num_cached_tokens for unit in record.units)
@@ -135,10 +139,7 @@ def main() -> None:
         "|---|---:|---:|---:|---:|",
         *rows(found),
     ]
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if given.to is not None:
-        given.to.write_text(text, encoding="utf-8")
+    publish(lines, given.to)
 
 
 if __name__ == "__main__":

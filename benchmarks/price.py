@@ -13,6 +13,7 @@ import argparse
 import os
 import random
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
@@ -25,9 +26,13 @@ from rgpt_batch.commands.price import speed_like
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.job.plan import plan_job
 from rgpt_batch.job.run_job import run_job
-from rgpt_batch.output import open_store
 from rgpt_batch.planning.estimate import sample_tokens
-from rgpt_batch.report.runs import read_records, run_facts
+from rgpt_batch.report.runs import run_facts
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.whole_jobs import made_up_words, only_run, publish
 
 _KNOWN_WORDS, _PREDICTED_WORDS = 80, 120
 
@@ -35,7 +40,7 @@ _KNOWN_WORDS, _PREDICTED_WORDS = 80, 120
 def write_pairs(path: Path, num_pairs: int, num_words: int, seed: int) -> Path:
     """Write pairs whose texts are random words, each document with one query."""
     chooser = random.Random(seed)
-    words = ["".join(chooser.choices("etaoinshrdlu", k=chooser.randint(2, 9))) for _ in range(5000)]
+    words = made_up_words(chooser)
     numbers = range(num_pairs)
     table = {
         "query_id": [f"q{number}" for number in numbers],
@@ -49,8 +54,7 @@ def write_pairs(path: Path, num_pairs: int, num_words: int, seed: int) -> Path:
 
 def measured(output: Path) -> float:
     """Return the pairs per second of the only run."""
-    (record,) = read_records(open_store(str(output)))[0]
-    return run_facts(1, record).pairs_per_second
+    return run_facts(1, only_run(output)).pairs_per_second
 
 
 def turn(config: JobConfig, num_pairs: int, seed: int) -> tuple[float, float]:
@@ -104,10 +108,7 @@ def main() -> None:
         f"Median of predicted over measured: "
         f"{statistics.median(guess / truth for guess, truth in found):.2f}.",
     ]
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if given.to is not None:
-        given.to.write_text(text, encoding="utf-8")
+    publish(lines, given.to)
 
 
 if __name__ == "__main__":

@@ -29,16 +29,8 @@ ROOT = Path(__file__).parent.parent.parent
 WITHOUT_TORCH = str(ROOT / "tests" / "e2e" / "without_torch")
 # Read when they are needed, not on import.
 _READ_LATE = (
-    *(
-        "AWS_",
-        "HOLD_",
-        "RAY_ADDRESS",
-        "RAY_JOB_",
-        "RAY_TMPDIR",
-        "TERM",
-        "VLLM_CPU_",
-        "VLLM_CACHE_ROOT",
-    ),
+    *("AWS_", "HOLD_", "RAY_ADDRESS", "RAY_JOB_", "RAY_TMPDIR", "TERM"),
+    *("VLLM_CPU_", "VLLM_CACHE_ROOT"),
     # By the processes that a command starts.
     "OMP_NUM_THREADS",
 )
