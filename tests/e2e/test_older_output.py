@@ -105,3 +105,20 @@ def test_an_incomplete_output_is_continued(run: Run, folder: Path, command: str)
     assert code == 0, said
     code, said = run("report", "incomplete")
     assert code == 0, said
+
+
+def test_an_option_that_is_refused_today_keeps_no_older_output_from_being_read(
+    run: Run, folder: Path
+) -> None:
+    for path in (folder / "incomplete" / "_rgpt" / "runs").iterdir():
+        record = json.loads(path.read_text())
+        record["config"]["engine"]["vllm_args"] = {"pipeline_parallel_size": 2}
+        path.write_text(json.dumps(record))
+    code, said = run("status", f"{HERE}/incomplete")
+    assert code == 0, said
+    code, said = run("report", f"{HERE}/incomplete")
+    assert code == 0, said
+    code, said = run("retry-failed", f"{HERE}/incomplete")
+    assert code == 2, said
+    assert "the last run's configuration is of another version of rgpt-batch" in said
+    assert "must not hold pipeline_parallel_size" in said
