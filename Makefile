@@ -30,7 +30,7 @@ test: model  ## Run all tests but the long ones, in two processes (jobs=2).
 	$(pytest) -m "not long"
 
 test-fast: setup  ## Run the tests that start neither vLLM nor Ray.
-	$(pytest) -m "not vllm and not ray"
+	$(pytest) -m "not (vllm or ray or long)"
 
 test-long: model  ## Run the random campaigns at length, by hand: about two hours.
 	$(bin)/python benchmarks/chaos.py --kills 1000
