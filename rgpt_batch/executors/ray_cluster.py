@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 ANSWER_SECONDS = 30
 
@@ -18,8 +21,12 @@ def count_nodes() -> int | None:
         None where there is no cluster.
 
     Raises:
-        TimeoutError: There was one, and it does not answer in time: it was killed, perhaps.
+        TimeoutError: There was one, and it does not answer: it was killed, perhaps.
     """
+    address = os.environ.get("RAY_ADDRESS") or _on_record()
+    if ":" in address and not answers(address):
+        # Ray would ask it again and again.
+        raise TimeoutError
     try:
         done = subprocess.run(
             [sys.executable, "-m", "ray.scripts.scripts", "status"],
@@ -33,6 +40,25 @@ def count_nodes() -> int | None:
     if done.returncode:
         return None
     return done.stdout.partition("Active:")[2].partition("Pending:")[0].count("node_")
+
+
+def answers(address: str) -> bool:
+    """Whether something listens at host:port, or at ray://host:port."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _on_record() -> str:
+    """Where the cluster listens that `ray start` has started here; empty where there was none."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        return (Path(folder) / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def cluster_answers() -> bool:

@@ -254,7 +254,7 @@ def test_a_failed_parity_check_exits_2_with_its_numbers(
 def test_a_cluster_that_was_killed_here_is_not_waited_for(
     job: Job, finish: Finish, tmp_path: Path
 ) -> None:
-    # Ray finds its address on record and would wait for it. Costs 40 to 60 s, most of it a wait.
+    # Ray finds its address on record and would wait for it.
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         (Path(folder) / "ray").mkdir()
         (Path(folder) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
