@@ -28,6 +28,9 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 # OpenMP's threads wait for each other in a loop. On busy cores that doubles the CPU seconds of a
 # model and takes five times as long: 2 cores at load 10, 18 s and 50 s, without it 8 s and 15 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# vLLM would give each engine a thread for each core, and tiny models only wait for them: 61 s of
+# CPU for tests/golden/test_batching.py, so 48 to 55 s.
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -101,10 +101,12 @@ def test_the_engines_processes_end_when_the_driver_is_killed(
     assert not (tmp_path / "scored" / "_SUCCESS").exists()
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_ray_replaces_the_worker_whose_engine_process_was_killed(
     start_vllm: StartJob, tmp_path: Path
 ) -> None:
+    # vLLM is imported four times: 60 s of CPU. Workers and engines that die have shorter tests.
     output = tmp_path / "scored"
     process = start_vllm("--executor", "ray", "-o", "executor.num_workers=1")
     os.kill(engines(process)[0], signal.SIGKILL)

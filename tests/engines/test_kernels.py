@@ -54,6 +54,8 @@ def test_weights_of_four_bits_are_known_by_their_config() -> None:
     assert has_4_bits(AWQ) and has_4_bits(GPTQ) and has_4_bits(PACKED)
     groups = {"group_0": {"targets": ["Linear"], "weights": INT8}}
     assert not has_4_bits(PACKED | {"config_groups": groups})
+    # Of these vLLM itself says that it has no kernel.
+    assert not has_4_bits(GPTQ | {"bits": 8})
     assert not has_4_bits({"quant_method": "fp8"}) and not has_4_bits({})
 
 

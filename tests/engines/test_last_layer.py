@@ -81,7 +81,9 @@ def test_the_last_mlp_sees_the_rows_of_queries_alone(
     assert first >= sum(len(pair.token_ids) - 1 for pair in pairs)
 
 
-@pytest.mark.parametrize("model", ["tiny_llama", "tiny_bloom"])
+@pytest.mark.parametrize(
+    "model", [pytest.param("tiny_llama", marks=pytest.mark.long), "tiny_bloom"]
+)
 def test_compiled_models_equal_the_reference(model: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(model)
     assert difference(folder, mixed_pairs(12, 300), enforce_eager=False) <= TOLERANCE

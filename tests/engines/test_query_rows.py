@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.vllm.kernels import adds_8_bit_integers
@@ -23,6 +22,7 @@ from rgpt_batch.errors import EngineStartError
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 from tests.engines import scheduling
 from tests.engines.configs import float32_config
+from tests.engines.quantised import with_8_bit_layers
 from tests.engines.query_rows import MARGIN, MEASURED, largest_difference, query_rows, reference
 from tests.engines.shared_prefixes import (
     BLOCK_SIZE,
@@ -204,35 +204,6 @@ def test_a_quantised_model_gives_what_prompt_logprobs_give(
         got = engine.score(pairs)
     assert largest_difference(got, expected) <= MARGIN * MEASURED["tiny_llama"]
     assert largest_difference(got, reference(tiny_llama, pairs)) > 0.01
-
-
-def with_8_bit_layers(model: Path, folder: Path) -> Path:
-    """Write the model with int8 weights, per-token int8 activations and the head as it was."""
-    shutil.copytree(model, folder)
-    tensors = load_file(folder / "model.safetensors")
-    for name in [name for name in tensors if name.endswith("_proj.weight")]:
-        scale = tensors[name].abs().amax(dim=1, keepdim=True) / 127
-        tensors[name] = (tensors[name] / scale).round().char()
-        tensors[f"{name}_scale"] = scale
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    int8 = {"num_bits": 8, "type": "int", "symmetric": True}
-    set_config(
-        folder,
-        quantization_config={
-            "quant_method": "compressed-tensors",
-            "format": "int-quantized",
-            "quantization_status": "compressed",
-            "ignore": ["lm_head"],
-            "config_groups": {
-                "group_0": {
-                    "targets": ["Linear"],
-                    "weights": {**int8, "strategy": "channel", "dynamic": False},
-                    "input_activations": {**int8, "strategy": "token", "dynamic": True},
-                }
-            },
-        },
-    )
-    return folder
 
 
 def test_a_model_that_is_no_causal_language_model_is_refused(

@@ -34,8 +34,8 @@ def test_scores_equal_the_model_cards_computation(
     texts = short_varied_pairs() if model == "smollm2" else varied_pairs()
     assert len(texts) >= 200
     if model == "smollm2" and method in ("prompt-logprobs", "transformers"):
-        # The slow ones, of which one is the same library as the reference.
-        texts = texts[::3]
+        # The slow ones, of which one is the same library as the reference. Costs 10 s and less.
+        texts = texts[::10]
     config = float32_config(
         folder, method, allow_pickled_weights=not (folder / "model.safetensors").exists()
     )

@@ -71,7 +71,7 @@ def has_4_bits(settings: dict[str, Any]) -> bool:
     if settings.get("quant_method") == "compressed-tensors":
         groups = settings.get("config_groups", {}).values()
         return any((group.get("weights") or {}).get("num_bits") == 4 for group in groups)
-    return settings.get("quant_method") in ("awq", "gptq")
+    return settings.get("quant_method") in ("awq", "gptq") and settings.get("bits", 4) == 4
 
 
 def has_8_bit_integers(settings: dict[str, Any]) -> bool:
