@@ -25,6 +25,7 @@ from rgpt_batch.executors.base import (
 )
 from rgpt_batch.executors.patience import Patience
 from rgpt_batch.executors.unit_queue import UnitQueue
+from rgpt_batch.output.begun import Begun
 from rgpt_batch.output.claims import Claims
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 
@@ -42,7 +43,7 @@ _NO_SECOND_ENGINE = (
 class LocalExecutor(Executor):
     """Runs one engine. Each unit in flight has a thread of its own; all share the engine."""
 
-    def __init__(self, config: ExecutorConfig) -> None:
+    def __init__(self, config: ExecutorConfig, begun: Begun | None = None) -> None:
         if config.least_workers > 1:
             name = "num_workers" if config.num_workers else "min_workers"
             raise ConfigError(
@@ -52,6 +53,7 @@ class LocalExecutor(Executor):
         self.activity = "starting the engine"
         self.log_name = f"local-{os.getpid()}"
         self._config = config
+        self._begun = begun
         self._work: _Work = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -77,7 +79,7 @@ class LocalExecutor(Executor):
     ) -> Iterator[UnitReport | UnitFailure]:
         worker = start_worker(make_worker, self.log_name)
         self.activity = "scoring"
-        waiting = UnitQueue(units, self._config.max_attempts, claims)
+        waiting = UnitQueue(units, self._config.max_attempts, claims, self._begun)
         outcomes: _Outcomes = queue.SimpleQueue()
         # Daemon threads, since an interrupted job must not wait for a step that takes a minute.
         self._threads = [

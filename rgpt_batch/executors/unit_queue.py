@@ -13,6 +13,7 @@ from rgpt_batch.errors import EngineError, RgptBatchError, ShardError
 from rgpt_batch.executors.base import Task, describe
 from rgpt_batch.executors.crash_search import CrashSearch
 from rgpt_batch.formatting import first_line
+from rgpt_batch.output.begun import Begun
 from rgpt_batch.output.claims import Claims
 from rgpt_batch.records import UnitFailure, UnitReport, WorkUnit
 
@@ -33,13 +34,27 @@ class UnitQueue:
 
     Where other processes share the units, each is claimed before it is handed out, and those that
     others have claimed are kept aside: some may come back.
+
+    Units that earlier runs have begun and not finished come last, and run alone: one of them may
+    have ended those runs.
     """
 
     def __init__(
-        self, units: Sequence[WorkUnit], max_attempts: int, claims: Claims | None = None
+        self,
+        units: Sequence[WorkUnit],
+        max_attempts: int,
+        claims: Claims | None = None,
+        begun: Begun | None = None,
     ) -> None:
         largest_first = sorted(units, key=lambda unit: -unit.num_bytes)
         self._fresh = deque(claims.in_own_order(units) if claims else largest_first)
+        self._unfinished: deque[WorkUnit] = deque()
+        if begun:
+            unfinished = [unit for unit in self._fresh if begun.times(unit.unit_id)]
+            self._fresh = deque(unit for unit in self._fresh if not begun.times(unit.unit_id))
+            # What has ended the most runs is the last of all.
+            self._unfinished.extend(sorted(unfinished, key=lambda unit: begun.times(unit.unit_id)))
+        self._begun = begun
         self._claims = claims
         self._elsewhere: list[WorkUnit] = []
         self._suspects: deque[WorkUnit] = deque()
@@ -55,7 +70,7 @@ class UnitQueue:
 
     def __len__(self) -> int:
         """Return how many units may be handed out now."""
-        return len(self._fresh) + len(self._suspects)
+        return len(self._fresh) + len(self._suspects) + len(self._unfinished)
 
     @property
     def has_more(self) -> bool:
@@ -78,6 +93,8 @@ class UnitQueue:
         task = self._next_task(alone=alone)
         if task is not None:
             self._num_tasks[task.unit.unit_id] += task.probe is None
+            if self._begun:
+                self._begun.note(task.unit.unit_id)
         return task
 
     def _next_task(self, *, alone: bool) -> Task | None:
@@ -94,7 +111,7 @@ class UnitQueue:
             if self._claims is None or self._claims.take(unit.unit_id):
                 return Task(unit=unit)
             self._elsewhere.append(unit)
-        return None
+        return Task(unit=self._unfinished.popleft()) if self._unfinished and alone else None
 
     def _sort_out(self, claims: Claims) -> None:
         """Leave out what others have done; what they have abandoned comes last."""

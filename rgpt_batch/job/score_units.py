@@ -10,11 +10,13 @@ from rgpt_batch.checks.parity import check_parity, require_parity
 from rgpt_batch.executors import create_executor
 from rgpt_batch.executors.process_log import RunLogs
 from rgpt_batch.executors.unit_runner import UnitRunner
+from rgpt_batch.formatting import format_count
 from rgpt_batch.job.metrics import JobMetrics, open_sinks
 from rgpt_batch.job.progress import ProgressDisplay
 from rgpt_batch.job.restore import scored_store
 from rgpt_batch.job.run import Run
 from rgpt_batch.job.terminal import Terminal
+from rgpt_batch.output.begun import Begun
 from rgpt_batch.output.claims import Claims
 from rgpt_batch.planning.pair_shards import Report
 from rgpt_batch.records import WorkUnit
@@ -47,7 +49,11 @@ def score_units(
         EngineError: No engine starts.
     """
     logs = RunLogs(output=run.store.location, run_id=run.run_id)
-    executor = create_executor(run.config, logs)
+    begun = None
+    if run.config.executor.kind == "local" and claims is None:
+        begun = Begun(run.store, run.run_id)
+        _tell_of_unfinished(units, begun, report)
+    executor = create_executor(run.config, logs, begun)
     preparation: str | None = None
 
     def activity() -> str:
@@ -90,3 +96,17 @@ def score_units(
             run.add(outcome)
             display.add(outcome)
             metrics.add(outcome)
+    if begun:
+        begun.forget()
+
+
+def _tell_of_unfinished(units: Sequence[WorkUnit], begun: Begun, report: Report) -> None:
+    """Tell of units that may be what has ended earlier runs."""
+    often = sorted(unit.unit_id for unit in units if begun.times(unit.unit_id) > 1)
+    if often:
+        named = ", ".join(often[:3]) + (" …" if len(often) > 3 else "")
+        report(
+            f"{format_count(len(often), 'unit')} ({named}) not finished by two runs and more that "
+            "have begun with it: should a row end the process again, it does so after all others. "
+            "--executor ray finds such rows and leaves them out"
+        )

@@ -5,20 +5,33 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.errors import EngineDead
+from rgpt_batch.executors.base import MakeWorker
+from rgpt_batch.executors.local import LocalExecutor
 from rgpt_batch.executors.unit_runner import UnitRunner
 from rgpt_batch.input.columns import Columns
 from rgpt_batch.input.pairs import read_pairs
+from rgpt_batch.output import open_store
+from rgpt_batch.output.begun import Begun
 from rgpt_batch.records import ScorePair, UnitReport, WorkUnit
-from tests.executors.workers import Journal
+from tests.executors.workers import Journal, make_config
 
 # What rows hold, by their numbers → units, make_worker, run_job, and the rows of a clean run.
 PlanJob = Callable[[dict[int, str]], Any]
+
+
+def run_to_death(units: Sequence[WorkUnit], make_worker: MakeWorker, output: str) -> None:
+    """Score units as a job with the local executor does, in this process."""
+    store = open_store(output)
+    begun = Begun(store, store.new_run_id())
+    with LocalExecutor(make_config(kind="local").executor, begun) as executor:
+        list(executor.run(units, make_worker))
+    begun.forget()
 
 
 class MortalWorker:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+import signal
 import threading
 import time
 from functools import partial
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from rgpt_batch.errors import ConfigError, EngineDead
-from tests.executors.mortal import PlanJob
+from tests.executors.mortal import PlanJob, run_to_death
 from tests.executors.workers import (
     DEADLINE_SECONDS,
     Fault,
@@ -87,3 +89,31 @@ def test_a_row_with_which_the_engine_raises_is_rejected_and_all_others_are_score
     assert summary.exit_code == 3
     assert summary.num_rejected == {"ENGINE_CRASH": 1}
     assert not (tmp_path / "scored" / "_SUCCESS").exists()
+
+
+def test_a_row_that_kills_the_process_keeps_no_other_unit_from_being_scored(
+    mortal_job: PlanJob, tmp_path: Path, journal: Journal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    units, make_worker, finish, clean = mortal_job({57: "SIGKILL"})
+    output = tmp_path / "scored"
+    # Processes that can die; spawned ones would import all of this again.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.executors.mortal"])
+    for _ in range(3):
+        process = context.Process(target=run_to_death, args=(units, make_worker, str(output)))
+        process.start()
+        process.join(DEADLINE_SECONDS)
+        assert process.exitcode == -signal.SIGKILL
+    # In the second run at the latest, the unit with that row comes last.
+    assert {path.name for path in output.glob("part-*")} == {
+        "part-000000.parquet",
+        "part-000002.parquet",
+    }
+    assert journal.units("begin")[-1] == "000001"
+    assert journal.units("begin").count("000001") == 3
+
+    assert finish().exit_code == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 unit (000001) not finished by two runs" in said
+    assert read_output(output).to_pylist() == clean
+    assert list(output.glob("_rgpt/claims/*")) == []

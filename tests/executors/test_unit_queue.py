@@ -9,6 +9,7 @@ from rgpt_batch.errors import CommitError, EngineDead, EngineError, ShardError
 from rgpt_batch.executors.base import Task
 from rgpt_batch.executors.unit_queue import UnitQueue
 from rgpt_batch.output import open_store
+from rgpt_batch.output.begun import Begun
 from rgpt_batch.output.claims import Claims
 from rgpt_batch.records import Segment, UnitFailure, WorkUnit
 from tests.executors.workers import make_units, report
@@ -33,6 +34,35 @@ def test_largest_units_come_first() -> None:
     units = make_units(3)
     waiting = UnitQueue(units[::-1], max_attempts=3)
     assert [waiting.take(alone=False) for _ in range(4)] == [*map(task, units), None]
+
+
+def test_units_that_earlier_runs_have_begun_come_last_and_alone(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    units = make_units(4)
+    for number, begun_units in enumerate(((0, 1), (1,)), start=1):
+        earlier = Begun(store, f"run-{number}")
+        for index in begun_units:
+            earlier.note(units[index].unit_id)
+    waiting = UnitQueue(units, max_attempts=3, begun=Begun(store, "run-3"))
+    assert [take(waiting, alone=False).unit for _ in range(2)] == units[2:]
+    assert waiting.take(alone=False) is None
+    assert len(waiting) == 2
+    # The one that two runs have begun is the last of all.
+    assert [take(waiting).unit for _ in range(2)] == units[:2]
+    assert not waiting.has_more
+    now = Begun(store, "run-4")
+    assert [now.times(unit.unit_id) for unit in units] == [2, 3, 1, 1]
+    now.forget()
+    assert store.claims() == set()
+
+
+def test_processes_that_share_a_job_do_not_take_what_was_begun_for_claims(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    units = make_units(2)
+    Begun(store, "run-1").note(units[0].unit_id)
+    with Claims(store, "run-2", 60.0, dict, lambda committed: None) as claims:
+        waiting = UnitQueue(units, max_attempts=3, claims=claims)
+        assert len(waiting) == 2
 
 
 def test_a_unit_that_raises_is_tried_again_after_the_others_and_then_given_up() -> None:
