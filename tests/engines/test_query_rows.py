@@ -5,16 +5,13 @@ What every engine promises is in test_contract.py, whole prompts of all kinds ar
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.vllm.kernels import adds_8_bit_integers
 from rgpt_batch.engines.vllm.prompt_logprobs import PromptLogprobsEngine
 from rgpt_batch.engines.vllm.query_rows.engine import QueryRowsEngine
@@ -31,6 +28,7 @@ from tests.engines.shared_prefixes import (
     mixed_pairs,
     to_pair,
 )
+from tests.engines.two_ranks import score_on_two_ranks
 from tests.models import set_config
 
 pytestmark = pytest.mark.vllm
@@ -169,25 +167,14 @@ def test_logprobs_without_prefix_caching(
     assert largest_difference(got, expected[:300]) <= MARGIN * MEASURED["tiny_llama"]
 
 
-def test_two_ranks_share_a_model(
-    tiny_bloom_with_head: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_ranks_share_a_model(tiny_bloom_with_head: Path) -> None:
     pairs = mixed_pairs(12, 300)
-    # Else every rank wants a NUMA node. vLLM reads its environment once, hence the new process.
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        config = float32_config(
-            tiny_bloom_with_head, tensor_parallel_size=2, max_num_batched_tokens=512
-        )
-        got = pool.submit(score_once, config, pairs).result()
+    config = float32_config(
+        tiny_bloom_with_head, tensor_parallel_size=2, max_num_batched_tokens=512
+    )
+    got = score_on_two_ranks(config, pairs)
     expected = reference(tiny_bloom_with_head, pairs)
     assert largest_difference(got, expected) <= MARGIN * MEASURED["tiny_bloom_with_head"]
-
-
-def score_once(config: JobConfig, pairs: list[TokenizedPair]) -> list[QueryLogprobs]:
-    with query_rows(config) as engine:
-        return engine.score(pairs)
 
 
 def test_a_quantised_model_gives_what_prompt_logprobs_give(

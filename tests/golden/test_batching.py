@@ -32,7 +32,7 @@ def prompts(tiny_llama: Path) -> list[TokenizedPair]:
     config = float32_config(tiny_llama)
     protocol = load_protocol(config.protocol, config.model)
     pairs = protocol.tokenize([ScorePair(query=q, document=d) for q, d in varied_pairs()])
-    return [pair for pair in pairs if isinstance(pair, TokenizedPair)]
+    return [pair for pair in pairs if isinstance(pair, TokenizedPair)][::2]
 
 
 @pytest.fixture(scope="module")

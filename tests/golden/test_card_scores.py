@@ -33,6 +33,9 @@ def test_scores_equal_the_model_cards_computation(
     folder: Path = request.getfixturevalue(model)
     texts = short_varied_pairs() if model == "smollm2" else varied_pairs()
     assert len(texts) >= 200
+    if model in ("tiny_bloom_with_head", "tiny_bloom_head_twice", "tiny_bloom_pickled"):
+        # tiny_bloom but for how its weights are stored.
+        texts = texts[::5]
     if model == "smollm2" and method in ("prompt-logprobs", "transformers"):
         # The slow ones, of which one is the same library as the reference. Costs 10 s and less.
         texts = texts[::10]

@@ -1,0 +1,44 @@
+"""Score in a process of its own whose model is shared by two ranks.
+
+vLLM reads its environment once. Each rank imports vLLM, 13 s of CPU; this process is a fork.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rgpt_batch.config.options import JobConfig
+from rgpt_batch.engines import create_engine
+from tests.commands.start import run
+
+
+def score_on_two_ranks(config: JobConfig, prompts: Sequence[Any]) -> list[Any]:
+    """Return an engine's answers; config.engine.tensor_parallel_size is 2."""
+    with tempfile.TemporaryDirectory() as folder:
+        question, answer = Path(folder) / "question", Path(folder) / "answer"
+        question.write_bytes(pickle.dumps((config, list(prompts))))
+        done = run(
+            [sys.executable, "-m", "tests.engines.two_ranks", question, answer],
+            # Else every rank wants a NUMA node.
+            environment={"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        answers: list[Any] = pickle.loads(answer.read_bytes())
+        return answers
+
+
+def main(question: Path, answer: Path) -> None:
+    config, prompts = pickle.loads(question.read_bytes())
+    engine = create_engine(config)
+    answers = engine.score(prompts)
+    engine.close()
+    answer.write_bytes(pickle.dumps(answers))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
