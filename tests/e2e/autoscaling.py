@@ -17,7 +17,7 @@ from tests.commands.start import WITHOUT_TORCH
 from tests.e2e.processes import started
 from tests.servers.ports import free_port
 
-_RAY = Path(sys.executable).parent / "ray"
+RAY = Path(sys.executable).parent / "ray"
 
 
 @contextmanager
@@ -63,7 +63,8 @@ def autoscaling_cluster(folder: Path, *, max_gpu_nodes: int) -> Iterator[dict[st
         **{f"{name}_commands": [] for name in (*commands, *starts)},
         "available_node_types": node_types,
         "head_node_type": "ray.head.default",
-        "idle_timeout_minutes": 5,
+        # Some seconds, as nothing waits here for a next job.
+        "idle_timeout_minutes": 0.2,
     }
     (folder / "autoscaler.json").write_text(json.dumps(config))
     credentials = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
@@ -75,7 +76,7 @@ def autoscaling_cluster(folder: Path, *, max_gpu_nodes: int) -> Iterator[dict[st
         "PYTHONPATH": WITHOUT_TORCH,
     }
     command: list[str | Path] = [
-        *(_RAY, "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"),
+        *(RAY, "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"),
         *(f"--port={port}", "--num-cpus=0", f"--autoscaling-config={folder}/autoscaler.json"),
     ]
     with started(command, folder / "ray-log", environment=environment) as process:
