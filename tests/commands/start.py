@@ -35,8 +35,12 @@ _READ_LATE = (
     # By the processes that a command starts.
     "OMP_NUM_THREADS",
 )
-# With torch hidden, and without.
-_LIGHT = ("pandas", "pyarrow.dataset", "rgpt_batch.job.run_job", "rgpt_batch.cli")
+# For all, and where torch is not hidden.
+_LIGHT = (
+    *("huggingface_hub.hf_api", "pandas", "pyarrow.dataset", "tokenizers", "yaml"),
+    *("rgpt_batch.cli", "rgpt_batch.job.run_job", "rgpt_batch.job.preview", "rgpt_batch.report"),
+    *("rgpt_batch.engines.fake", "rgpt_batch.executors.local", "rgpt_batch.checks.verify"),
+)
 _HEAVY = (
     *("rgpt_batch.engines.encoder_decoder", "rgpt_batch.engines.references"),
     *("transformers.models.bloom.modeling_bloom", "transformers.models.llama.modeling_llama"),
@@ -175,7 +179,7 @@ class Warm:
         self._connection, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # A fork has no threads, and numpy's would be missed.
         settings = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
-        modules = _LIGHT if path else _HEAVY
+        modules = _LIGHT if path else (*_LIGHT, *_HEAVY)
         with other:
             number = other.fileno()
             subprocess.Popen(
