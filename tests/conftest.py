@@ -29,6 +29,11 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 # model and takes five times as long: 2 cores at load 10, 18 s and 50 s, without it 8 s and 15 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Compiled modules are kept whatever the shell asks for: without that every process compiles all of
+# ours anew, and pytest's rewriting of the tests takes 20 s.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
