@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from benchmarks.chaos import Chaos, Findings, chaos_config
-from tests.commands.start import WITHOUT_TORCH
+from tests.commands.fork_server import run_fork_server
 
 Campaign = Callable[..., Findings]
 
 
 @pytest.fixture
-def campaign(tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
-    # For the process that runs are forked from.
-    monkeypatch.setenv("PYTHONPATH", WITHOUT_TORCH)
+def campaign(tiny_tokenizer: Path, tmp_path: Path) -> Campaign:
+    # Runs are forked from the one that all tests have.
+    run_fork_server()
 
     def run(num_kills: int, **options: Any) -> Findings:
         config = chaos_config(tiny_tokenizer, "local", "fake")
