@@ -17,7 +17,7 @@ from tests.property import damage
 
 def test_a_damaged_shard_is_refused_or_read_right() -> None:
     counts: Counter[str] = Counter()
-    # 240 shards, or as many more as a long profile asks for.
+    # 160 shards, or as many more as a long profile asks for.
     num_examples = settings.default.max_examples
     damage.campaign(4 * num_examples, counts)
     # Each of them does happen.
