@@ -36,7 +36,7 @@ def sets(tmp_path: Path, write_pairs: Callable[..., Path]) -> Path:
 def measure(sets: Path, model: Path, *options: str) -> subprocess.CompletedProcess[str]:
     work, results = sets.parent / "work", sets.parent / "results"
     options += ("--work", str(work), "--results", str(results))
-    command = [sys.executable, "-m", "benchmarks.quality", sets, *options]
+    command: list[str | Path] = [sys.executable, "-m", "benchmarks.quality", sets, *options]
     return run([*command, "--model", model, "-o", "engine.method=fake"])
 
 

@@ -43,7 +43,8 @@ class _Conversion:
 
 @contextmanager
 def _converting(source: Path, target: Path) -> Iterator[_Conversion]:
-    command = [sys.executable, "-m", "tests.conversion.converting", source, target, "100000"]
+    module = "tests.conversion.converting"
+    command: list[str | Path] = [sys.executable, "-m", module, source, target, "100000"]
     (given, lines), (reports, told) = os.pipe(), os.pipe()
     with open(os.devnull, "wb") as nothing:
         process = start(command, (given, told, nothing))

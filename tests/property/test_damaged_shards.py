@@ -18,7 +18,7 @@ from tests.property import damage
 def test_a_damaged_shard_is_refused_or_read_right() -> None:
     counts: Counter[str] = Counter()
     # 160 shards, or as many more as a long profile asks for.
-    num_examples = settings.default.max_examples
+    num_examples = settings().max_examples
     damage.campaign(4 * num_examples, counts)
     # Each of them does happen.
     assert min(counts[kind] for kind in damage.ALLOWED) > num_examples // 6, counts
