@@ -17,7 +17,9 @@ benchmarks/results/.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -32,6 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rgpt_batch.bench.hardware import hardware_name
+from rgpt_batch.cli import main as main_command
 from rgpt_batch.importing.readers.trec import Qrels, read_qrels
 from rgpt_batch.output import open_store
 from rgpt_batch.ranking.trec import write_run
@@ -74,11 +77,24 @@ def rgpt_batch(*arguments: str | Path) -> str:
     """Show and run one command; returns its standard output."""
     words = [str(argument) for argument in arguments]
     print("$ rgpt-batch", *words, flush=True)
-    command = [sys.executable, "-m", "rgpt_batch", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output):
+            main_command(words)
+    except SystemExit as end:
+        if end.code:
+            raise SystemExit(f"rgpt-batch {words[0]} ended with status {end.code}") from end
+    return output.getvalue()
+
+
+def score(*arguments: str | Path) -> None:
+    """Show and run `score`, in a process of its own: what an engine takes is free at its end."""
+    words = [str(argument) for argument in arguments]
+    print("$ rgpt-batch score", *words, flush=True)
+    command = [sys.executable, "-m", "rgpt_batch", "score", *words]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, cwd=ROOT, check=False)
     if done.returncode:
-        raise SystemExit(f"rgpt-batch {words[0]} ended with status {done.returncode}")
-    return done.stdout
+        raise SystemExit(f"rgpt-batch score ended with status {done.returncode}")
 
 
 def find_set(folder: Path, work: Path, num_queries: int | None) -> EvaluationSet:
@@ -119,8 +135,8 @@ def measure(found: EvaluationSet, arguments: argparse.Namespace) -> dict[str, An
     scored = found.work / "scored"
     options = [word for override in arguments.overrides for word in ("-o", override)]
     model = ["--model", arguments.model] if arguments.model else []
-    rgpt_batch(
-        *("score", "--config", arguments.config, "--executor", "local", *model, *options),
+    score(
+        *("--config", arguments.config, "--executor", "local", *model, *options),
         *("--input", found.pairs, "--output", scored, "--pass-through", "bm25_score"),
     )
     runs = {name: found.work / f"{_slug(name)}.trec" for name in [*_RANKINGS, _BEST]}

@@ -32,6 +32,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # CPU for tests/golden/test_batching.py, so 48 to 55 s.
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
+# Compiled modules are kept whatever the shell asks for: without that every process compiles all of
+# ours anew, and pytest's rewriting of the tests takes 20 s.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -34,8 +35,9 @@ def default_dtype() -> Literal["float32", "bfloat16"]:
     return "bfloat16" if has_bfloat16 else "float32"
 
 
+@functools.cache
 def matmul_flops_per_second(dtype: str, seconds: float = 2.0) -> float:
-    """Measure dense matrix products: the roof of any score.
+    """Measure dense matrix products, once: the roof of any score.
 
     Args:
         dtype: Of the matrices, a name in torch.

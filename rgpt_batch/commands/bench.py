@@ -99,6 +99,7 @@ def bench(
     from rgpt_batch.bench.report import Report, dated_name
     from rgpt_batch.bench.suite import Suite
     from rgpt_batch.bench.workload import Workload
+    from rgpt_batch.scoring.tokenizer import load_tokenizer
 
     if to is not None and not to.is_dir():
         check_output(to)
@@ -117,6 +118,9 @@ def bench(
     ]
     if not shapes:
         models.append((None, _given_model(config, model, overrides)))
+    for _, job_config in models:
+        # A model that is not there is named before anything is measured.
+        load_tokenizer(job_config.model)
     hardware = hardware_name()
     if to is not None and to.is_dir():
         to /= f"{dated_name(hardware)}.md"

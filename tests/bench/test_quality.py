@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.quality import find_set, to_markdown
 from rgpt_batch.importing.readers.trec import read_qrels
-from tests.conftest import ROOT
+from tests.commands.start import run
 
 
 @pytest.fixture
@@ -35,27 +35,9 @@ def sets(tmp_path: Path, write_pairs: Callable[..., Path]) -> Path:
 
 def measure(sets: Path, model: Path, *options: str) -> subprocess.CompletedProcess[str]:
     work, results = sets.parent / "work", sets.parent / "results"
-    command: list[str | Path] = [
-        sys.executable,
-        "benchmarks/quality.py",
-        sets,
-        "--work",
-        work,
-        "--results",
-        results,
-        "--model",
-        model,
-        "-o",
-        "engine.method=fake",
-        *options,
-    ]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    options += ("--work", str(work), "--results", str(results))
+    command: list[str | Path] = [sys.executable, "-m", "benchmarks.quality", sets, *options]
+    return run([*command, "--model", model, "-o", "engine.method=fake"])
 
 
 def rows(sets: Path) -> dict[str, list[list[str]]]:

@@ -29,15 +29,21 @@ ROOT = Path(__file__).parent.parent.parent
 WITHOUT_TORCH = str(ROOT / "tests" / "e2e" / "without_torch")
 # Read when they are needed, not on import.
 _READ_LATE = (
-    *("AWS_", "HOLD_", "RAY_ADDRESS", "RAY_JOB_", "RAY_TMPDIR", "TERM"),
-    *("VLLM_CPU_", "VLLM_CACHE_ROOT"),
+    *("AWS_", "GOOGLE_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HOLD_", "TERM", "TMPDIR"),
+    *("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_", "RAY_TMPDIR"),
+    *("VLLM_CPU_", "VLLM_CACHE_ROOT", "JUMPING_CLOCK_"),
     # By the processes that a command starts.
     "OMP_NUM_THREADS",
 )
-# With torch hidden, and without.
-_LIGHT = ("pandas", "pyarrow.dataset", "rgpt_batch.job.run_job", "rgpt_batch.cli")
+# For all, and where torch is not hidden.
+_LIGHT = (
+    *("huggingface_hub.hf_api", "pandas", "pyarrow.dataset", "tokenizers", "yaml"),
+    *("rgpt_batch.cli", "rgpt_batch.job.run_job", "rgpt_batch.job.preview", "rgpt_batch.report"),
+    *("rgpt_batch.engines.fake", "rgpt_batch.executors.local", "rgpt_batch.checks.verify"),
+)
 _HEAVY = (
     *("rgpt_batch.engines.encoder_decoder", "rgpt_batch.engines.references"),
+    *("transformers.models.bloom.modeling_bloom", "transformers.models.llama.modeling_llama"),
     *("vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "vllm.entrypoints.llm"),
     *("rgpt_batch.engines.vllm.query_rows.engine", "rgpt_batch.engines.vllm.pooling"),
 )
@@ -143,8 +149,12 @@ def run(
 
 
 def _holds_modules(path: str) -> bool:
-    """Tell a path with modules from a folder of what only looks installed, and is read late."""
-    return not os.path.isdir(path) or any(Path(path).rglob("*.py"))
+    """Tell a path with modules from a folder that holds none but the one that is run at a start.
+
+    A fork runs that one too. All else in such a folder only looks installed, and is read late.
+    """
+    modules = {file.relative_to(path) for file in Path(path).rglob("*.py")}
+    return not os.path.isdir(path) or not modules <= {Path("sitecustomize.py")}
 
 
 def _text(stream: IO[bytes]) -> str:
@@ -169,7 +179,7 @@ class Warm:
         self._connection, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # A fork has no threads, and numpy's would be missed.
         settings = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
-        modules = _LIGHT if path else _HEAVY
+        modules = _LIGHT if path else (*_LIGHT, *_HEAVY)
         with other:
             number = other.fileno()
             subprocess.Popen(

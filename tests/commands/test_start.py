@@ -27,6 +27,19 @@ def test_it_ends_and_says_the_same(command: tuple[str, ...], tmp_path: Path) -> 
     )
 
 
+def test_what_its_path_runs_at_a_start_is_run(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os; print('at a start', os.getcwd())")
+    for fresh in (False, True):
+        done = run(
+            rgpt_batch("--version"),
+            folder=tmp_path,
+            environment={"PYTHONPATH": str(tmp_path)},
+            fresh=fresh,
+        )
+        assert done.stdout.startswith(f"at a start {tmp_path}\n"), done.stdout
+        assert done.returncode == 0
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_signals_reach_it_alone(signum: signal.Signals, fresh: bool, tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ def _become(request: dict[str, Any], streams: list[int], ready: int) -> NoReturn
     if request["path"]:
         # After the folder of the command.
         sys.path.insert(1, request["path"])
+        with contextlib.suppress(FileNotFoundError):
+            runpy.run_path(os.path.join(request["path"], "sitecustomize.py"))
     hold.install()
     os.close(ready)
     sys.argv = [request["module"], *request["arguments"]]

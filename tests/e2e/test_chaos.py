@@ -1,6 +1,6 @@
 """Kills at random moments, and the proof that a worse writer would not pass.
 
-A thousand of them: make test-long.
+A thousand of them: make test-long. Here it is one job, killed about ten times before it ends.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from benchmarks.chaos import Chaos, Findings, chaos_config
-from tests.commands.start import WITHOUT_TORCH
+from tests.commands.fork_server import run_fork_server
 
 Campaign = Callable[..., Findings]
 
 
 @pytest.fixture
-def campaign(tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
-    # For the process that runs are forked from.
-    monkeypatch.setenv("PYTHONPATH", WITHOUT_TORCH)
+def campaign(tiny_tokenizer: Path, tmp_path: Path) -> Campaign:
+    # Runs are forked from the one that all tests have.
+    run_fork_server()
 
     def run(num_kills: int, **options: Any) -> Findings:
         config = chaos_config(tiny_tokenizer, "local", "fake")
@@ -29,12 +29,10 @@ def campaign(tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return run
 
 
-def test_twenty_kills_lose_double_and_change_no_row_and_show_no_partial_file(
-    campaign: Campaign,
-) -> None:
-    findings = campaign(20)
+def test_kills_lose_double_and_change_no_row_and_show_no_partial_file(campaign: Campaign) -> None:
+    findings = campaign(5)
     assert findings.is_clean, findings
-    assert findings.kills >= 20
+    assert findings.kills >= 5
     assert findings.jobs_completed >= 1
     assert findings.files_read > 10
     assert findings.most_units_lost_by_a_kill is not None

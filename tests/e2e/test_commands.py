@@ -237,7 +237,8 @@ def test_quiet_shows_the_result_alone(job: Job, finish: Finish, tmp_path: Path) 
 def test_a_terminal_shows_a_bar_that_reaches_the_end(
     job: Job, start: Start, tmp_path: Path
 ) -> None:
-    process = start([*job.score(tmp_path / "scored"), *job.slow], terminal=True)
+    command = [*job.score(tmp_path / "scored"), "-o", "engine.fake_seconds_per_pair=0.02"]
+    process = start(command, terminal=True)
     assert process.wait() == 0, process.output
     # The last state of the bar, without the control sequences.
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", process.output).replace("\r", "\n")

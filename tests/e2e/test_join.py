@@ -1,6 +1,7 @@
 """The same command on several machines at once: `score --join`. Processes play the machines.
 
-Four commands, then twice three, some 60 s in which the engines sleep and cores are free.
+Each is held at its first commit until all are there, so that none is done before. Four commands,
+then twice three, some 20 s in which the engines sleep and cores are free.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import signal
-import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,13 +19,16 @@ import pytest
 
 from rgpt_batch.output import Store, open_store
 from rgpt_batch.storage.files import open_source
+from tests.commands.start import WITHOUT_TORCH, run
 from tests.e2e.jobs import Finish, Job, Start
 from tests.e2e.outputs import row_differences
-from tests.e2e.processes import rgpt_batch
+from tests.e2e.processes import held_after, rgpt_batch
+from tests.servers.faulty_proxy import Fault, Request
 
-# Alone, a process would need half a minute, or 20 s.
-SLOW = ("-o", "engine.fake_seconds_per_pair=0.3")
-FASTER = ("-o", "engine.fake_seconds_per_pair=0.2")
+LIGHT = {"PYTHONPATH": WITHOUT_TORCH}
+# Alone, a process would need 15 s, or 5 s.
+SLOW = ("-o", "engine.fake_seconds_per_pair=0.15")
+FASTER = ("-o", "engine.fake_seconds_per_pair=0.05")
 
 
 def rows_of(store: Store) -> pa.Table:
@@ -33,8 +37,8 @@ def rows_of(store: Store) -> pa.Table:
 
 
 def read_status(output: str | Path) -> dict[str, object]:
-    command = rgpt_batch("status", str(output), "--json")
-    done = subprocess.run(command, capture_output=True, check=True, timeout=120)
+    done = run(rgpt_batch("status", str(output), "--json"), environment=LIGHT)
+    assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
     return found
 
@@ -45,10 +49,14 @@ def test_four_processes_share_a_job_and_score_no_unit_twice(
     output = tmp_path / "scored"
     store = open_store(str(output))
     command = job.score(output, "--join", *SLOW)
-    processes = [start(command) for _ in range(4)]
+    processes = [start(command, held_at=held_after(0)) for _ in range(4)]
     processes[0].wait_until(lambda: len(store.processes()) == 4)
+    for process in processes:
+        process.wait_until_held()
     status = read_status(output)
     assert isinstance(status["processes"], list) and len(status["processes"]) == 4
+    for process in processes:
+        process.let_go()
     said = [process.output for process in processes if process.wait() == 0]
     assert len(said) == 4, [process.output for process in processes]
 
@@ -83,11 +91,28 @@ def test_whichever_process_is_killed_or_stopped_the_others_finish(
         *rgpt_batch("score", "-c", job.config, "-i", job.pairs, "--output", output),
         *options,
     ]
-    killed, stopped, last = processes = [start(command) for _ in range(3)]
+    let_go = threading.Event()
+
+    def held(request: Request) -> Fault | None:
+        if request.method == "PUT" and "/part-" in request.path:
+            let_go.wait(300)
+        return None
+
+    if bucket:
+        request.getfixturevalue("proxy").choose = held
+    held_at = "" if bucket else held_after(0)
+    killed, stopped, last = processes = [start(command, held_at=held_at) for _ in range(3)]
     last.wait_until(lambda: len(_owners(store)) == 3)
+    if not bucket:
+        for process in processes:
+            process.wait_until_held()
     killed.kill_group()
     # It may not take over what the killed one had before the other one has ended.
     last.send(signal.SIGSTOP)
+    let_go.set()
+    if not bucket:
+        stopped.let_go()
+        last.let_go()
     stopped.send(signal.SIGTERM)
     assert stopped.wait() == 143, stopped.output
     assert last.is_running()

@@ -1,12 +1,11 @@
 """--json: one object on standard output with the keys of docs/json.md, all else on standard error.
 
-One process for each command, some 2 s each; the job has the fake engine.
+The job has the fake engine, which sleeps, and each sleep makes noise.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from rgpt_batch.commands.text import print_json
+from tests.commands import start as commands
 from tests.conftest import ROOT
 from tests.e2e.jobs import Job
 from tests.e2e.processes import rgpt_batch
@@ -25,14 +25,7 @@ TABLE = (ROOT / "docs" / "json.md").read_text().splitlines()
 
 
 def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        list(map(str, rgpt_batch(*arguments))),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-        env={**os.environ, **NOISY},
-    )
+    done = commands.run(rgpt_batch(*arguments), environment=NOISY)
     assert done.returncode == code, done.stderr
     return done
 

@@ -7,7 +7,6 @@ of CPU, half of it in two processes of their own.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from rgpt_batch.engines.encoder_decoder import EncoderDecoderEngine
 from rgpt_batch.engines.references import Seq2SeqReference
 from rgpt_batch.errors import ConfigError, EngineDead, EngineStartError
 from rgpt_batch.records import LabelPrompt
-from tests.conftest import ROOT
+from tests.commands.start import run
 from tests.conversion.checkpoints import FLAN_T5, T5
 from tests.engines.configs import open_engine
 from tests.engines.t5_models import (
@@ -119,16 +118,8 @@ def test_half_precision_stays_near_float32(monot5: Path, dtype: str) -> None:
 def _score_with_little_memory(
     model: Path, num_prompts: int, num_tokens: int, megabytes: int
 ) -> dict[str, Any]:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.engines.score_with_little_memory"),
-            *map(str, (model, num_prompts, num_tokens, megabytes)),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=ROOT,
-    )
+    command = [sys.executable, "-m", "tests.engines.score_with_little_memory"]
+    done = run([*command, *map(str, (model, num_prompts, num_tokens, megabytes))])
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result

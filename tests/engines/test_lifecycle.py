@@ -202,6 +202,7 @@ def test_an_engine_scores_in_other_threads_than_the_one_that_started_it(tiny_lla
                 np.testing.assert_allclose(one.values, other.values, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.vllm
 @pytest.mark.parametrize("method", ["prompt-logprobs", "query-rows"])
 def test_the_longest_prompt_may_fill_the_model(
     method: str, tiny_llama: Path, tmp_path: Path

@@ -12,18 +12,16 @@ import pytest
 
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.starts import turn_to_start
-
-_CONTEXT = multiprocessing.get_context("spawn")
+from tests.commands import fork_server
 
 
 class Starter:
     """A process that has its turn until it is told to go on."""
 
     def __init__(self, gpu: str, gpus_per_worker: float, folder: Path, **engine: int) -> None:
-        self._connection, theirs = _CONTEXT.Pipe()
+        self._connection, theirs = multiprocessing.Pipe()
         arguments = (theirs, gpu, gpus_per_worker, str(folder), engine)
-        self.process = _CONTEXT.Process(target=_start, args=arguments)
-        self.process.start()
+        self.process = fork_server.process(_start, *arguments)
         assert self._connection.recv() == "waits"
 
     def has_its_turn(self, seconds: float) -> bool:

@@ -19,9 +19,9 @@ from tests.importing.files import (
 )
 from tests.property.texts import characters, texts
 
-# No deadline: the machine may be busy.
+# No deadline: the machine may be busy. An import takes 0.15 s: few of them, with many texts each.
 _settings = settings(
-    max_examples=25,
+    max_examples=8,
     deadline=None,
     database=None,
     derandomize=True,
@@ -39,9 +39,9 @@ _field_texts = texts.map(lambda text: "".join(c for c in text if c not in "\t\n\
 
 
 @_settings
-@given(queries=st.dictionaries(_ids, texts, min_size=1, max_size=4), data=st.data())
+@given(queries=st.dictionaries(_ids, texts, min_size=1, max_size=8), data=st.data())
 def test_json_lines_give_back_every_character(queries: dict[str, str], data: st.DataObject) -> None:
-    documents = data.draw(st.dictionaries(_ids, texts, min_size=1, max_size=4))
+    documents = data.draw(st.dictionaries(_ids, texts, min_size=1, max_size=8))
     records = [
         {"qid": qid, "pid": pid, "query": query, "passage": passage}
         for qid, query in queries.items()
@@ -60,8 +60,8 @@ def test_json_lines_give_back_every_character(queries: dict[str, str], data: st.
 
 @_settings
 @given(
-    queries=st.dictionaries(_field_ids, _field_texts, min_size=1, max_size=4),
-    documents=st.dictionaries(_field_ids, _field_texts, min_size=1, max_size=4),
+    queries=st.dictionaries(_field_ids, _field_texts, min_size=1, max_size=8),
+    documents=st.dictionaries(_field_ids, _field_texts, min_size=1, max_size=8),
 )
 def test_tab_separated_files_give_back_every_character(
     queries: dict[str, str], documents: dict[str, str]
@@ -82,16 +82,22 @@ def test_tab_separated_files_give_back_every_character(
 
 
 @_settings
-@given(title=texts, text=texts)
-def test_title_and_text_are_joined_as_python_would(title: str, text: str) -> None:
+@given(documents=st.lists(st.tuples(texts, texts), min_size=1, max_size=12))
+def test_title_and_text_are_joined_as_python_would(documents: list[tuple[str, str]]) -> None:
+    corpus = [
+        {"_id": f"d{number:02}", "title": title, "text": text}
+        for number, (title, text) in enumerate(documents)
+    ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        corpus = [{"_id": "d", "title": title, "text": text}]
         write_json_lines(folder / "corpus.jsonl", corpus)
         write_json_lines(folder / "queries.jsonl", [{"_id": "q", "text": "query"}])
-        run = write_run(folder / "run", [("q", "d", 1, 0.5)])
-        (row,) = import_rows(beir_source(folder, run), folder / "pairs")
-    assert row["document"] == f"{title} {text}".strip()
+        run = write_run(folder / "run", [("q", record["_id"], 1, 0.5) for record in corpus])
+        rows = import_rows(beir_source(folder, run), folder / "pairs")
+    assert [row["doc_id"] for row in rows] == [record["_id"] for record in corpus]
+    assert [row["document"] for row in rows] == [
+        f"{title} {text}".strip() for title, text in documents
+    ]
 
 
 def test_every_white_space_character_is_stripped(tmp_path: Path) -> None:

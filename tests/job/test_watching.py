@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RunCli
-from tests.e2e.processes import parts, rgpt_batch, started
+from tests.e2e.processes import held_after, parts, rgpt_batch, started
 from tests.jobs import Score
 
 WritePairs = Callable[..., Path]
 
 
-def _score_slowly(tokenizer: Path, pairs: Path, output: Path) -> list[str | Path]:
+def _score(tokenizer: Path, pairs: Path, output: Path) -> list[str | Path]:
     return rgpt_batch(
         *("score", "--model", tokenizer, "-i", pairs, "--output", output, "--executor", "local"),
-        *("-o", "engine.method=fake", "-o", "engine.fake_seconds_per_pair=0.05"),
-        *("-o", "units.max_rows=20"),
+        *("-o", "engine.method=fake", "-o", "units.max_rows=20"),
     )
 
 
@@ -27,18 +26,17 @@ def _score_slowly(tokenizer: Path, pairs: Path, output: Path) -> list[str | Path
 def test_watching_ends_with_the_job(
     terminal: bool, tiny_tokenizer: Path, write_pairs: WritePairs, tmp_path: Path
 ) -> None:
-    """Two processes: the job, and who watches it. Takes some 15 s."""
+    """Two processes: the job, and who watches it, every two seconds."""
     output = tmp_path / "scored"
-    command = _score_slowly(tiny_tokenizer, write_pairs(200), output)
-    with started(command, tmp_path / "job.log") as job:
-        job.wait_until(lambda: bool(parts(output)))
+    command = _score(tiny_tokenizer, write_pairs(200), output)
+    with started(command, tmp_path / "job.log", held_at=held_after(1)) as job:
+        job.wait_until_held()
         watching = rgpt_batch("status", output, "--watch")
-        # The job stands still until it was seen to run.
-        job.send(signal.SIGSTOP)
         with started(watching, tmp_path / "watch.log", terminal=terminal) as watch:
+            # The job stands still until it was seen to run.
             if terminal:
                 watch.wait_until(lambda: "running" in watch.output)
-            job.send(signal.SIGCONT)
+            job.let_go()
             assert job.wait() == 0
             assert watch.wait() == 0
             assert "complete" in watch.output
@@ -48,9 +46,9 @@ def test_watching_ends_with_the_job(
 def test_watching_ends_at_ctrl_c_and_the_job_goes_on(
     tiny_tokenizer: Path, write_pairs: WritePairs, tmp_path: Path
 ) -> None:
-    """Takes some 15 s."""
     output = tmp_path / "scored"
-    command = _score_slowly(tiny_tokenizer, write_pairs(200), output)
+    slow = ("-o", "engine.fake_seconds_per_pair=0.05")
+    command = [*_score(tiny_tokenizer, write_pairs(200), output), *slow]
     with started(command, tmp_path / "job.log") as job:
         job.wait_until(lambda: bool(parts(output)))
         watching = rgpt_batch("status", output, "--watch")

@@ -18,6 +18,7 @@ import random
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -105,7 +106,7 @@ def set_scene(tokenizer: Path, folder: Path, bucket: str, s3: Any, proxy: Faulty
     )
 
 
-def run_campaign(scene: Scene, seeds: range, rate: float) -> Findings:
+def run_campaign(scene: Scene, seeds: Iterable[int], rate: float) -> Findings:
     """Run one job for every seed."""
     findings = Findings()
     for seed in seeds:

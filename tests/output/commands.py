@@ -1,17 +1,11 @@
-"""Runs of a job as processes that start in milliseconds and can be killed.
-
-A fork server has everything imported already; it has no threads and no connections to be shared.
-"""
+"""Runs of a job as processes that start in milliseconds and can be killed."""
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.forkserver
 import os
 import sys
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
-from unittest import mock
 
 # So that the fork server has them.
 import transformers.models.auto.tokenization_auto
@@ -19,10 +13,8 @@ import transformers.models.auto.tokenization_auto
 from rgpt_batch import JobConfig, run_job
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import RgptBatchError
+from tests.commands import fork_server
 
-_WITHOUT_TORCH = os.path.join(os.path.dirname(__file__), "..", "e2e", "without_torch")
-_fork_server = multiprocessing.get_context("forkserver")
-_fork_server.set_forkserver_preload(["tests.output.commands"])
 __all__ = ["create_engine", "start_job", "transformers"]
 
 
@@ -31,12 +23,7 @@ def start_job(
 ) -> ForkServerProcess:
     """Start the job in this process's environment; its exit code is that of the command line."""
     arguments = (dict(os.environ), config.model_dump_json(), inputs, output, log)
-    process = _fork_server.Process(target=_run, args=arguments, daemon=True)
-    # Torch takes seconds to import, and the fake engine needs none.
-    with mock.patch.dict(os.environ, PYTHONPATH=_WITHOUT_TORCH):
-        multiprocessing.forkserver.ensure_running()
-    process.start()
-    return process
+    return fork_server.process(_run, *arguments)
 
 
 def _run(

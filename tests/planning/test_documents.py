@@ -21,12 +21,12 @@ from rgpt_batch.records import TokenizedPair
 from rgpt_batch.scoring.protocol import load_protocol
 from tests.jobs import fake_config
 
-NUM_DOCUMENTS, QUERIES_PER_DOCUMENT, DOCUMENTS_PER_QUERY = 400, 16, 100
+NUM_DOCUMENTS, QUERIES_PER_DOCUMENT, DOCUMENTS_PER_QUERY = 100, 16, 25
 
 
 @pytest.fixture(scope="module")
 def query_ordered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reranker's input: 64 queries with 100 documents each, of documents with 16 queries each."""
+    """A reranker's input: 64 queries with 25 documents each, of documents with 16 queries each."""
     chooser = random.Random(1)
     texts = [
         " ".join(chooser.choices(["baby", "walks", "soon", "water", "boils"], k=40 + d % 30))
@@ -45,7 +45,7 @@ def query_ordered(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "document": [texts[document] for _, document in rows],
     }
     path = tmp_path_factory.mktemp("in") / "pairs.parquet"
-    pq.write_table(pa.table(table), path, row_group_size=1000)
+    pq.write_table(pa.table(table), path, row_group_size=250)
     return path
 
 
@@ -73,7 +73,7 @@ def computed_tokens(manifest: Manifest, tokenizer: Path) -> int:
 def test_clustering_saves_nearly_all_that_repeats(
     query_ordered: Path, tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
-    units = "units.max_rows=500"
+    units = "units.max_rows=125"
     _, plain = plan_job(
         fake_config(tiny_tokenizer, units), [str(query_ordered)], str(tmp_path / "plain")
     )
@@ -91,7 +91,7 @@ def test_clustering_saves_nearly_all_that_repeats(
     assert before > 5 * after
     counts = count_documents(plain.units, plain.columns)
     assert counts == DocumentCounts(
-        num_rows=6400, num_documents=400, num_in_units=counts.num_in_units
+        num_rows=1600, num_documents=100, num_in_units=counts.num_in_units
     )
     assert counts.num_in_units == sum(
         len({d for b in read_pairs(u, plain.columns, source=False) for d in b.columns["doc_id"]})

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.forkserver
 import os
 from multiprocessing.context import ForkServerProcess
 
-# So that the fork server has them.
+from tests.commands import fork_server
 from tests.publishing.tables import Target
-
-_fork_server = multiprocessing.get_context("forkserver")
-_fork_server.set_forkserver_preload(["tests.publishing.commands"])
 
 
 def start_publishing(target: Target, output: str) -> ForkServerProcess:
     """Publish in a process with this one's environment."""
-    process = _fork_server.Process(
-        target=_publish, args=(dict(os.environ), target, output), daemon=True
-    )
-    process.start()
-    return process
+    return fork_server.process(_publish, dict(os.environ), target, output)
 
 
 def _publish(environment: dict[str, str], target: Target, output: str) -> None:

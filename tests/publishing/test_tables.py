@@ -137,12 +137,18 @@ def rows_of_table(target: Target) -> pa.Table:
     return table
 
 
-def test_files_have_about_the_size_that_was_asked_for(target: Target, tmp_path: Path) -> None:
-    """Many small files of an output become few of the table. Takes some 5 s."""
-    output = tmp_path / "scored"
+@pytest.fixture(scope="module")
+def many_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output of 30 files, 300,000 rows."""
+    output = tmp_path_factory.mktemp("many") / "scored"
     write_output(str(output), *(rows(i * 10_000, 10_000) for i in range(30)))
+    return output
+
+
+def test_files_have_about_the_size_that_was_asked_for(target: Target, many_files: Path) -> None:
+    """Many small files of an output become few of the table."""
     mib = 2**20
-    target.publish(output, target_bytes=mib)
+    target.publish(many_files, target_bytes=mib)
     sizes = sorted(Path(file).stat().st_size for file in target.files())
     # Delta's writer counts pages of a mebibyte that are not compressed yet.
     least = 0.1 if target.kind == "delta" else 0.7

@@ -22,9 +22,10 @@ from tests.report.pages import DASH, MINUS, Page
 CHANGES = ("Query", "Id", "Baseline", "Run", "Difference")
 
 
-@pytest.fixture
-def page(job: Scored, qrels: Path, bm25: Path, tmp_path: Path) -> Page:
-    return _page(job, tmp_path, "--qrels", qrels, "--baseline", bm25)
+@pytest.fixture(scope="module")
+def page(job: Scored, qrels: Path, bm25: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    folder = tmp_path_factory.mktemp("page")
+    return _page(job, folder, "--qrels", qrels, "--baseline", bm25)
 
 
 def _page(job: Scored, folder: Path, *options: str | Path) -> Page:

@@ -28,6 +28,8 @@ SETTINGS = {
     "AWS_TIMEOUT": "60s",
     "AWS_MAX_ATTEMPTS": "5",
 }
+# On a page of a listing. AWS has 1,000, which takes long to write.
+MAX_KEYS = 100
 _buckets = itertools.count()
 
 
@@ -39,7 +41,8 @@ def s3_server() -> Iterator[int]:
     Flask's, which moto is built on, do not bear that.
     """
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(MAX_KEYS)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
         assert server.stderr is not None
         try:
             for line in server.stderr:

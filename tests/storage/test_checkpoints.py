@@ -23,7 +23,7 @@ from tests.jobs import fake_config, score
 from tests.servers.faulty_proxy import Fault, FaultyProxy, Hold, Request, always, first
 
 # More than one request's bytes, so that a file arrives in several.
-WEIGHTS = bytes(range(256)) * (40 * 2**12)
+WEIGHTS = bytes(range(256)) * (33 * 2**12)
 FILES = {
     "config.json": b'{"architectures": ["LlamaForCausalLM"]}',
     "tokenizer.json": b'{"model": {}}',
@@ -130,7 +130,7 @@ def test_processes_that_start_together_copy_once(model: str, proxy: FaultyProxy)
     processes = [subprocess.Popen(command) for _ in range(3)]
     assert [process.wait(120) for process in processes] == [0, 0, 0]
     assert len(loads(proxy, "config.json")) == 1
-    # 40 MiB, in parts of 16.
+    # 33 MiB, in parts of 16.
     assert len(loads(proxy, "model.safetensors")) == 3
     assert contents(local_copy(model, None, weights=True)) == FILES
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from rgpt_batch.storage.find import find
 from rgpt_batch.storage.uris import check_location, is_inside, is_uri
 from tests.output.tables import FILE, OTHER_FILE, TABLE
 from tests.servers.faulty_proxy import PASSING, Fault, FaultyProxy, always, first
+from tests.servers.s3 import MAX_KEYS
 
 # Writing, where a request or its answer is lost
 
@@ -263,26 +263,30 @@ def _put(s3: Any, bucket: str, *keys: str) -> None:
 def test_listing_that_is_cut_in_the_middle_is_repeated_as_a_whole(
     proxy: FaultyProxy, bucket: str, s3: Any
 ) -> None:
-    keys = [f"out/part-{i:06d}.parquet" for i in range(1001)]
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda key: _put(s3, bucket, key), keys))
+    _put(s3, bucket, *(f"out/part-{i:06d}.parquet" for i in range(MAX_KEYS + 1)))
     # The second page of the first try.
     pages = iter([None, Fault.CUT_REPLY, None, Fault.ERROR_500])
     proxy.choose = lambda request: next(pages, None)
-    assert len(open_store(f"s3://{bucket}/out").committed()) == 1001
+    assert len(open_store(f"s3://{bucket}/out").committed()) == MAX_KEYS + 1
     assert len(proxy.requests) == 6
 
 
 # Reading
 
 
-@pytest.fixture
-def shard(bucket: str, s3: Any) -> str:
-    """The URI of a Parquet file of several pages and megabytes."""
+@pytest.fixture(scope="module")
+def shard_content() -> bytes:
+    """A Parquet file of several pages and megabytes."""
     table = pa.table({"n": range(300_000), "text": [f"text {i}" * 5 for i in range(300_000)]})
     stream = io.BytesIO()
     pq.write_table(table, stream, compression="none", row_group_size=100_000)
-    s3.put_object(Bucket=bucket, Key="in/a.parquet", Body=stream.getvalue())
+    return stream.getvalue()
+
+
+@pytest.fixture
+def shard(shard_content: bytes, bucket: str, s3: Any) -> str:
+    """The URI of that file."""
+    s3.put_object(Bucket=bucket, Key="in/a.parquet", Body=shard_content)
     return f"s3://{bucket}/in/a.parquet"
 
 
