@@ -21,7 +21,7 @@ _context.set_forkserver_preload(
     [
         *("rgpt_batch.engines.fake", "rgpt_batch.executors.local"),
         *("tests.output.commands", "tests.publishing.commands"),
-        "tests.engines.test_starts",
+        *("tests.engines.test_starts", "tests.executors.mortal"),
     ]
 )
 

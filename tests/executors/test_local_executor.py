@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import threading
 import time
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from rgpt_batch.errors import ConfigError, EngineDead
+from tests.commands import fork_server
 from tests.executors.mortal import PlanJob, run_to_death
 from tests.executors.workers import (
     DEADLINE_SECONDS,
@@ -96,12 +96,8 @@ def test_a_row_that_kills_the_process_keeps_no_other_unit_from_being_scored(
 ) -> None:
     units, make_worker, finish, clean = mortal_job({57: "SIGKILL"})
     output = tmp_path / "scored"
-    # Processes that can die; spawned ones would import all of this again.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.executors.mortal"])
     for _ in range(3):
-        process = context.Process(target=run_to_death, args=(units, make_worker, str(output)))
-        process.start()
+        process = fork_server.process(run_to_death, units, make_worker, str(output))
         process.join(DEADLINE_SECONDS)
         assert process.exitcode == -signal.SIGKILL
     # In the second run at the latest, the unit with that row comes last.
