@@ -2,6 +2,7 @@
 
     python benchmarks/price.py [--shape smollm2-135m] [--method query-rows] [--pairs 60] [--turns 3]
 
+On CPUs `-o engine.kv_cache_bytes=1073741824 -o engine.enforce_eager=true` starts engines sooner.
 In turns: a job with documents of 80 words is scored; the speed of one with 120 words is predicted
 from it, as `plan --like` does; then that one is scored. Random weights, random words, one worker in
 this process. The table goes to standard output, and with --to to a file.
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--method", default="query-rows")
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("-o", dest="options", action="append", default=[])
     parser.add_argument("--to", type=Path)
     given = parser.parse_args()
     # Before torch is loaded: its threads would wait in a loop, and keep others from the cores.
@@ -88,6 +90,7 @@ def main() -> None:
             f"engine.method={given.method}",
             "executor.kind=local",
             f"units.max_rows={max(1, given.pairs // 6)}",
+            *given.options,
         ),
     )
     found = [turn(config, given.pairs, 2 * number) for number in range(given.turns)]
