@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from tests.commands.start import WITHOUT_TORCH, run
 from tests.e2e.jobs import Finish, Job, Start
 from tests.e2e.outputs import row_differences
 from tests.e2e.processes import held_after, rgpt_batch
-from tests.servers.faulty_proxy import Fault, Request
+from tests.servers.faulty_proxy import Hold
 
 LIGHT = {"PYTHONPATH": WITHOUT_TORCH}
 # Alone, a process would need 15 s, or 5 s.
@@ -91,15 +90,10 @@ def test_whichever_process_is_killed_or_stopped_the_others_finish(
         *rgpt_batch("score", "-c", job.config, "-i", job.pairs, "--output", output),
         *options,
     ]
-    let_go = threading.Event()
-
-    def held(request: Request) -> Fault | None:
-        if request.method == "PUT" and "/part-" in request.path:
-            let_go.wait(300)
-        return None
-
+    # In a bucket, what was held is dropped in the end: a killed process commits nothing then.
+    hold = Hold("PUT", "/part-", 0)
     if bucket:
-        request.getfixturevalue("proxy").choose = held
+        request.getfixturevalue("proxy").choose = hold
     held_at = "" if bucket else held_after(0)
     killed, stopped, last = processes = [start(command, held_at=held_at) for _ in range(3)]
     last.wait_until(lambda: len(_owners(store)) == 3)
@@ -109,7 +103,7 @@ def test_whichever_process_is_killed_or_stopped_the_others_finish(
     killed.kill_group()
     # It may not take over what the killed one had before the other one has ended.
     last.send(signal.SIGSTOP)
-    let_go.set()
+    hold.end.set()
     if not bucket:
         stopped.let_go()
         last.let_go()
