@@ -18,7 +18,8 @@ pytestmark = pytest.mark.vllm
 
 
 @pytest.mark.parametrize(
-    "name", ["monobert", "rankllama", pytest.param("qwen2", marks=pytest.mark.long)]
+    "name",
+    ["monobert", *(pytest.param(name, marks=pytest.mark.long) for name in ("rankllama", "qwen2"))],
 )
 def test_two_ranks_share_a_model_that_judges_pairs(
     name: str, tmp_path: Path, tiny_monobert: Reranker, tiny_rankllama: Reranker
