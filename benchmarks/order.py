@@ -17,7 +17,7 @@ import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from rgpt_batch.report.runs import run_facts
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.whole_jobs import made_up_words, only_run, publish
+from benchmarks.whole_jobs import only_run, publish, words_of
 
 _QUERY_WORDS = 3
 # Name in the table, and the options.
@@ -57,10 +57,11 @@ class Measured:
     num_computed: int
 
 
-def write_pairs(path: Path, num_queries: int, num_documents: int, num_words: int) -> None:
+def write_pairs(
+    path: Path, num_queries: int, num_documents: int, num_words: int, words: Sequence[str]
+) -> None:
     """Write every query with every document, query by query; texts are random words."""
     chooser = random.Random(0)
-    words = made_up_words(chooser)
     queries = [" ".join(chooser.choices(words, k=_QUERY_WORDS)) for _ in range(num_queries)]
     documents = [" ".join(chooser.choices(words, k=num_words)) for _ in range(num_documents)]
     rows = [(query, document) for query in range(num_queries) for document in range(num_documents)]
@@ -123,7 +124,7 @@ def main() -> None:
     found: dict[str, list[Measured]] = {name: [] for name, _ in _WAYS}
     with tempfile.TemporaryDirectory(prefix="rgpt-batch-") as folder:
         pairs = Path(folder) / "pairs.parquet"
-        write_pairs(pairs, given.queries, given.documents, given.words)
+        write_pairs(pairs, given.queries, given.documents, given.words, words_of(config))
         for turn in range(given.turns):
             for number, (name, changes) in enumerate(_WAYS):
                 job = config.with_options(dict(each.split("=") for each in changes))

@@ -16,6 +16,7 @@ import random
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,15 +34,16 @@ from rgpt_batch.report.runs import run_facts
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.whole_jobs import made_up_words, only_run, publish
+from benchmarks.whole_jobs import only_run, publish, words_of
 
 _KNOWN_WORDS, _PREDICTED_WORDS = 80, 120
 
 
-def write_pairs(path: Path, num_pairs: int, num_words: int, seed: int) -> Path:
+def write_pairs(
+    path: Path, num_pairs: int, num_words: int, seed: int, words: Sequence[str]
+) -> Path:
     """Write pairs whose texts are random words, each document with one query."""
     chooser = random.Random(seed)
-    words = made_up_words(chooser)
     numbers = range(num_pairs)
     table = {
         "query_id": [f"q{number}" for number in numbers],
@@ -61,9 +63,9 @@ def measured(output: Path) -> float:
 def turn(config: JobConfig, num_pairs: int, seed: int) -> tuple[float, float]:
     """Return the predicted and the measured pairs per second."""
     with tempfile.TemporaryDirectory(prefix="rgpt-batch-") as folder:
-        work = Path(folder)
-        known = write_pairs(work / "known.parquet", num_pairs, _KNOWN_WORDS, seed)
-        other = write_pairs(work / "other.parquet", num_pairs, _PREDICTED_WORDS, seed + 1)
+        work, words = Path(folder), words_of(config)
+        known = write_pairs(work / "known.parquet", num_pairs, _KNOWN_WORDS, seed, words)
+        other = write_pairs(work / "other.parquet", num_pairs, _PREDICTED_WORDS, seed + 1, words)
         run_job(config, [known], work / "known", quiet=True)
         pinned, manifest = plan_job(config, [str(other)], str(work / "other"))
         predicted = speed_like(str(work / "known"), sample_tokens(pinned, manifest, 1000))

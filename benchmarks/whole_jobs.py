@@ -1,17 +1,19 @@
-"""What benchmarks of whole jobs share: made-up texts, the record of a run, the page."""
+"""What benchmarks of whole jobs share: words for texts, the record of a run, the page."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
+from rgpt_batch.bench.workload import single_token_words
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.output import open_store
 from rgpt_batch.report.runs import RunRecord, read_records
+from rgpt_batch.scoring.tokenizer import load_tokenizer
 
 
-def made_up_words(chooser: random.Random) -> list[str]:
-    """Return 5,000 words of random letters."""
-    return ["".join(chooser.choices("etaoinshrdlu", k=chooser.randint(2, 9))) for _ in range(5000)]
+def words_of(config: JobConfig) -> list[str]:
+    """Return words that the model's tokenizer knows; all others would be one and the same token."""
+    return single_token_words(load_tokenizer(config.model))
 
 
 def only_run(output: Path) -> RunRecord:
