@@ -46,7 +46,8 @@ def answers(address: str) -> bool:
     """Whether something listens at host:port, or at ray://host:port."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), timeout=5):
+        # An address of IPv6 stands in brackets.
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
             return True
     except (OSError, ValueError):
         return False

@@ -49,9 +49,9 @@ def score_units(
         EngineError: No engine starts.
     """
     logs = RunLogs(output=run.store.location, run_id=run.run_id)
-    begun = None
-    if run.config.executor.kind == "local" and claims is None:
-        begun = Begun(run.store, run.run_id)
+    is_alone = run.config.executor.kind == "local" and claims is None
+    begun = Begun(run.store, run.run_id) if is_alone else None
+    if begun:
         _tell_of_unfinished(units, begun, report)
     executor = create_executor(run.config, logs, begun)
     preparation: str | None = None
@@ -68,6 +68,8 @@ def score_units(
             ProgressDisplay(run.tally, run.store, activity, terminal, quiet=quiet)
         )
         stack.enter_context(executor)
+        if begun:
+            stack.enter_context(begun)
         metrics = stack.enter_context(
             JobMetrics(run.run_id, run.tally, executor, open_sinks(run.config), terminal.say)
         )
@@ -96,8 +98,6 @@ def score_units(
             run.add(outcome)
             display.add(outcome)
             metrics.add(outcome)
-    if begun:
-        begun.forget()
 
 
 def _tell_of_unfinished(units: Sequence[WorkUnit], begun: Begun, report: Report) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from contextlib import suppress
+from types import TracebackType
+from typing import Self
 
-from rgpt_batch.errors import CommitError, StorageError
+from rgpt_batch.errors import CommitError, Interrupted, StorageError
 from rgpt_batch.output.store import Store
 
 _NAME = re.compile(r"(\w+)-begun-.+")
@@ -19,6 +21,9 @@ _NAME = re.compile(r"(\w+)-begun-.+")
 
 class Begun:
     """Notes which units this run has begun, and knows which ones earlier runs have.
+
+    Entered as a context, it forgets them all where the run comes to its end, or is told to stop: no
+    unit has ended it. Where an engine dies, or the process, they stay.
 
     Args:
         store: The output folder.
@@ -35,6 +40,19 @@ class Begun:
         matches = filter(None, map(_NAME.fullmatch, self._names))
         self._times = Counter(match[1] for match in matches)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None or isinstance(error, Interrupted):
+            with suppress(CommitError, StorageError, OSError):
+                self._store.drop_claims(self._names)
+
     def times(self, unit_id: str) -> int:
         """Return how many earlier runs have begun a unit since one has last come to its end."""
         return self._times[unit_id]
@@ -47,8 +65,3 @@ class Begun:
         self._names.add(name)
         with suppress(CommitError, StorageError, OSError):
             self._store.claim(name, self._run_id)
-
-    def forget(self) -> None:
-        """Delete all notes: this run has come to its end, so no unit ends it."""
-        with suppress(CommitError, StorageError, OSError):
-            self._store.drop_claims(self._names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rgpt_batch.checks.vllm_versions import vllm_verdict
+from rgpt_batch.executors.ray_cluster import answers
 from tests.commands.start import rgpt_batch, run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -103,6 +105,22 @@ def test_a_copy_that_is_not_installed_is_named_with_its_fix(tmp_path: Path) -> N
     assert done.returncode == 3
     assert "not installed" in done.stdout and "pip install --no-deps -e ." in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def _ipv6_addresses() -> str:
+    file = Path("/proc/net/if_inet6")
+    return file.read_text() if file.exists() else ""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_whether_something_listens_is_seen_with_ipv6_too(host: str) -> None:
+    family = socket.AF_INET6 if "[" in host else socket.AF_INET
+    if family == socket.AF_INET6 and f"{1:032x}" not in _ipv6_addresses():
+        pytest.skip("this machine has no ::1; 127.0.0.1 holds the contract but for the brackets")
+    with socket.create_server((host.strip("[]"), 0), family=family) as server:
+        address = f"{host}:{server.getsockname()[1]}"
+        assert answers(address) and answers(f"ray://{address}")
+    assert not answers(address)
 
 
 def test_a_cluster_that_does_not_answer_is_a_problem() -> None:

@@ -28,10 +28,11 @@ PlanJob = Callable[[dict[int, str]], Any]
 def run_to_death(units: Sequence[WorkUnit], make_worker: MakeWorker, output: str) -> None:
     """Score units as a job with the local executor does, in this process."""
     store = open_store(output)
-    begun = Begun(store, store.new_run_id())
-    with LocalExecutor(make_config(kind="local").executor, begun) as executor:
+    with (
+        Begun(store, store.new_run_id()) as begun,
+        LocalExecutor(make_config(kind="local").executor, begun) as executor,
+    ):
         list(executor.run(units, make_worker))
-    begun.forget()
 
 
 class MortalWorker:
