@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from rgpt_batch.errors import CommitError, Interrupted, StorageError
+from rgpt_batch.errors import CommitError, StorageError
 from rgpt_batch.output.store import Store
 
 _NAME = re.compile(r"(\w+)-begun-.+")
@@ -49,7 +49,8 @@ class Begun:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None or isinstance(error, Interrupted):
+        # Which is what signals raise here (job.signals).
+        if error is None or isinstance(error, KeyboardInterrupt):
             with suppress(CommitError, StorageError, OSError):
                 self._store.drop_claims(self._names)
 

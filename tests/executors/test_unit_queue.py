@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import signal
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rgpt_batch.errors import CommitError, EngineDead, EngineError, Interrupted, ShardError
+from rgpt_batch.errors import CommitError, EngineDead, EngineError, ShardError
 from rgpt_batch.executors.base import Task
 from rgpt_batch.executors.unit_queue import UnitQueue
 from rgpt_batch.output import open_store
@@ -56,15 +55,13 @@ def test_units_that_earlier_runs_have_begun_come_last_and_alone(tmp_path: Path) 
     assert [now.times(unit.unit_id) for unit in units] == [2, 3, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("end", "num_left"), [(None, 0), (Interrupted(signal.SIGTERM), 0), (DEAD, 2)]
-)
+@pytest.mark.parametrize(("end", "num_left"), [(None, 0), (KeyboardInterrupt(), 0), (DEAD, 2)])
 def test_what_was_begun_is_forgotten_unless_the_run_has_died(
     end: BaseException | None, num_left: int, tmp_path: Path
 ) -> None:
     store = open_store(str(tmp_path))
     Begun(store, "run-1").note("000000")
-    with suppress(Interrupted, EngineDead), Begun(store, "run-2") as begun:
+    with suppress(KeyboardInterrupt, EngineDead), Begun(store, "run-2") as begun:
         begun.note("000001")
         if end:
             raise end
