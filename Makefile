@@ -2,8 +2,8 @@
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 bin := .venv/bin
-# As many processes as cores: more make engines and clusters late for what waits for them.
-jobs := 2
+# One more than cores: one of them starts all that runs on Ray, which waits a lot, and has them first.
+jobs := 3
 pytest := $(bin)/python -m pytest --numprocesses=$(jobs) --dist=loadscope --no-loadscope-reorder
 
 .PHONY: help setup model demo check test test-fast test-long docs bench chaos compat lock clean
@@ -26,7 +26,7 @@ check: setup  ## Lint, format check, types.
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 
-test: model  ## Run all tests but the long ones, in two processes (jobs=2).
+test: model  ## Run all tests but the long ones, in three processes (jobs=3).
 	$(pytest) -m "not long"
 
 test-fast: setup  ## Run the tests that start neither vLLM nor Ray.

@@ -180,3 +180,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         names = ("ray", "vllm")
         items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in names])
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give way to the process that has Ray's tests: Ray starts in time or not at all."""
+    from tests.sharing import RAY, group
+
+    if "PYTEST_XDIST_WORKER" in os.environ and group(item.nodeid.split("::")[0]) != RAY:
+        os.setpriority(os.PRIO_PROCESS, 0, 10)

@@ -8,13 +8,15 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.conftest import ROOT
 
+RAY = "Ray"
+
 
 class ByModule(LoadScopeScheduling):
     """Keeps a module's tests in one process, so that its fixtures are made once.
 
-    Modules of a folder that start Ray stay together too, one after the other: their clusters and
-    those of other processes would take each other's cores. xdist's own groups, --dist=loadgroup,
-    do nothing with pytest 9.2 (pytest-xdist 3.8.0, its issue 1386).
+    All that start Ray stay together too, one after the other: clusters of several processes would
+    take each other's cores, and Ray gives its daemons 30 s to start. xdist's own groups,
+    --dist=loadgroup, do nothing with pytest 9.2 (pytest-xdist 3.8.0, its issue 1386).
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -23,9 +25,6 @@ class ByModule(LoadScopeScheduling):
 
 @functools.cache
 def group(module: str) -> str:
-    """Name what a module shares a process with: itself, or Ray's modules of its folder."""
+    """Name what a module shares a process with: itself, or all that starts Ray."""
     source = (ROOT / module).read_text(encoding="utf-8")
-    if "mark.ray" not in source:
-        return module
-    # Engines in Ray take as long as all the rest of Ray.
-    return f"{module.rpartition('/')[0]}: Ray" + (" and vLLM" if "mark.vllm" in source else "")
+    return RAY if "mark.ray" in source else module
