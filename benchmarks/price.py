@@ -1,11 +1,14 @@
 """How well does `plan --like` predict a job from another one?
 
-    python benchmarks/price.py [--shape smollm2-135m] [--method query-rows] [--pairs 60] [--turns 3]
+    python benchmarks/price.py [--shape smollm2-135m] [--method query-rows] [--pairs 600]
 
 On CPUs `-o engine.kv_cache_bytes=1073741824 -o engine.enforce_eager=true` starts engines sooner.
 In turns: a job with documents of 80 words is scored; the speed of one with 120 words is predicted
 from it, as `plan --like` does; then that one is scored. Random weights, random words, one worker in
 this process. The table goes to standard output, and with --to to a file.
+
+600 pairs take two cores two to three minutes, and a turn some six. Jobs of twenty seconds vary by a
+quarter on such a machine, whatever predicts them.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,13 +59,30 @@ def write_pairs(
     return path
 
 
-def measured(output: Path) -> float:
-    """Return the pairs per second of the only run."""
-    return run_facts(1, only_run(output)).pairs_per_second
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A prediction, and what came.
+
+    Attributes:
+        known_seconds: How long the job scored that the prediction is made from.
+        predicted: Pairs per second.
+        seconds: How long the predicted job scored.
+        measured: Pairs per second.
+    """
+
+    known_seconds: float
+    predicted: float
+    seconds: float
+    measured: float
+
+    @property
+    def ratio(self) -> float:
+        """Predicted over measured."""
+        return self.predicted / self.measured
 
 
-def turn(config: JobConfig, num_pairs: int, seed: int) -> tuple[float, float]:
-    """Return the predicted and the measured pairs per second."""
+def take_turn(config: JobConfig, num_pairs: int, seed: int) -> Turn:
+    """Score a job, predict another one, score that."""
     with tempfile.TemporaryDirectory(prefix="rgpt-batch-") as folder:
         work, words = Path(folder), words_of(config)
         known = write_pairs(work / "known.parquet", num_pairs, _KNOWN_WORDS, seed, words)
@@ -70,7 +91,13 @@ def turn(config: JobConfig, num_pairs: int, seed: int) -> tuple[float, float]:
         pinned, manifest = plan_job(config, [str(other)], str(work / "other"))
         predicted = speed_like(str(work / "known"), sample_tokens(pinned, manifest, 1000))
         run_job(config, [other], work / "other", quiet=True)
-        return predicted, measured(work / "other")
+        before, found = (run_facts(1, only_run(work / name)) for name in ("known", "other"))
+    return Turn(
+        known_seconds=before.scoring_seconds,
+        predicted=predicted,
+        seconds=found.scoring_seconds,
+        measured=found.pairs_per_second,
+    )
 
 
 def main() -> None:
@@ -78,8 +105,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="smollm2-135m")
     parser.add_argument("--method", default="query-rows")
-    parser.add_argument("--pairs", type=int, default=60)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=600)
+    parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("-o", dest="options", action="append", default=[])
     parser.add_argument("--to", type=Path)
     given = parser.parse_args()
@@ -95,7 +122,7 @@ def main() -> None:
             *given.options,
         ),
     )
-    found = [turn(config, given.pairs, 2 * number) for number in range(given.turns)]
+    turns = [take_turn(config, given.pairs, 2 * number) for number in range(given.turns)]
     lines = [
         "# plan --like against what was measured",
         "",
@@ -103,15 +130,18 @@ def main() -> None:
         f"{config.model.dtype}; {given.pairs} pairs a job; predicted from documents of "
         f"{_KNOWN_WORDS} words, measured with {_PREDICTED_WORDS}.",
         "",
-        "| turn | predicted, pairs/s | measured, pairs/s | predicted over measured |",
-        "|---|---:|---:|---:|",
+        "| turn | known job, s | predicted, pairs/s | predicted job, s | measured, pairs/s "
+        "| predicted over measured |",
+        "|---|---:|---:|---:|---:|---:|",
         *(
-            f"| {number} | {guess:.2f} | {truth:.2f} | {guess / truth:.2f} |"
-            for number, (guess, truth) in enumerate(found, 1)
+            f"| {number} | {turn.known_seconds:.0f} | {turn.predicted:.2f} | {turn.seconds:.0f} "
+            f"| {turn.measured:.2f} | {turn.ratio:.2f} |"
+            for number, turn in enumerate(turns, 1)
         ),
         "",
-        f"Median of predicted over measured: "
-        f"{statistics.median(guess / truth for guess, truth in found):.2f}.",
+        f"Predicted over measured: {min(turn.ratio for turn in turns):.2f} to "
+        f"{max(turn.ratio for turn in turns):.2f}, "
+        f"{statistics.median(turn.ratio for turn in turns):.2f} in the middle.",
     ]
     publish(lines, given.to)
 

@@ -123,6 +123,10 @@ class UnitQueue:
         free_ids = {unit.unit_id for unit in free}
         self._elsewhere = [unit for unit in left if unit.unit_id not in free_ids]
 
+    def _end(self, task: Task) -> None:
+        if self._begun:
+            self._begun.end(task.unit.unit_id)
+
     def is_suspect(self, unit: WorkUnit) -> bool:
         """Whether the unit runs alone: it was in flight at a crash, or the engine fails with it."""
         return unit.unit_id in self._suspect_ids
@@ -130,6 +134,7 @@ class UnitQueue:
     def done(self, task: Task) -> None:
         """Note that a task succeeded, which shows that the engine works."""
         self._num_failures_in_a_row = 0
+        self._end(task)
         if task.probe is not None:
             self._searches[task.unit.unit_id].survived()
             self._suspects.appendleft(task.unit)
@@ -152,6 +157,7 @@ class UnitQueue:
         Raises:
             RgptBatchError: Unit after unit fails.
         """
+        self._end(task)
         unit = task.unit
         # Only first attempts count: second ones come last, when mostly bad units are left. Damaged
         # shards do not count either, since they say nothing about other units.

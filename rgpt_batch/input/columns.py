@@ -57,8 +57,11 @@ def resolve_columns(
 
 def check_same_columns(first: Columns, other: Columns, first_shard: str, shard: str) -> None:
     """Raise ShardError where two shards of a job name their columns differently."""
+    if other == first:
+        return
+    theirs = asdict(other)
     for role, name in asdict(first).items():
-        if (found := asdict(other)[role]) != name:
+        if (found := theirs[role]) != name:
             raise ShardError(
                 f"{shard}: column '{found}' holds the {role}, but '{name}' does in {first_shard}. "
                 f"Rename one, or set input.columns.{role}."

@@ -9,7 +9,7 @@ from rgpt_batch.config.arguments import as_location, check_text
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.storage.find import Found, find
 from rgpt_batch.storage.selection import Reason, describe
-from rgpt_batch.storage.uris import identity
+from rgpt_batch.storage.uris import identities
 
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ def resolve_inputs(inputs: Sequence[str], expand: Callable[[str], Found] = find)
                 left_out.setdefault(reason, []).extend(names)
             for file in found.files:
                 check_text(file)
-                if (name := identity(file)) in files:
+            for file, name in zip(found.files, identities(found.files), strict=True):
+                if name in files:
                     left_out.setdefault(Reason.TWICE, []).append(file)
                 else:
                     files[name] = file

@@ -25,7 +25,7 @@ from rgpt_batch.records import WorkUnit
 from rgpt_batch.scoring.model_files import check_tokenizer, check_weights, pinned
 from rgpt_batch.storage.files import local_path
 from rgpt_batch.storage.find import would_find
-from rgpt_batch.storage.uris import is_inside, resolved
+from rgpt_batch.storage.uris import is_inside, resolved, those_inside
 
 OnChange = Literal["refuse", "overwrite"]
 
@@ -198,7 +198,7 @@ def _checked(config: JobConfig) -> ModelConfig:
 
 def _check_apart(source: JobInput, target: str) -> None:
     """Raise ConfigError where input and output are in each other's way."""
-    if inside := [path for path in source.paths if is_inside(path, target)]:
+    if inside := those_inside(source.paths, target):
         raise ConfigError(f"{inside[0]}: an input file lies in the output folder {target}.")
     # A resumed job would find its own output among its input.
     folders = [resolved(name) for name in source.arguments]

@@ -48,7 +48,7 @@ class LocalStore(Store):
 
     def _refuse_links(self) -> None:
         """Refuse folders of ours that lead elsewhere: what is written there may be another's."""
-        for name in ("", "staging", "runs", "failed", "logs", "claims", "processes"):
+        for name in ("", "staging", "runs", "failed", "logs", "claims", "processes", "begun"):
             folder = self._folder / "_rgpt" / name
             if folder.is_symlink():
                 raise ManifestMismatch(

@@ -9,6 +9,7 @@ out/_rgpt/logs/<run>-<worker>.log  what engines have printed; see log_folder
 out/_rgpt/status.json            how far the present or last run is; estimate.json: plan --record
 out/_rgpt/claims/…               who is at which unit, while processes share a job; see claims
 out/_rgpt/processes/<run>.json   a sign of life of each of these processes
+out/_rgpt/begun/<run>            what a run without Ray has in hand; see begun
 
 The layout is the same everywhere. A kind of place adds how names are listed, and how bytes get
 under a name in one atomic step.
@@ -39,6 +40,7 @@ PART = re.compile(r"part-(\d{6,})\.parquet")
 _PRIVATE = "_rgpt"
 _CLAIMS = f"{_PRIVATE}/claims"
 _PROCESSES = f"{_PRIVATE}/processes"
+_BEGUN = f"{_PRIVATE}/begun"
 SUCCESS = "_SUCCESS"
 
 
@@ -226,10 +228,23 @@ class Store(Place):
         """Take a process off the list."""
         self._delete([f"{_PROCESSES}/{run_id}.json"])
 
+    def write_begun(self, run_id: str, unit_ids: Iterable[str]) -> None:
+        """Write down which units a run has in hand."""
+        self._replace(f"{_BEGUN}/{run_id}", "\n".join(sorted(unit_ids)).encode())
+
+    def read_begun(self) -> dict[str, list[str]]:
+        """Return which units each run has in hand, or had when it died."""
+        contents = {run_id: self._read(f"{_BEGUN}/{run_id}") for run_id in self._list(_BEGUN)}
+        return {r: (c or b"").decode(errors="replace").split() for r, c in contents.items()}
+
+    def drop_begun(self, run_ids: Iterable[str]) -> None:
+        """Forget what runs had in hand."""
+        self._delete([f"{_BEGUN}/{run_id}" for run_id in sorted(run_ids)])
+
     def drop_shares(self) -> None:
-        """Forget all claims and processes, since every unit is there."""
-        self._delete_folder(_CLAIMS, last=())
-        self._delete_folder(_PROCESSES, last=())
+        """Forget who is or was at which unit, since every unit is there."""
+        for folder in (_CLAIMS, _PROCESSES, _BEGUN):
+            self._delete_folder(folder, last=())
 
     @contextmanager
     def temporary_folder(self) -> Iterator[str]:

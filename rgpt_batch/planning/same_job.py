@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from rgpt_batch.formatting import format_count
 from rgpt_batch.planning.identity import (
@@ -51,17 +50,24 @@ def with_full_paths(facts: InputFacts) -> InputFacts:
     )
 
 
-def full_path(file: Path) -> str:
-    """Return a file's absolute path without `.` and `..`; links stay.
-
-    Only where a `..` follows a link, links are followed: taken as text, it would lead elsewhere.
+def full_paths(files: Sequence[str]) -> list[str]:
+    """Return files' absolute paths without `.` and `..`; links stay.
 
     Args:
-        file: In a folder that exists.
+        files: In folders that exist.
     """
-    folder = file.absolute().parent
-    folded = os.path.normpath(folder)
-    return str(Path(folded if os.path.samefile(folded, folder) else folder.resolve(), file.name))
+    parts = [os.path.split(file) for file in files]
+    folders = {folder: _full_folder(folder) for folder in {folder for folder, _ in parts}}
+    return [os.path.join(folders[folder], name) for folder, name in parts]
+
+
+def _full_folder(folder: str) -> str:
+    """Return a folder's absolute path without `.` and `..`.
+
+    Only where a `..` follows a link, links are followed: taken as text, it would lead elsewhere.
+    """
+    folded = os.path.abspath(folder)
+    return folded if os.path.samefile(folded, folder or ".") else os.path.realpath(folder)
 
 
 def is_same_job(old: Identity, new: Identity) -> bool:
@@ -80,10 +86,9 @@ def setting_differences(old: Lines, new: Lines) -> str:
 
 
 def _in_full(files: Sequence[InputFile]) -> tuple[InputFile, ...]:
-    return tuple(
-        replace(file, path=full_path(Path(path))) if (path := local_path(file.path)) else file
-        for file in files
-    )
+    local = [file.path for file in files if local_path(file.path)]
+    full = dict(zip(local, full_paths(local), strict=True))
+    return tuple(replace(file, path=full.get(file.path, file.path)) for file in files)
 
 
 def _differences(old: Identity, new: Identity) -> Iterator[str]:
@@ -124,7 +129,8 @@ def _changed_settings(old: Lines, new: Lines) -> Iterator[str]:
 
 def _changed_files(what: str, old: Sequence[InputFile], new: Sequence[InputFile]) -> Iterator[str]:
     by_name = {file.path: file for file in new}
-    by_place = {resolved(file.path): file for file in new}
+    is_renamed = any(file.path not in by_name for file in old)
+    by_place = {resolved(file.path): file for file in new} if is_renamed else {}
     found: set[str] = set()
     for file in old:
         now = by_name.get(file.path) or by_place.get(resolved(file.path))

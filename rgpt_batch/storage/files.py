@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from pathlib import Path
+import os
 
 from rgpt_batch.errors import ShardError
 from rgpt_batch.storage import hub as hub_files
@@ -61,7 +61,7 @@ def open_version(path: str) -> tuple[str, Source]:
         OSError: The file is not there or cannot be reached.
     """
     if not is_uri(path):
-        status = Path(path).stat()
+        status = os.stat(path)
         return f"{status.st_size}-{status.st_mtime_ns}", path
     if path.startswith(f"{HUB_SCHEME}://"):
         return hub_files.open_version(path)

@@ -19,7 +19,7 @@ from rgpt_batch.storage.selection import (
     judge,
 )
 from rgpt_batch.storage.table_formats import LOGS, refuse_tables
-from rgpt_batch.storage.uris import HUB_SCHEME, identity, is_uri, split_uri
+from rgpt_batch.storage.uris import HUB_SCHEME, identities, identity, is_uri, split_uri
 
 # Some tools mark folders by empty objects: `x/`, `x` beside `x/…`, or this.
 _FOLDER_MARK = "_$folder$"
@@ -92,8 +92,8 @@ def _find_local(argument: str) -> Found:
         what = "no file matches the pattern" if pattern else "the folder holds no *.parquet file"
         raise ConfigError(f"{argument}: {what}{_explain(found)}.")
     files = [os.path.abspath(file) for file in found.files]
-    names = {*files, *map(os.path.realpath, files)}
-    folders = {parent for name in names for parent in Path(name).parents}
+    parents = {Path(name) for name in {*map(os.path.dirname, (*files, *identities(files)))}}
+    folders = {folder for parent in parents for folder in (parent, *parent.parents)}
     refuse_tables(sorted(map(str, folders)), _names_in)
     return Found(files, found.left_out)
 
@@ -129,9 +129,9 @@ def _walk(top: Path, pattern: Parts, again: list[str]) -> Iterator[Parts]:
 
 
 def _check_file(file: str) -> None:
+    if os.path.isfile(file):
+        return
     try:
-        if Path(file).is_file():
-            return
         Path(file).stat()
         problem = "neither a file nor a folder"
     except FileNotFoundError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rgpt_batch.errors import ConfigError
@@ -83,7 +83,7 @@ def resolved(location: str) -> str:
         ConfigError: The URI cannot be used.
     """
     check_location(location)
-    return location if is_uri(location) else str(Path(location).resolve())
+    return location if is_uri(location) else os.path.realpath(location)
 
 
 def redacted(text: str) -> str:
@@ -92,14 +92,41 @@ def redacted(text: str) -> str:
 
 
 def identity(location: str) -> str:
+    """Return what is the same for all names of a file or folder; see identities."""
+    return identities([location])[0]
+
+
+def identities(locations: Iterable[str]) -> list[str]:
     """Return what is the same for all names of a file or folder: for links, s3:// and s3a://.
 
     Raises:
-        ConfigError: The URI cannot be used.
+        ConfigError: A URI cannot be used.
     """
-    if not is_uri(location):
-        return str(Path(location).resolve())
-    root, key = split_uri(location)
+    # Many files lie in few folders, and a folder's links are followed once.
+    folders: dict[str, str] = {}
+    return [
+        _identity_of_uri(location) if is_uri(location) else _followed(location, folders)
+        for location in locations
+    ]
+
+
+def _followed(path: str, folders: dict[str, str]) -> str:
+    """Return a path in full, with all links followed.
+
+    Args:
+        path: Of a file or folder.
+        folders: Where the links of folders led to; gets those of the path's.
+    """
+    folder, name = os.path.split(path)
+    if name in ("", os.curdir, os.pardir) or os.path.islink(path):
+        return os.path.realpath(path)
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder)
+    return os.path.join(folders[folder], name)
+
+
+def _identity_of_uri(uri: str) -> str:
+    root, key = split_uri(uri)
     scheme, _, bucket = root.partition("://")
     family = OBJECT_SCHEMES.get(scheme, scheme)
     if family == "AZURE":
@@ -111,11 +138,14 @@ def identity(location: str) -> str:
 
 def is_inside(location: str, folder: str) -> bool:
     """Whether a file or folder lies below a folder, both local or both URIs."""
-    if is_uri(location) != is_uri(folder):
-        return False
-    if is_uri(folder):
-        return identity(location).startswith(identity(folder) + "/")
-    return Path(folder).resolve() in Path(location).resolve().parents
+    return bool(those_inside([location], folder))
+
+
+def those_inside(locations: Sequence[str], folder: str) -> list[str]:
+    """Return the files and folders that lie below a folder, all of them local or URIs."""
+    above = f"{identity(folder).rstrip('/')}/"
+    places = zip(locations, identities(locations), strict=True)
+    return [location for location, place in places if place.startswith(above)]
 
 
 def redacted_values(value: Any) -> Any:

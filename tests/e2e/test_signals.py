@@ -67,7 +67,7 @@ def test_a_signal_stops_the_job_promptly_and_the_same_command_resumes(
     num_committed = len(parts(output))
     assert 3 <= num_committed < job.num_units
     # What was being scored has stopped nothing, and need not come last.
-    assert list(output.glob("_rgpt/claims/*")) == []
+    assert list(output.glob("_rgpt/begun/*")) == []
     # Where units run is no part of the job, so that the faster executor may go on.
     code, said = finish(job.score(output))
     assert code == 0

@@ -112,4 +112,4 @@ def test_a_row_that_kills_the_process_keeps_no_other_unit_from_being_scored(
     said = " ".join(capsys.readouterr().err.split())
     assert "1 unit (000001) not finished by two runs" in said
     assert read_output(output).to_pylist() == clean
-    assert list(output.glob("_rgpt/claims/*")) == []
+    assert list(output.glob("_rgpt/begun/*")) == []

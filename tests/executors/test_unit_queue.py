@@ -65,16 +65,21 @@ def test_what_was_begun_is_forgotten_unless_the_run_has_died(
         begun.note("000001")
         if end:
             raise end
-    assert len(store.claims()) == num_left
+    assert len(store.read_begun()) == num_left
 
 
-def test_processes_that_share_a_job_do_not_take_what_was_begun_for_claims(tmp_path: Path) -> None:
+def test_what_has_ended_is_not_what_has_ended_the_run(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    units = make_units(2)
-    Begun(store, "run-1").note(units[0].unit_id)
-    with Claims(store, "run-2", 60.0, dict, lambda committed: None) as claims:
-        waiting = UnitQueue(units, max_attempts=3, claims=claims)
-        assert len(waiting) == 2
+    units = make_units(5)
+    waiting = UnitQueue(units, max_attempts=1, begun=Begun(store, "run-1"))
+    tasks = [take(waiting, alone=False) for _ in range(3)]
+    waiting.done(tasks[0])
+    waiting.failed(tasks[1], FULL)
+    take(waiting, alone=False)
+    assert store.read_begun() == {"run-1": ["000002", "000003"]}
+    left = UnitQueue(units[1:], max_attempts=1, begun=Begun(store, "run-2"))
+    assert [take(left, alone=False).unit for _ in range(2)] == [units[1], units[4]]
+    assert left.take(alone=False) is None
 
 
 def test_a_unit_that_raises_is_tried_again_after_the_others_and_then_given_up() -> None:

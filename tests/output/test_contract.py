@@ -177,6 +177,19 @@ def test_success_status_and_runs_are_read_back(place: Place) -> None:
     assert store.read_runs() == [{"run_id": "a", "model": "größer"}, {"run_id": "b"}]
 
 
+def test_what_runs_have_in_hand_is_written_anew_and_forgotten(place: Place) -> None:
+    store = place.store
+    assert store.read_begun() == {}
+    store.write_begun("run-000001-a", ["000002", "000000"])
+    store.write_begun("run-000001-a", ["000002", "000001"])
+    store.write_begun("run-000002-b", ["000002"])
+    assert store.read_begun() == {"run-000001-a": ["000001", "000002"], "run-000002-b": ["000002"]}
+    store.drop_begun(["run-000001-a", "run-000000-unknown"])
+    assert store.read_begun() == {"run-000002-b": ["000002"]}
+    store.drop_shares()
+    assert store.read_begun() == {}
+
+
 def test_failures_are_kept_until_their_units_are_scored(place: Place) -> None:
     store = place.store
     failures = [

@@ -267,7 +267,7 @@ def test_folder_without_write_permission_gives_a_commit_error(read_only_folder: 
 # Links that lead elsewhere
 
 
-@pytest.mark.parametrize("name", ["", "staging", "runs", "failed", "claims", "processes"])
+@pytest.mark.parametrize("name", ["", "staging", "runs", "failed", "claims", "processes", "begun"])
 def test_folder_that_is_a_link_to_elsewhere_is_refused_and_nothing_is_written_there(
     store: LocalStore, tmp_path: Path, name: str
 ) -> None:

@@ -16,7 +16,7 @@ from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.job.plan import plan_job
 from rgpt_batch.planning.identity import Identity, InputFile, InputTable, PairFiles, TableFiles
 from rgpt_batch.planning.manifest import Manifest
-from rgpt_batch.planning.same_job import differences, full_path, is_same_job
+from rgpt_batch.planning.same_job import differences, full_paths, is_same_job
 from tests.jobs import Score, fake_config
 
 WritePairs = Callable[..., Path]
@@ -88,11 +88,12 @@ def test_a_folder_above_a_link_is_the_one_that_the_system_finds(tmp_path: Path) 
     (tmp_path / "far" / "x").touch()
     (tmp_path / "near").mkdir()
     (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "deep")
-    through = tmp_path / "near" / "link" / ".." / "x"
-    assert full_path(through) == str(tmp_path / "far" / "x")
+    through = f"{tmp_path}/near/link/../x"
+    assert full_paths([through]) == [f"{tmp_path}/far/x"]
     (tmp_path / "near" / "x").touch()
-    assert full_path(through) == str(tmp_path / "far" / "x")
-    assert full_path(tmp_path / "near" / "link" / "." / "y") == f"{tmp_path}/near/link/y"
+    others = [f"{tmp_path}/near/link/./y", f"{tmp_path}/near/./x"]
+    found = [f"{tmp_path}/far/x", f"{tmp_path}/near/link/y", f"{tmp_path}/near/x"]
+    assert full_paths([through, *others]) == found
 
 
 def test_a_mismatch_says_in_words_which_file_changed_and_how(

@@ -19,7 +19,7 @@ from rgpt_batch.records import Segment, WorkUnit
 from rgpt_batch.storage import objects
 from rgpt_batch.storage.files import open_source, open_version, sha256
 from rgpt_batch.storage.find import find
-from rgpt_batch.storage.uris import check_location, is_inside, is_uri
+from rgpt_batch.storage.uris import check_location, is_inside, is_uri, those_inside
 from tests.output.tables import FILE, OTHER_FILE, TABLE
 from tests.servers.faulty_proxy import PASSING, Fault, FaultyProxy, always, first
 from tests.servers.s3 import MAX_KEYS
@@ -446,6 +446,25 @@ def test_inside_means_below_in_the_same_place(tmp_path: Path) -> None:
     assert not is_inside("s3://b/out/x", "gs://b/out")
     assert not is_inside("s3://b/x", str(tmp_path))
     assert not is_inside(str(tmp_path), "s3://b")
+
+
+def test_inside_is_told_of_where_links_lead(tmp_path: Path) -> None:
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "near").mkdir()
+    for name in ("plain", "deep/x"):
+        (tmp_path / "far" / name).touch()
+    (tmp_path / "near" / "folder").symlink_to("../far/deep")
+    (tmp_path / "near" / "file").symlink_to("../far/deep/x")
+    (tmp_path / "near" / "out").symlink_to("plain")
+    near = f"{tmp_path}/near"
+    into = [f"{near}/folder/x", f"{near}/folder/../plain", f"{near}/folder/../deep", f"{near}/file"]
+    others = [f"{near}/folder/../../near", f"{near}/out", near, "s3://b/far/x"]
+    assert those_inside([*into, *others], f"{near}/folder/../..") == [*into, *others[:3]]
+    assert those_inside([*others, *into], f"{tmp_path}/far/.") == into
+    assert those_inside([*others, *into], "/") == [*others[:3], *into]
+    # Of a link that leads to itself nobody can say where it is, but that must be no traceback.
+    (tmp_path / "near" / "loop").symlink_to("loop")
+    assert those_inside([f"{near}/loop"], near) == [f"{near}/loop"]
 
 
 @pytest.mark.parametrize(
