@@ -175,7 +175,7 @@ class EngineConfig(Section):
 
     @property
     def num_ranks(self) -> int:
-        """Count vLLM's processes that share one engine; each has a GPU of its own."""
+        """Count vLLM's processes that share one engine; on GPUs each has its own."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
 
 

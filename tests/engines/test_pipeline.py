@@ -12,43 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.records import TokenizedPair
-from tests.engines.configs import MAX_LENGTH, float32_config
+from tests.engines.configs import float32_config
 from tests.engines.judging import TOLERANCE, judging_config, logits, make_case, mixed_prompts
 from tests.engines.query_rows import MARGIN, MEASURED, largest_difference, reference
-from tests.engines.shared_prefixes import BLOCK_SIZE, mixed_pairs, to_pair
+from tests.engines.shared_prefixes import mixed_pairs
+from tests.engines.spoiled import CACHE_BYTES, spoiled_copy, spoiled_pair
 from tests.engines.two_ranks import score_on_two_ranks
 from tests.rerankers import Reranker
 
 pytestmark = pytest.mark.vllm
-
-EMBEDDINGS = ("embed_tokens.weight", "word_embeddings.weight")
-# No pair of shared_prefixes has it.
-SPOILED = 2
-# For one prompt of full length, and vLLM's own: the next prompts get what it had.
-NUM_BLOCKS = MAX_LENGTH // BLOCK_SIZE + 2
-# Keys and values of a token in one layer, bytes.
-TOKEN_BYTES = {"tiny_llama": 2 * 2 * 32 * 4, "tiny_bloom": 2 * 4 * 32 * 4}
-
-
-def spoiled_copy(model: Path, folder: Path) -> Path:
-    """Copy a model, with an embedding that is no number."""
-    shutil.copytree(model, folder)
-    tensors = load_file(folder / "model.safetensors")
-    (embeddings,) = (name for name in tensors if name.endswith(EMBEDDINGS))
-    tensors[embeddings][SPOILED] = torch.nan
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def spoiled_pair() -> TokenizedPair:
-    """A pair that fills the cache with what is no number."""
-    return to_pair(np.full(MAX_LENGTH - 8, SPOILED), np.arange(10, 18))
 
 
 @pytest.mark.parametrize(
@@ -65,15 +41,14 @@ def test_two_ranks_that_follow_each_other_equal_the_reference_even_after_what_is
     model: str, method: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     whole = request.getfixturevalue(model)
+    options: dict[str, Any] = {"pipeline_parallel_size": 2, "max_num_seqs": 4}
+    folder, before = whole, list[TokenizedPair]()
     # Where the head is the embeddings, all logprobs would be spoiled.
-    is_tied = model == "tiny_bloom"
-    folder = whole if is_tied else spoiled_copy(whole, tmp_path / "model")
-    cache = NUM_BLOCKS * BLOCK_SIZE * TOKEN_BYTES[model.removesuffix("_with_head")]
-    config = float32_config(
-        folder, method, pipeline_parallel_size=2, max_num_seqs=4, kv_cache_bytes=cache
-    )
+    if model != "tiny_bloom":
+        folder, before = spoiled_copy(whole, tmp_path / "model"), [spoiled_pair()]
+        options["kv_cache_bytes"] = CACHE_BYTES[model]
     pairs = mixed_pairs(12, 300)
-    got = score_on_two_ranks(config, pairs, before=() if is_tied else [spoiled_pair()])
+    got = score_on_two_ranks(float32_config(folder, method, **options), pairs, before=before)
     assert largest_difference(got, reference(whole, pairs)) <= MARGIN * MEASURED[model]
 
 
