@@ -235,16 +235,17 @@ def test_all_problems_are_named_at_once() -> None:
         ("engine.vllm_args={hf_token: x}", "engine.vllm_args: must not hold hf_token"),
         (
             "engine.vllm_args={pipeline_parallel_size: 2}",
-            "engine.vllm_args: must not hold pipeline_parallel_size: set engine.tensor_parallel",
+            "must not hold pipeline_parallel_size: set engine.pipeline_parallel_size",
         ),
         (
             "engine.vllm_args={tensor_parallel_size: 2}",
-            "engine.vllm_args: must not hold tensor_parallel_size: set engine.tensor_parallel",
+            "engine.vllm_args: must not hold tensor_parallel_size: set engine.tensor_parallel_size",
         ),
         (
             "engine.vllm_args={data_parallel_size: 2}",
             "executor.num_workers to how many engines there are",
         ),
+        ("engine.pipeline_parallel_size=0", "engine.pipeline_parallel_size: Input should be gr"),
         ("protocol.template='{query} {document}'", "protocol.template: must hold {document} once"),
         ("protocol.template='{document}{query}?'", "protocol.template: must hold {document} once"),
         ("protocol.template='{query}'", "protocol.template: must hold {document} once"),

@@ -110,7 +110,7 @@ def directions(start: Knobs, config: JobConfig, *, has_gpu: bool) -> Iterator[tu
         yield (lambda knobs: replace(knobs, prefix_caching=not knobs.prefix_caching),)
     yield (_more_step_tokens, _fewer_step_tokens)
     yield (_more_sequences, _fewer_sequences)
-    if has_gpu and config.engine.tensor_parallel_size == 1:
+    if has_gpu and config.engine.num_ranks == 1:
         yield (_more_engines, _fewer_engines)
 
 

@@ -142,7 +142,7 @@ def plan(
             if not guess.fits:
                 notes.append(
                     f"weights of {guess.weights_gb:,.1f} GB are too large for {gpu}. Raise "
-                    "engine.tensor_parallel_size"
+                    "engine.tensor_parallel_size or engine.pipeline_parallel_size"
                 )
         if record and effort is None:
             notes.append("nothing was recorded, since no speed is known")

@@ -64,7 +64,7 @@ def estimate(ahead: Preview, tokens: TokenSample, gpu: str) -> GpuEstimate:
     return estimate_on_gpu(
         config.model,
         gpu,
-        num_gpus=config.executor.gpus_per_worker or config.engine.tensor_parallel_size,
+        num_gpus=config.executor.gpus_per_worker or config.engine.num_ranks,
         num_tokens=tokens.mean_prompt_tokens,
         num_query_tokens=tokens.mean_query_tokens,
         queries_per_document=shared_by,

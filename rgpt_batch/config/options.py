@@ -119,6 +119,11 @@ class EngineConfig(Section):
     tensor_parallel_size: PositiveInt = Field(
         1, description="GPUs that share one engine: each has a part of every layer."
     )
+    pipeline_parallel_size: PositiveInt = Field(
+        1,
+        description="GPUs of one engine that follow each other: each has some of the layers. A "
+        "worker then takes tensor_parallel_size times as many.",
+    )
     gpu_memory_utilization: float = Field(
         0.9, gt=0, le=1, description="Share of a GPU's memory, for all workers that share the GPU."
     )
@@ -156,14 +161,22 @@ class EngineConfig(Section):
     @field_validator("vllm_args")
     @classmethod
     def _no_other_way_to_share_an_engine(cls, vllm_args: dict[str, Any]) -> dict[str, Any]:
-        # A worker would get fewer GPUs than vLLM takes. No engine was ever run with split layers.
+        # A worker would get fewer GPUs than vLLM takes.
         for name in vllm_args:
             if name.endswith("_parallel_size"):
+                if name in cls.model_fields:
+                    raise ValueError(f"must not hold {name}: set engine.{name}")
                 raise ValueError(
-                    f"must not hold {name}: set engine.tensor_parallel_size to how many GPUs share "
-                    "an engine, executor.num_workers to how many engines there are"
+                    f"must not hold {name}: set engine.tensor_parallel_size and "
+                    "engine.pipeline_parallel_size to how many GPUs share an engine, "
+                    "executor.num_workers to how many engines there are"
                 )
         return vllm_args
+
+    @property
+    def num_ranks(self) -> int:
+        """Count vLLM's processes that share one engine; on GPUs each has its own."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
 
 
 class UnitsConfig(Section):

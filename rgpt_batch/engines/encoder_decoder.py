@@ -130,9 +130,10 @@ class EncoderDecoderEngine(Engine[LabelPrompt, LabelLogits]):
 
 
 def _check_options(config: JobConfig) -> None:
-    if config.engine.tensor_parallel_size > 1:
+    if config.engine.num_ranks > 1:
         raise EngineStartError(
-            "engine encoder-decoder runs on one GPU. Set engine.tensor_parallel_size=1."
+            "engine encoder-decoder runs on one GPU. Set engine.tensor_parallel_size=1 and "
+            "engine.pipeline_parallel_size=1."
         )
     if config.engine.vllm_args:
         raise EngineStartError(

@@ -63,8 +63,8 @@ def plan_workers(
     if not can_grow and not any(map(resources.num_fitting, nodes)):
         raise ConfigError(
             f"a worker needs {resources} on one node, but {describe_nodes(nodes)}. Set "
-            "executor.cpus_per_worker, executor.gpus_per_worker (0 for an engine on CPUs) or "
-            "engine.tensor_parallel_size."
+            "executor.cpus_per_worker, executor.gpus_per_worker (0 for an engine on CPUs), "
+            "engine.tensor_parallel_size or engine.pipeline_parallel_size."
         )
     return resources
 
@@ -87,7 +87,7 @@ def _default_gpus(config: JobConfig, nodes: Collection[Node], *, can_grow: bool)
     """Return what a worker gets where the configuration does not say it."""
     if config.engine.method == "fake":
         return 0
-    size = config.engine.tensor_parallel_size
+    size = config.engine.num_ranks
     # GPUs that share one engine have been asked for, whether or not they are there yet.
     if size > 1 or any(node.get("GPU") for node in nodes):
         return size
@@ -105,7 +105,7 @@ def _check_gpus(config: JobConfig, gpus: float) -> None:
         raise ConfigError(
             f"executor.gpus_per_worker is {gpus:g}: above 1, Ray takes whole numbers only."
         )
-    size = config.engine.tensor_parallel_size
+    size = config.engine.num_ranks
     if 0 < gpus < size and size > 1:
         raise ConfigError(
             f"executor.gpus_per_worker is {gpus:g}, but the configuration lets {size} GPUs "

@@ -57,9 +57,12 @@ def _same_bits(config: JobConfig) -> dict[str, str]:
     engine = config.engine
     if not engine.deterministic:
         return {}
+    # Outputs from before there was this option are those of one.
+    pipeline = {"engine.pipeline_parallel_size": str(engine.pipeline_parallel_size)}
     return {
         "engine.deterministic": "True",
         "engine.tensor_parallel_size": str(engine.tensor_parallel_size),
+        **(pipeline if engine.pipeline_parallel_size > 1 else {}),
         "engine.enforce_eager": str(engine.enforce_eager),
     }
 

@@ -174,6 +174,16 @@ def test_engines_per_gpu_count_from_the_configurations_share(tiny_tokenizer: Pat
     assert current_knobs(config, num_step_tokens=1024, has_gpu=False).engines_per_gpu == 1
 
 
+@pytest.mark.parametrize("option", ["tensor_parallel_size", "pipeline_parallel_size"])
+def test_only_engines_of_one_gpu_share_it(option: str, tiny_tokenizer: Path) -> None:
+    def num_directions(*options: str) -> int:
+        config = config_of(tiny_tokenizer, *options)
+        start = current_knobs(config, num_step_tokens=1024, has_gpu=True)
+        return len(list(directions(start, config, has_gpu=True)))
+
+    assert num_directions(f"engine.{option}=2") == num_directions() - 1
+
+
 def test_a_sample_of_the_input_is_measured_and_a_configuration_written(
     run_cli: RunCli, tiny_tokenizer: Path, write_pairs: WritePairs, tmp_path: Path
 ) -> None:

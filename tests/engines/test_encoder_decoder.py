@@ -160,6 +160,7 @@ def _refused(model: Path, said: str, score: Mapping[str, str] = MONOT5, **engine
 
 def test_what_the_engine_cannot_do_is_refused(monot5: Path, tiny_llama: Path) -> None:
     _refused(monot5, "runs on one GPU", tensor_parallel_size=2)
+    _refused(monot5, "runs on one GPU", pipeline_parallel_size=2)
     _refused(monot5, "engine.vllm_args would change nothing", vllm_args={"seed": 1})
     _refused(monot5, "label 'true' is no token", {**MONOT5, "relevant": "true"})
     llama = {"kind": "seq2seq", "relevant": "a"}

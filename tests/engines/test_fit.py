@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,24 +119,54 @@ LLAMA_7B = Sizes(
     weights=13_476_831_232,
     token=2 * 32 * 4096 * 2,
     num_kv_heads=32,
+    num_layers=32,
     num_tokens=4096,
     dtype="float16",
 )
 
 
-def gpus(num_bytes: float, number: int = 1, share: float = 0.9) -> Devices:
-    return Devices(is_cpu=False, tensor_parallel=number, num_bytes=int(num_bytes), share=share)
+def gpus(num_bytes: float, tensor: int = 1, pipeline: int = 1, share: float = 0.9) -> Devices:
+    return Devices(
+        is_cpu=False,
+        tensor_parallel=tensor,
+        pipeline_parallel=pipeline,
+        num_bytes=int(num_bytes),
+        share=share,
+    )
 
 
-@pytest.mark.parametrize("number", [1, 2, 8])
+@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (8, 1), (1, 2), (2, 4)])
 def test_each_gpu_needs_room_for_its_part_of_weights_and_of_one_prompt(
-    tiny_llama: Path, number: int
+    tiny_llama: Path, tensor: int, pipeline: int
 ) -> None:
     config = float32_config(tiny_llama, kv_cache_bytes=None)
-    total = (13_476_831_232 + 2 * GIB) // number
-    check_sizes(config, LLAMA_7B, gpus(total / 0.9 + 2, number))
+    total = (13_476_831_232 + 2 * GIB) // (tensor * pipeline)
+    check_sizes(config, LLAMA_7B, gpus(total / 0.9 + 2, tensor, pipeline))
     with pytest.raises(EngineStartError, match="2.0 GiB for the keys" if total > 9e9 else "keys"):
-        check_sizes(config, LLAMA_7B, gpus((total - 2) / 0.9, number))
+        check_sizes(config, LLAMA_7B, gpus((total - 2) / 0.9, tensor, pipeline))
+
+
+def test_the_gpu_with_the_most_layers_holds_a_prompt(tiny_llama: Path) -> None:
+    # Of 32 layers one of 3 GPUs has 11 at least: 11/32 of 2 GiB.
+    most = 11 * 64 * 2**20
+    check_sizes(float32_config(tiny_llama, kv_cache_bytes=most), LLAMA_7B, gpus(80 * GIB, 1, 3))
+    with pytest.raises(EngineStartError, match=f"one prompt of 4,096 tokens take {most:,} bytes"):
+        config = float32_config(tiny_llama, kv_cache_bytes=most - 1)
+        check_sizes(config, LLAMA_7B, gpus(80 * GIB, 1, 3))
+    # The others have fewer layers, so that the mean is less: 32 / (3 * 11) of it.
+    config = float32_config(tiny_llama, kv_cache_bytes=33 * GIB)
+    check_sizes(config, LLAMA_7B, gpus(32 * GIB + 13_476_831_232 // 3, 1, 3, share=1))
+    with pytest.raises(EngineStartError, match=r"32\.0 GiB for engine\.kv_cache_bytes"):
+        check_sizes(config, LLAMA_7B, gpus(32 * GIB + 13_476_831_232 // 3 - 1, 1, 3, share=1))
+
+
+def test_ranks_on_cpus_share_the_machines_memory(tiny_llama: Path) -> None:
+    config = float32_config(tiny_llama, kv_cache_bytes=3 * GIB)
+    machine = replace(gpus(6 * GIB + 13_476_831_232, 2, share=1), is_cpu=True)
+    check_sizes(config, LLAMA_7B, machine)
+    check_sizes(config, LLAMA_7B, replace(machine, tensor_parallel=1, pipeline_parallel=2))
+    with pytest.raises(EngineStartError, match=r"6\.0 GiB for engine\.kv_cache_bytes"):
+        check_sizes(config, LLAMA_7B, replace(machine, num_bytes=machine.num_bytes - 1))
 
 
 def test_the_error_names_numbers_and_ways_out(tiny_llama: Path) -> None:

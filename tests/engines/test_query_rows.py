@@ -28,6 +28,7 @@ from tests.engines.shared_prefixes import (
     mixed_pairs,
     to_pair,
 )
+from tests.engines.spoiled import CACHE_BYTES, spoiled_copy, spoiled_pair
 from tests.engines.two_ranks import score_on_two_ranks
 from tests.models import set_config
 
@@ -165,12 +166,19 @@ def test_logprobs_without_prefix_caching(
     assert largest_difference(got, expected[:300]) <= MARGIN * MEASURED["tiny_llama"]
 
 
-def test_two_ranks_share_a_model(tiny_bloom_with_head: Path) -> None:
+def test_two_ranks_share_a_model_even_after_what_is_no_number(
+    tiny_bloom_with_head: Path, tmp_path: Path
+) -> None:
+    # Ranks that follow each other are in test_pipeline.py.
     pairs = mixed_pairs(12, 300)
     config = float32_config(
-        tiny_bloom_with_head, tensor_parallel_size=2, max_num_batched_tokens=512
+        spoiled_copy(tiny_bloom_with_head, tmp_path / "model"),
+        tensor_parallel_size=2,
+        max_num_seqs=4,
+        max_num_batched_tokens=512,
+        kv_cache_bytes=CACHE_BYTES["tiny_bloom_with_head"],
     )
-    got = score_on_two_ranks(config, pairs)
+    got = score_on_two_ranks(config, pairs, before=[spoiled_pair()])
     expected = reference(tiny_bloom_with_head, pairs)
     assert largest_difference(got, expected) <= MARGIN * MEASURED["tiny_bloom_with_head"]
 

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines.references import LikelihoodReference
 from rgpt_batch.records import QueryLogprobs, TokenizedPair
 from tests.conftest import ROOT
@@ -59,7 +60,6 @@ def answers(
     tiny_llama: Path, pairs: list[TokenizedPair], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Answers]:
     """All engines in one process whose vLLM has model runner V2. Costs some 35 s of CPU."""
-    folder = tmp_path_factory.mktemp("runner-v2")
     configs = {
         # Steps are laid out where each prompt fits into one; these prompts do not, by default.
         "query-rows": float32_config(tiny_llama, "query-rows", max_num_batched_tokens=2048),
@@ -68,6 +68,15 @@ def answers(
         # With this setting of the user's, vLLM runs no pooling models.
         "auto": float32_config(tiny_llama, "auto", vllm_args={"runner": "generate"}),
     }
+    return score_with_runner_v2(tmp_path_factory.mktemp("runner-v2"), configs, pairs)
+
+
+def score_with_runner_v2(
+    folder: Path,
+    configs: Mapping[str, JobConfig],
+    pairs: Sequence[TokenizedPair],
+    **environment: str,
+) -> dict[str, Answers]:
     (folder / "configs.json").write_text(
         json.dumps({name: config.model_dump(mode="json") for name, config in configs.items()})
     )
@@ -82,6 +91,7 @@ def answers(
         [sys.executable, "-m", "tests.engines.score_with_runner_v2", folder],
         env={
             **os.environ,
+            **environment,
             "TRITON_INTERPRET": "1",
             "VLLM_USE_V2_MODEL_RUNNER": "1",
             "PYTHONPATH": os.pathsep.join(
@@ -144,3 +154,25 @@ def test_auto_takes_token_ids_where_query_rows_do_not_start(
     assert len(found.facts["passed_over"]) == 1
     assert len(found.values) == 5
     assert_equal_to_reference(found.values, expected[:5])
+
+
+@pytest.mark.long
+def test_two_ranks_that_follow_each_other_equal_the_reference(
+    tiny_llama: Path,
+    tmp_path: Path,
+    pairs: list[TokenizedPair],
+    expected: list[QueryLogprobs],
+) -> None:
+    """Two starts of two ranks, 150 s of CPU; test_pipeline.py has the same with V1."""
+    configs = {
+        name: float32_config(tiny_llama, name, pipeline_parallel_size=2)
+        for name in ("token-ids", "query-rows")
+    }
+    # Else every rank wants a NUMA node.
+    environment = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+    found = score_with_runner_v2(tmp_path, configs, pairs, **environment)
+    assert {name: each.facts["method"] for name, each in found.items()} == {
+        name: name for name in configs
+    }
+    for each in found.values():
+        assert_equal_to_reference(each.values, expected)

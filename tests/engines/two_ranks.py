@@ -19,11 +19,19 @@ from rgpt_batch.engines import create_engine
 from tests.commands.start import run
 
 
-def score_on_two_ranks(config: JobConfig, prompts: Sequence[Any]) -> list[Any]:
-    """Return an engine's answers; config.engine.tensor_parallel_size is 2."""
+def score_on_two_ranks(
+    config: JobConfig, prompts: Sequence[Any], *, before: Sequence[Any] = ()
+) -> list[Any]:
+    """Return an engine's answers.
+
+    Args:
+        config: Its engine.num_ranks is 2.
+        prompts: To be scored in one call.
+        before: What the engine scores first; nobody asks what comes of it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder) / "question", Path(folder) / "answer"
-        question.write_bytes(pickle.dumps((config, list(prompts))))
+        question.write_bytes(pickle.dumps((config, list(before), list(prompts))))
         done = run(
             [sys.executable, "-m", "tests.engines.two_ranks", question, answer],
             # Else every rank wants a NUMA node.
@@ -39,8 +47,10 @@ def main(question: Path, answer: Path) -> None:
 
     # On CPU vLLM would start each rank anew, and it would import vLLM: 13 s. Here ranks are forks.
     multiproc_executor.get_mp_context = functools.partial(multiprocessing.get_context, "fork")
-    config, prompts = pickle.loads(question.read_bytes())
+    config, before, prompts = pickle.loads(question.read_bytes())
     engine = create_engine(config)
+    if before:
+        engine.score(before)
     answers = engine.score(prompts)
     engine.close()
     answer.write_bytes(pickle.dumps(answers))

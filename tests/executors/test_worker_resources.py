@@ -35,10 +35,14 @@ def test_what_the_configuration_says_decides_whatever_the_cluster_has_at_first(n
     assert planned(nodes, max_workers=64, gpus_per_worker=1) == (64, 1, 1)
     assert planned(nodes, num_workers=2, gpus_per_worker=0, cpus_per_worker=4) == (2, 0, 4)
     assert planned(nodes, num_workers=2, tensor_parallel_size=4) == (2, 4, 1)
+    assert planned(nodes, num_workers=2, pipeline_parallel_size=4) == (2, 4, 1)
 
 
-def test_gpus_that_share_an_engine_are_of_one_worker() -> None:
-    config = make_config("auto", num_workers=3, tensor_parallel_size=4)
+@pytest.mark.parametrize(("tensor", "pipeline"), [(4, 1), (1, 4), (2, 2)])
+def test_gpus_that_share_an_engine_are_of_one_worker(tensor: int, pipeline: int) -> None:
+    config = make_config(
+        "auto", num_workers=3, tensor_parallel_size=tensor, pipeline_parallel_size=pipeline
+    )
     assert plan_workers(config, [GPU_NODE], 9, can_grow=True).gpus == 4
     config = config.with_options({"executor.gpus_per_worker": 2})
     with pytest.raises(ConfigError, match=r"lets 4 GPUs share one engine\. Set .*_worker=4"):
@@ -74,6 +78,7 @@ def test_without_nodes_or_options_nobody_guesses() -> None:
         ({"gpus_per_worker": 1}, "needs 1 GPU and 1 CPU on one node, .* have 0 GPUs and 8 CPUs"),
         ({"cpus_per_worker": 9}, "needs 9 CPUs on one node"),
         ({"tensor_parallel_size": 2}, "needs 2 GPUs and 1 CPU on one node"),
+        ({"pipeline_parallel_size": 2}, r"needs 2 GPUs .*engine\.pipeline_parallel_size"),
     ],
 )
 def test_where_no_node_can_join_a_worker_that_fits_nowhere_is_refused(

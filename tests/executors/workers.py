@@ -272,8 +272,17 @@ def make_units(number: int, *, num_rows: int = 5) -> list[WorkUnit]:
     ]
 
 
-def make_config(method: str = "fake", tensor_parallel_size: int = 1, **executor: Any) -> JobConfig:
-    engine = {"method": method, "tensor_parallel_size": tensor_parallel_size}
+def make_config(
+    method: str = "fake",
+    tensor_parallel_size: int = 1,
+    pipeline_parallel_size: int = 1,
+    **executor: Any,
+) -> JobConfig:
+    engine = {
+        "method": method,
+        "tensor_parallel_size": tensor_parallel_size,
+        "pipeline_parallel_size": pipeline_parallel_size,
+    }
     return JobConfig.model_validate(
         {"model": {"name": "none"}, "engine": engine, "executor": executor}
     )

@@ -115,6 +115,7 @@ def test_other_input_changes_the_fingerprint(write_pairs: WritePairs, tiny_token
         "engine.max_num_seqs=1",
         "engine.gpu_memory_utilization=0.5",
         "engine.tensor_parallel_size=2",
+        "engine.pipeline_parallel_size=2",
         "output.max_rejected_fraction=0",
         "input.columns.query=query",
     ],
@@ -125,6 +126,19 @@ def test_setting_that_changes_no_score_keeps_the_fingerprint(
     path = write_pairs(3)
     base = _plan(path, tiny_tokenizer).fingerprint
     assert _plan(path, tiny_tokenizer, override).fingerprint == base
+
+
+def test_splitting_a_model_changes_a_job_only_where_the_same_bits_are_asked_for(
+    write_pairs: WritePairs, tiny_tokenizer: Path
+) -> None:
+    path, bits = write_pairs(3), "engine.deterministic=true"
+    base = _plan(path, tiny_tokenizer, bits)
+    # Outputs from before there was the option have no line for it.
+    assert "engine.pipeline_parallel_size" not in base.identity.scoring
+    for name in ("engine.tensor_parallel_size", "engine.pipeline_parallel_size"):
+        other = _plan(path, tiny_tokenizer, bits, f"{name}=2")
+        assert other.fingerprint != base.fingerprint
+        assert f"  {name}: was " in differences(base.identity, other.identity)
 
 
 def test_fingerprint_does_not_depend_on_the_order_of_settings() -> None:

@@ -33,8 +33,9 @@ def engine_args(config: JobConfig, **own: Any) -> dict[str, Any]:
         "load_format": "auto" if model.allow_pickled_weights else "safetensors",
         "skip_tokenizer_init": True,
         "tensor_parallel_size": engine.tensor_parallel_size,
+        "pipeline_parallel_size": engine.pipeline_parallel_size,
         # Inside a Ray placement group vLLM would silently take Ray to spread one engine.
-        "distributed_executor_backend": "mp" if engine.tensor_parallel_size > 1 else None,
+        "distributed_executor_backend": "mp" if engine.num_ranks > 1 else None,
         "gpu_memory_utilization": _memory_utilization(config),
         "kv_cache_memory_bytes": engine.kv_cache_bytes,
         "max_num_seqs": engine.max_num_seqs,

@@ -27,6 +27,7 @@ from rgpt_batch.engines.vllm.hooks import Hook, Method, OfInstance, missing
 from rgpt_batch.engines.vllm.kernels import check_kernels
 from rgpt_batch.engines.vllm.memory import check_memory
 from rgpt_batch.engines.vllm.models import COMMON_HOOKS
+from rgpt_batch.engines.vllm.pipeline import check_pipeline, make_buffers
 from rgpt_batch.errors import ConfigError, EngineDead, EngineStartError
 from rgpt_batch.records import Answer, Prompt
 from rgpt_batch.scoring.torch_builds import wrong_builds
@@ -70,8 +71,10 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
             _ask_for_same_bits()
         try:
             self._vllm = self._start(config)
+            make_buffers(config, self._core)
         except BaseException as error:
             gc.unfreeze()
+            self.close()
             if not isinstance(error, Exception) or isinstance(
                 error, (ConfigError, EngineStartError)
             ):
@@ -90,6 +93,7 @@ class VllmEngine(Engine[_PromptT, _AnswerT], Generic[_PromptT, _AnswerT]):
         gc.collect()
         gc.freeze()
         args = with_attention_for_alibi(self.arguments(config))
+        check_pipeline(config, args)
         check_memory(config, args)
         return self._load(args)
 

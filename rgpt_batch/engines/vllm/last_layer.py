@@ -39,7 +39,8 @@ def stop_before_last_mlp(model: Any) -> Finish:
 
     Args:
         model: A causal language model of vLLM's; its weights may come later. A model whose layers
-            this module does not know stays as it is.
+            this module does not know stays as it is; so does the part of one that ends before the
+            last layer, in whose place vLLM then has another class.
 
     Returns:
         A function that turns rows of these hidden states, shape (rows, hidden_size), into the input

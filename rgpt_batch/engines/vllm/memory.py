@@ -1,7 +1,8 @@
 """Whether a model can fit into memory with vLLM, reckoned before vLLM loads it.
 
-Each of tensor_parallel_size devices holds a share of the weights, and of the keys and values of one
-prompt of full length, which vLLM insists on.
+Each of the GPUs that share an engine holds a part of the weights, and of the keys and values of one
+prompt of full length, which vLLM insists on. Where layers are split unevenly, what is compared is
+the mean of the GPUs: the one that holds most needs no less.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Sizes:
         weights: Bytes; None where nothing tells them.
         token: Bytes of one token's keys and values in all layers; 0 where not all tokens of a
             prompt have some in all layers.
-        num_kv_heads: How many devices can share these.
+        num_kv_heads: How many devices can share these in one layer.
+        num_layers: How many devices can share these.
         num_tokens: Of the longest prompt.
         dtype: Of weights and activations.
     """
@@ -37,24 +39,40 @@ class Sizes:
     weights: int | None
     token: int
     num_kv_heads: int
+    num_layers: int
     num_tokens: int
     dtype: str
 
+    @property
+    def prompt(self) -> str:
+        """Say whose keys and values a cache has to hold."""
+        return f"the keys and values of one prompt of {self.num_tokens:,} tokens"
+
+    def prompt_bytes(self, devices: Devices) -> int:
+        """Return what a prompt takes in the cache of the device with the most layers."""
+        shared = min(devices.tensor_parallel, self.num_kv_heads)
+        layers = self._most_layers(devices)
+        return self.token * self.num_tokens * layers // self.num_layers // shared
+
     def need(self, devices: Devices, *, cache: int | None) -> Need:
-        """Say what each device needs.
+        """Say what each device needs on average; on CPUs, whose ranks share memory, all of them.
 
         Args:
             devices: Where the model is to run.
             cache: Bytes of engine.kv_cache_bytes, if given.
         """
-        shared = min(devices.tensor_parallel, self.num_kv_heads)
-        prompt = self.token * self.num_tokens // shared
-        holds = f"the keys and values of one prompt of {self.num_tokens:,} tokens"
+        num_stages, num_ranks = devices.pipeline_parallel, devices.num_ranks
+        # The device with the most layers takes all of it, others as much as their layers need.
+        most = self.prompt_bytes(devices) if cache is None else cache
+        mean = most * self.num_layers // (self._most_layers(devices) * num_stages)
         return Need(
-            weights=(self.weights or 0) // devices.tensor_parallel,
-            kv_cache=prompt if cache is None else cache,
-            kv_cache_holds=holds if cache is None else "engine.kv_cache_bytes",
+            weights=(self.weights or 0) // (1 if devices.is_cpu else num_ranks),
+            kv_cache=mean * num_ranks if devices.is_cpu else mean,
+            kv_cache_holds=self.prompt if cache is None else "engine.kv_cache_bytes",
         )
+
+    def _most_layers(self, devices: Devices) -> int:
+        return -(-self.num_layers // devices.pipeline_parallel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +80,22 @@ class Devices:
     """Where an engine runs.
 
     Attributes:
-        tensor_parallel: GPUs that share each layer; 1 on CPUs, whose ranks share their memory.
+        tensor_parallel: How many share each layer.
+        pipeline_parallel: How many times as many share the model, each with some of the layers.
         num_bytes: Memory of each GPU, or of the machine.
         share: What the engine may take of it.
     """
 
     is_cpu: bool
     tensor_parallel: int
+    pipeline_parallel: int
     num_bytes: int
     share: float
+
+    @property
+    def num_ranks(self) -> int:
+        """Count the processes of the engine; each has a GPU, or all have the machine's CPUs."""
+        return self.tensor_parallel * self.pipeline_parallel
 
 
 def check_memory(config: JobConfig, args: dict[str, Any]) -> None:
@@ -91,11 +116,11 @@ def check_memory(config: JobConfig, args: dict[str, Any]) -> None:
 def check_sizes(config: JobConfig, sizes: Sizes, devices: Devices) -> None:
     """Compare what a model takes with what there is; see check_memory."""
     cache = config.engine.kv_cache_bytes
-    prompt = sizes.need(devices, cache=None)
-    if cache is not None and cache < prompt.kv_cache:
+    prompt = sizes.prompt_bytes(devices)
+    if cache is not None and cache < prompt:
         raise EngineStartError(
-            f"engine.kv_cache_bytes is {cache:,}, but {prompt.kv_cache_holds} take "
-            f"{prompt.kv_cache:,} bytes. Raise it, leave it out, or lower protocol.max_length."
+            f"engine.kv_cache_bytes is {cache:,}, but {sizes.prompt} take {prompt:,} bytes. Raise "
+            "it, leave it out, or lower protocol.max_length."
         )
     total, share = devices.num_bytes, devices.share
     room = main_room(total, share) if devices.is_cpu else gpu_room(total, share)
@@ -117,6 +142,7 @@ def model_sizes(config: JobConfig, args: dict[str, Any]) -> Sizes:
         ),
         token=_token_bytes(model, args),
         num_kv_heads=max(1, model.get_total_num_kv_heads()),
+        num_layers=max(1, model.get_total_num_hidden_layers()),
         num_tokens=args["max_model_len"],
         dtype=str(model.dtype).removeprefix("torch."),
     )
@@ -128,12 +154,16 @@ def _devices(config: JobConfig, args: dict[str, Any]) -> Devices:
     # A cache of a given size is taken whatever the share.
     is_given = config.engine.kv_cache_bytes is not None
     share = 1.0 if is_given else float(args["gpu_memory_utilization"])
-    if current_platform.is_cpu():
-        total, _ = main_memory()
-        return Devices(is_cpu=True, tensor_parallel=1, num_bytes=total, share=share)
-    tensor = config.engine.tensor_parallel_size
-    totals = map(current_platform.get_device_total_memory, range(tensor))
-    return Devices(is_cpu=False, tensor_parallel=tensor, num_bytes=min(totals), share=share)
+    is_cpu = current_platform.is_cpu()
+    num_ranks = config.engine.num_ranks
+    totals = map(current_platform.get_device_total_memory, range(num_ranks))
+    return Devices(
+        is_cpu=is_cpu,
+        tensor_parallel=config.engine.tensor_parallel_size,
+        pipeline_parallel=config.engine.pipeline_parallel_size,
+        num_bytes=main_memory()[0] if is_cpu else min(totals),
+        share=share,
+    )
 
 
 def _token_bytes(model: Any, args: dict[str, Any]) -> int:

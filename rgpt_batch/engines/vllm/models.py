@@ -82,7 +82,7 @@ def load_here(architecture: str, config: JobConfig) -> None:
     """
     from vllm import ModelRegistry
 
-    if config.engine.tensor_parallel_size == 1 and architecture in ModelRegistry.models:
+    if config.engine.num_ranks == 1 and architecture in ModelRegistry.models:
         loaded = ModelRegistry.models[architecture].load_model_cls()
         ModelRegistry.register_model(architecture, loaded)
 

@@ -11,6 +11,7 @@ from rgpt_batch.engines.vllm.hooks import Hook
 from rgpt_batch.engines.vllm.kernels import INT8_HOOKS
 from rgpt_batch.engines.vllm.last_layer import LAYER_HOOKS
 from rgpt_batch.engines.vllm.models import BLOOM_HOOKS
+from rgpt_batch.engines.vllm.pipeline import PIPELINE_HOOKS
 from rgpt_batch.engines.vllm.pooling import PoolingEngine
 from rgpt_batch.engines.vllm.prompt_logprobs import PromptLogprobsEngine
 from rgpt_batch.engines.vllm.query_rows.engine import QueryRowsEngine
@@ -32,4 +33,5 @@ PARTS: dict[str, tuple[Hook, ...]] = {
     "last layer": LAYER_HOOKS,
     "8-bit integers on CPUs": INT8_HOOKS,
     "clearing the cache": CACHE_HOOKS,
+    "splitting by layers": PIPELINE_HOOKS,
 }

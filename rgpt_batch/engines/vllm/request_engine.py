@@ -137,7 +137,7 @@ def register_own_models(config: JobConfig) -> None:
     models.register()
     # With several GPUs, the model is looked up in processes that only know installed plugins.
     plugins = {plugin.module for plugin in entry_points(group="vllm.general_plugins")}
-    if config.engine.tensor_parallel_size > 1 and _OWN_MODELS not in plugins:
+    if config.engine.num_ranks > 1 and _OWN_MODELS not in plugins:
         raise EngineStartError(
             "vLLM's workers do not find rgpt_batch's models, because the package is not "
             "installed as it is now. Install it again: pip install --no-deps -e ."
