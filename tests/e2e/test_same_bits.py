@@ -103,6 +103,7 @@ def test_workers_and_a_job_that_is_killed_and_resumed_change_no_bit_of_a_score(
     with started(command, log, without_torch=False, fresh=True, held_at=held_after(2)) as job:
         job.wait_until(lambda: has_parts(output, 2), seconds=300)
         job.kill_group()
-    assert len(parts(output)) == 2
+        # Later, while they are still there, workers whose job is dead may commit more.
+        assert len(parts(output)) == 2
     # One worker, with all threads, does what remains.
     assert score(tiny_llama, in_order, output, units__max_rows=3) == expected
