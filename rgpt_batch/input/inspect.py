@@ -17,7 +17,7 @@ from rgpt_batch.records import Segment
 from rgpt_batch.storage.files import local_path, open_version
 
 _NUM_SHARD_ERRORS_SHOWN = 10
-# The start of a process takes as long as a thousand footers.
+# The start of a process takes as long as 1,500 footers.
 _FILES_PER_PROCESS = 4_000
 # What is no store but takes this long for each of the first files is read like one.
 _NUM_TRIED = 20

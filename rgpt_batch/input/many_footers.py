@@ -1,4 +1,4 @@
-"""The footers of very many files, read by several processes: each takes a millisecond of Python.
+"""The footers of very many files, read by several processes: each takes some 0.4 ms of CPU.
 
     python -m rgpt_batch.input.many_footers < paths and options, JSON > what the footers say, JSON
 

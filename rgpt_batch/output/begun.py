@@ -28,7 +28,7 @@ class Begun:
         run_id: This run.
 
     Raises:
-        StorageError, OSError: The folder cannot be listed.
+        StorageError, OSError: What runs have left cannot be read.
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
