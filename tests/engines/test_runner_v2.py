@@ -163,7 +163,7 @@ def test_two_ranks_that_follow_each_other_equal_the_reference(
     pairs: list[TokenizedPair],
     expected: list[QueryLogprobs],
 ) -> None:
-    """Two starts of two ranks, 150 s of CPU; test_pipeline.py has the same with V1."""
+    """Two starts of two ranks, some 150 s of CPU; test_pipeline.py has the same with V1."""
     configs = {
         name: float32_config(tiny_llama, name, pipeline_parallel_size=2)
         for name in ("token-ids", "query-rows")
