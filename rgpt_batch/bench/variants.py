@@ -74,8 +74,11 @@ TUNING = (
     _query_rows("query-rows, requests, async", engine={"vllm_args": {"async_scheduling": True}}),
     _query_rows("query-rows, 2 engines", num_engines=2),
     _query_rows("query-rows, 1024 prompts", engine={"max_num_seqs": 1024}),
-    _query_rows("query-rows, steps of 4096", engine={"max_num_batched_tokens": 4096}),
     _query_rows("query-rows, steps of 16384", engine={"max_num_batched_tokens": 16384}),
+    _query_rows(
+        "query-rows, steps of 32768",
+        engine={"max_num_batched_tokens": 32768, "max_num_seqs": 1024},
+    ),
 )
 VARIANTS = {variant.name: variant for variant in (*STANDARD, *TUNING)}
 
