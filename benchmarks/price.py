@@ -1,13 +1,13 @@
 """How well does `plan --like` predict a job from another one?
 
-    python benchmarks/price.py [--shape smollm2-135m] [--method query-rows] [--pairs 600]
+    python benchmarks/price.py [--shape smollm2-135m] [--method query-rows] [--pairs 400]
 
 On CPUs `-o engine.kv_cache_bytes=1073741824 -o engine.enforce_eager=true` starts engines sooner.
 In turns: a job with documents of 80 words is scored; the speed of one with 120 words is predicted
 from it, as `plan --like` does; then that one is scored. Random weights, random words, one worker in
 this process. The table goes to standard output, and with --to to a file.
 
-600 pairs take two cores two to three minutes, and a turn some six. Jobs of twenty seconds vary by a
+400 pairs take two cores one to two minutes, and a turn four. Jobs of twenty seconds vary by a
 quarter on such a machine, whatever predicts them.
 """
 
@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="smollm2-135m")
     parser.add_argument("--method", default="query-rows")
-    parser.add_argument("--pairs", type=int, default=600)
+    parser.add_argument("--pairs", type=int, default=400)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("-o", dest="options", action="append", default=[])
     parser.add_argument("--to", type=Path)
