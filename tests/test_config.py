@@ -77,6 +77,15 @@ def test_folders_of_a_file_count_from_the_file_and_hub_ids_stay(
     assert load_config(path, "model.name=./model").model.name == "./model"
 
 
+def test_a_model_above_a_link_is_the_one_that_the_system_finds(tmp_path: Path) -> None:
+    for folder in ("far/deep", "far/model", "near/model"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "deep")
+    path = tmp_path / "near" / "job.yaml"
+    path.write_text("model: {name: ./link/../model}")
+    assert Path(load_config(path).model.name).samefile(tmp_path / "far" / "model")
+
+
 def test_folder_of_a_file_that_is_reached_through_a_link_is_the_one_that_the_system_finds(
     tmp_path: Path,
 ) -> None:

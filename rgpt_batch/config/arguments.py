@@ -50,6 +50,18 @@ def check_text(location: str) -> None:
         ) from None
 
 
+def folded(path: str) -> str:
+    """Return a path without `.` and `..`; as it is where it would then lead elsewhere.
+
+    After a link to a folder, `..` is the folder above where the link leads, not above the link.
+    """
+    short = os.path.normpath(path)
+    try:
+        return short if os.path.samefile(short, path) else path
+    except OSError:
+        return path if os.path.exists(path) else short
+
+
 def as_locations(given: Any, name: str) -> list[str]:
     """Return one path or several as a list of strings; errors as as_location."""
     if isinstance(given, str | os.PathLike):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rgpt_batch.config.arguments import Location, as_location
+from rgpt_batch.config.arguments import Location, as_location, folded
 from rgpt_batch.config.options import JobConfig
 from rgpt_batch.config.settings import set_option
 from rgpt_batch.config.shipped import shipped_configs
@@ -60,7 +59,7 @@ def _count_from(folder: Path, settings: dict[str, Any]) -> None:
             continue
         is_relative = given.startswith(("./", "../")) or given in (".", "..")
         if is_relative or (given and (folder / given).is_dir()):
-            model[option] = os.path.normpath(folder / given)
+            model[option] = folded(str(folder / given))
 
 
 def _apply(override: str, settings: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ that name alone. Two paths are the same file if they are equal, or lead to the s
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ from rgpt_batch.planning.identity import (
     TableFiles,
 )
 from rgpt_batch.storage.files import local_path
-from rgpt_batch.storage.uris import resolved
+from rgpt_batch.storage.uris import full_paths, resolved
 
 _NUM_DIFFERENCES_SHOWN = 12
 _ORDERS: dict[RowOrder, str] = {
@@ -48,26 +47,6 @@ def with_full_paths(facts: InputFacts) -> InputFacts:
         documents=documents and replace(documents, files=_in_full(documents.files)),
         only=only,
     )
-
-
-def full_paths(files: Sequence[str]) -> list[str]:
-    """Return files' absolute paths without `.` and `..`; links stay.
-
-    Args:
-        files: In folders that exist.
-    """
-    parts = [os.path.split(file) for file in files]
-    folders = {folder: _full_folder(folder) for folder in {folder for folder, _ in parts}}
-    return [os.path.join(folders[folder], name) for folder, name in parts]
-
-
-def _full_folder(folder: str) -> str:
-    """Return a folder's absolute path without `.` and `..`.
-
-    Only where a `..` follows a link, links are followed: taken as text, it would lead elsewhere.
-    """
-    folded = os.path.abspath(folder)
-    return folded if os.path.samefile(folded, folder or ".") else os.path.realpath(folder)
 
 
 def is_same_job(old: Identity, new: Identity) -> bool:

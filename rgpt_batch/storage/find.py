@@ -19,7 +19,7 @@ from rgpt_batch.storage.selection import (
     judge,
 )
 from rgpt_batch.storage.table_formats import LOGS, refuse_tables
-from rgpt_batch.storage.uris import HUB_SCHEME, identities, identity, is_uri, split_uri
+from rgpt_batch.storage.uris import HUB_SCHEME, full_paths, identities, identity, is_uri, split_uri
 
 # Some tools mark folders by empty objects: `x/`, `x` beside `x/…`, or this.
 _FOLDER_MARK = "_$folder$"
@@ -91,7 +91,7 @@ def _find_local(argument: str) -> Found:
     if not found.files:
         what = "no file matches the pattern" if pattern else "the folder holds no *.parquet file"
         raise ConfigError(f"{argument}: {what}{_explain(found)}.")
-    files = [os.path.abspath(file) for file in found.files]
+    files = full_paths(found.files)
     parents = {Path(name) for name in {*map(os.path.dirname, (*files, *identities(files)))}}
     folders = {folder for parent in parents for folder in (parent, *parent.parents)}
     refuse_tables(sorted(map(str, folders)), _names_in)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rgpt_batch.config.arguments import folded
 from rgpt_batch.errors import ConfigError
 
 # Scheme → prefix of the environment variables that its settings are read from.
@@ -123,6 +124,24 @@ def _followed(path: str, folders: dict[str, str]) -> str:
     if folder not in folders:
         folders[folder] = os.path.realpath(folder)
     return os.path.join(folders[folder], name)
+
+
+def full_paths(files: Sequence[str]) -> list[str]:
+    """Return files' absolute paths without `.` and `..`; links stay.
+
+    Only where a `..` follows a link, links are followed: taken as text, it would lead elsewhere.
+
+    Args:
+        files: Local.
+    """
+    parts = [os.path.split(file) for file in files]
+    folders = {folder: _full_folder(folder) for folder in {folder for folder, _ in parts}}
+    return [os.path.join(folders[folder], name) for folder, name in parts]
+
+
+def _full_folder(folder: str) -> str:
+    absolute = folded(os.path.join(os.getcwd(), folder))
+    return os.path.realpath(folder) if os.pardir in absolute.split(os.sep) else absolute
 
 
 def _identity_of_uri(uri: str) -> str:

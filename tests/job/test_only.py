@@ -246,3 +246,12 @@ def test_the_commands_take_a_ranking(pairs: Path, tiny_tokenizer: Path, tmp_path
     assert read_output(tmp_path / "out").num_rows == 3 * NUM_QUERIES
     success = json.loads((tmp_path / "out" / "_SUCCESS").read_bytes())
     assert success["num_rows"] == 3 * NUM_QUERIES
+
+
+def test_a_ranking_above_a_link_is_the_one_that_the_system_finds(tmp_path: Path) -> None:
+    for folder in ("far/deep", "near"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("far", "near"):
+        (tmp_path / folder / "run.trec").write_text(f"q Q0 {folder} 1 1.0 small\n")
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "deep")
+    assert "far" in Path(TopPairs(f"{tmp_path}/near/link/../run.trec", 1).path).read_text()

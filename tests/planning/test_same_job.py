@@ -16,7 +16,7 @@ from rgpt_batch.errors import ManifestMismatch
 from rgpt_batch.job.plan import plan_job
 from rgpt_batch.planning.identity import Identity, InputFile, InputTable, PairFiles, TableFiles
 from rgpt_batch.planning.manifest import Manifest
-from rgpt_batch.planning.same_job import differences, full_paths, is_same_job
+from rgpt_batch.planning.same_job import differences, is_same_job
 from tests.jobs import Score, fake_config
 
 WritePairs = Callable[..., Path]
@@ -81,19 +81,6 @@ def test_an_output_is_continued_after_a_link_was_moved_to_an_unchanged_copy(
     link.unlink()
     link.symlink_to("new")
     assert score_with_fake(link).summary.num_rows_scored == 0
-
-
-def test_a_folder_above_a_link_is_the_one_that_the_system_finds(tmp_path: Path) -> None:
-    (tmp_path / "far" / "deep").mkdir(parents=True)
-    (tmp_path / "far" / "x").touch()
-    (tmp_path / "near").mkdir()
-    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "deep")
-    through = f"{tmp_path}/near/link/../x"
-    assert full_paths([through]) == [f"{tmp_path}/far/x"]
-    (tmp_path / "near" / "x").touch()
-    others = [f"{tmp_path}/near/link/./y", f"{tmp_path}/near/./x"]
-    found = [f"{tmp_path}/far/x", f"{tmp_path}/near/link/y", f"{tmp_path}/near/x"]
-    assert full_paths([through, *others]) == found
 
 
 def test_a_mismatch_says_in_words_which_file_changed_and_how(

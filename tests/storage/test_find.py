@@ -282,6 +282,18 @@ def test_what_is_called_like_parquet_but_no_file_is_refused(tmp_path: Path, argu
         find(f"{tmp_path}/in/b.parquet")
 
 
+def test_the_folder_above_a_link_is_the_one_that_the_system_finds(tmp_path: Path) -> None:
+    # Taken as text, `..` after a link leads to another folder, whose file has the same name.
+    for folder in ("far/deep", "far/pairs", "near/pairs"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("far", "near"):
+        (tmp_path / folder / "pairs" / "a.parquet").write_bytes(folder.encode())
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "deep")
+    for argument in ("link/../pairs", "link/../pairs/*.parquet", "link/../pairs/a.parquet"):
+        (file,) = find(f"{tmp_path}/near/{argument}").files
+        assert Path(file).read_bytes() == b"far"
+
+
 def test_pattern_says_which_folder_it_may_not_list(unlistable: Path) -> None:
     with pytest.raises(PermissionError, match="closed"):
         find(f"{unlistable}/*/*.parquet")

@@ -19,7 +19,13 @@ from rgpt_batch.records import Segment, WorkUnit
 from rgpt_batch.storage import objects
 from rgpt_batch.storage.files import open_source, open_version, sha256
 from rgpt_batch.storage.find import find
-from rgpt_batch.storage.uris import check_location, is_inside, is_uri, those_inside
+from rgpt_batch.storage.uris import (
+    check_location,
+    full_paths,
+    is_inside,
+    is_uri,
+    those_inside,
+)
 from tests.output.tables import FILE, OTHER_FILE, TABLE
 from tests.servers.faulty_proxy import PASSING, Fault, FaultyProxy, always, first
 from tests.servers.s3 import MAX_KEYS
@@ -446,6 +452,19 @@ def test_inside_means_below_in_the_same_place(tmp_path: Path) -> None:
     assert not is_inside("s3://b/out/x", "gs://b/out")
     assert not is_inside("s3://b/x", str(tmp_path))
     assert not is_inside(str(tmp_path), "s3://b")
+
+
+def test_a_folder_above_a_link_is_the_one_that_the_system_finds(tmp_path: Path) -> None:
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "far" / "x").touch()
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "deep")
+    through = f"{tmp_path}/near/link/../x"
+    assert full_paths([through]) == [f"{tmp_path}/far/x"]
+    (tmp_path / "near" / "x").touch()
+    others = [f"{tmp_path}/near/link/./y", f"{tmp_path}/near/./x"]
+    found = [f"{tmp_path}/far/x", f"{tmp_path}/near/link/y", f"{tmp_path}/near/x"]
+    assert full_paths([through, *others]) == found
 
 
 def test_inside_is_told_of_where_links_lead(tmp_path: Path) -> None:
