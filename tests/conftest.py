@@ -183,8 +183,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Give way to the process that has Ray's tests: Ray starts in time or not at all."""
+    """Give way to processes that have Ray's tests: Ray starts in time or not at all."""
     from tests.sharing import RAY, group
 
-    if "PYTEST_XDIST_WORKER" in os.environ and group(item.nodeid.split("::")[0]) != RAY:
+    in_turn = "PYTEST_XDIST_WORKER" in os.environ
+    if in_turn and not group(item.nodeid.split("::")[0]).startswith(RAY):
         os.setpriority(os.PRIO_PROCESS, 0, 10)

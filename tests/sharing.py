@@ -14,9 +14,10 @@ RAY = "Ray"
 class ByModule(LoadScopeScheduling):
     """Keeps a module's tests in one process, so that its fixtures are made once.
 
-    All that start Ray stay together too, one after the other: clusters of several processes would
-    take each other's cores, and Ray gives its daemons 30 s to start. xdist's own groups,
-    --dist=loadgroup, do nothing with pytest 9.2 (pytest-xdist 3.8.0, its issue 1386).
+    All that start Ray stay together too, one after the other, but for engines in Ray, which take a
+    fifth of that time: clusters of three processes would take each other's cores, and Ray gives its
+    daemons 30 s to start. xdist's own groups, --dist=loadgroup, do nothing with pytest 9.2
+    (pytest-xdist 3.8.0, its issue 1386).
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -25,6 +26,8 @@ class ByModule(LoadScopeScheduling):
 
 @functools.cache
 def group(module: str) -> str:
-    """Name what a module shares a process with: itself, or all that starts Ray."""
+    """Name what a module shares a process with: itself, or others that start Ray."""
     source = (ROOT / module).read_text(encoding="utf-8")
-    return RAY if "mark.ray" in source else module
+    if "mark.ray" not in source:
+        return module
+    return RAY + (" and vLLM" if "mark.vllm" in source else "")
