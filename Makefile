@@ -2,7 +2,7 @@
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 bin := .venv/bin
-# One more than cores: Ray's tests wait a lot. They have the cores first (tests/sharing.py).
+# For two cores: Ray's tests wait a lot, and have the cores first (tests/sharing.py).
 jobs := 3
 pytest := $(bin)/python -m pytest --numprocesses=$(jobs) --dist=loadscope --no-loadscope-reorder
 

@@ -84,6 +84,9 @@ def test_a_model_above_a_link_is_the_one_that_the_system_finds(tmp_path: Path) -
     path = tmp_path / "near" / "job.yaml"
     path.write_text("model: {name: ./link/../model}")
     assert Path(load_config(path).model.name).samefile(tmp_path / "far" / "model")
+    # The other one is no replacement for one that is missing.
+    (tmp_path / "far" / "model").rmdir()
+    assert not Path(load_config(path).model.name).exists()
 
 
 def test_folder_of_a_file_that_is_reached_through_a_link_is_the_one_that_the_system_finds(

@@ -55,11 +55,15 @@ def folded(path: str) -> str:
 
     After a link to a folder, `..` is the folder above where the link leads, not above the link.
     """
-    short = os.path.normpath(path)
+    short, parts = os.path.normpath(path), path.split(os.sep)
+    if os.pardir not in parts:
+        return short
+    # What lies behind the last `..` may not be there yet, or be a pattern.
+    above = os.sep.join(parts[: len(parts) - parts[::-1].index(os.pardir)])
     try:
-        return short if os.path.samefile(short, path) else path
+        return short if os.path.samefile(os.path.normpath(above), above) else path
     except OSError:
-        return path if os.path.exists(path) else short
+        return path
 
 
 def as_locations(given: Any, name: str) -> list[str]:

@@ -35,7 +35,7 @@ class UnitQueue:
     Where other processes share the units, each is claimed before it is handed out, and those that
     others have claimed are kept aside: some may come back.
 
-    Units that earlier runs have begun and not finished come last, and run alone: one of them may
+    Units that earlier runs had in hand when they died come last, and run alone: one of them may
     have ended those runs.
     """
 

@@ -235,7 +235,10 @@ class Store(Place):
     def read_begun(self) -> dict[str, list[str]]:
         """Return which units each run has in hand, or had when it died."""
         contents = {run_id: self._read(f"{_BEGUN}/{run_id}") for run_id in self._list(_BEGUN)}
-        return {r: (c or b"").decode(errors="replace").split() for r, c in contents.items()}
+        return {
+            run_id: (content or b"").decode(errors="replace").split()
+            for run_id, content in contents.items()
+        }
 
     def drop_begun(self, run_ids: Iterable[str]) -> None:
         """Forget what runs had in hand."""

@@ -15,7 +15,7 @@ from rgpt_batch.planning.identity import InputFile, Selection
 from rgpt_batch.ranking.rankings import RankingSource, load_ranking
 from rgpt_batch.ranking.tables import best_first
 from rgpt_batch.storage.files import local_path, open_version
-from rgpt_batch.storage.uris import full_paths
+from rgpt_batch.storage.uris import absolute
 
 
 class TopPairs:
@@ -34,7 +34,7 @@ class TopPairs:
         if not isinstance(top_k, int) or top_k < 1:
             raise ConfigError(f"top_k: expected a whole number from 1, found {top_k!r}.")
         # Read again by later runs, which may start in another folder.
-        self.path = full_paths([path])[0] if local_path(path) else path
+        self.path = absolute(path) if local_path(path) else path
         self.top_k = top_k
         if not is_parquet(self.path) and not os.path.isfile(self.path):
             raise ConfigError(f"{path}: --only is read more than once. Write it to a file first.")

@@ -140,8 +140,13 @@ def full_paths(files: Sequence[str]) -> list[str]:
 
 
 def _full_folder(folder: str) -> str:
-    absolute = folded(os.path.join(os.getcwd(), folder))
-    return os.path.realpath(folder) if os.pardir in absolute.split(os.sep) else absolute
+    full = absolute(folder)
+    return os.path.realpath(folder) if os.pardir in full.split(os.sep) else full
+
+
+def absolute(path: str) -> str:
+    """Return a local path or pattern in full, without `.`, and without `..` but after a link."""
+    return folded(path if os.path.isabs(path) else os.path.join(os.getcwd(), path))
 
 
 def _identity_of_uri(uri: str) -> str:
@@ -164,7 +169,7 @@ def those_inside(locations: Sequence[str], folder: str) -> list[str]:
     """Return the files and folders that lie below a folder, all of them local or URIs."""
     above = f"{identity(folder).rstrip('/')}/"
     places = zip(locations, identities(locations), strict=True)
-    return [location for location, place in places if place.startswith(above)]
+    return [each for each, place in places if place.startswith(above) and place != above]
 
 
 def redacted_values(value: Any) -> Any:

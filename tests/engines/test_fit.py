@@ -167,6 +167,9 @@ def test_ranks_on_cpus_share_the_machines_memory(tiny_llama: Path) -> None:
     check_sizes(config, LLAMA_7B, replace(machine, tensor_parallel=1, pipeline_parallel=2))
     with pytest.raises(EngineStartError, match=r"6\.0 GiB for engine\.kv_cache_bytes"):
         check_sizes(config, LLAMA_7B, replace(machine, num_bytes=machine.num_bytes - 1))
+    # vLLM lets each of them take its share.
+    halves = replace(machine, num_bytes=2 * GIB + 13_476_831_232, share=0.5)
+    check_sizes(float32_config(tiny_llama, kv_cache_bytes=None), LLAMA_7B, halves)
 
 
 def test_the_error_names_numbers_and_ways_out(tiny_llama: Path) -> None:

@@ -110,7 +110,7 @@ def wait_until_idle(seconds: float = _DEADLINE_SECONDS) -> None:
     """Wait until no actor holds anything of the shared cluster; fail if one is still left then.
 
     What is free is Ray's own count, which has once, on busy cores, not come back. So who is left is
-    asked in the end.
+    asked in the end; the count may still be wrong then.
     """
     deadline = time.monotonic() + seconds
     while any(

@@ -255,3 +255,20 @@ def test_a_ranking_above_a_link_is_the_one_that_the_system_finds(tmp_path: Path)
         (tmp_path / folder / "run.trec").write_text(f"q Q0 {folder} 1 1.0 small\n")
     (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "deep")
     assert "far" in Path(TopPairs(f"{tmp_path}/near/link/../run.trec", 1).path).read_text()
+
+
+def test_a_folder_or_pattern_above_a_link_is_found_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("far/deep", "far/small", "near/small"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("far", "near"):
+        table = pa.table({"query_id": ["q"], "doc_id": [folder], "score": [1.0]})
+        pq.write_table(table, tmp_path / folder / "small" / "x.parquet")
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "deep")
+    monkeypatch.chdir(tmp_path / "near")
+    expected = str(tmp_path / "far" / "small" / "x.parquet")
+    for ranking in ("link/../small", "link/../small/", "link/../sm*/x.parquet"):
+        (file,) = TopPairs(ranking, 1).facts().files
+        assert Path(file.path).samefile(expected)
+    assert TopPairs("./small/", 1).path == f"{tmp_path}/near/small"

@@ -480,7 +480,7 @@ def test_inside_is_told_of_where_links_lead(tmp_path: Path) -> None:
     others = [f"{near}/folder/../../near", f"{near}/out", near, "s3://b/far/x"]
     assert those_inside([*into, *others], f"{near}/folder/../..") == [*into, *others[:3]]
     assert those_inside([*others, *into], f"{tmp_path}/far/.") == into
-    assert those_inside([*others, *into], "/") == [*others[:3], *into]
+    assert those_inside([*others, *into, "/"], "/") == [*others[:3], *into]
     # Of a link that leads to itself nobody can say where it is, but that must be no traceback.
     (tmp_path / "near" / "loop").symlink_to("loop")
     assert those_inside([f"{near}/loop"], near) == [f"{near}/loop"]

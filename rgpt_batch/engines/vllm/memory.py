@@ -123,7 +123,9 @@ def check_sizes(config: JobConfig, sizes: Sizes, devices: Devices) -> None:
             "it, leave it out, or lower protocol.max_length."
         )
     total, share = devices.num_bytes, devices.share
-    room = main_room(total, share) if devices.is_cpu else gpu_room(total, share)
+    # On CPUs each rank may take the share, of what all have.
+    all_ranks = min(1.0, share * devices.num_ranks)
+    room = main_room(total, all_ranks) if devices.is_cpu else gpu_room(total, share)
     advice = _advice(config, sizes, devices, room)
     check_fits(config.model.name, sizes.need(devices, cache=cache), room, advice)
 
