@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+from contextlib import suppress
 
 _PACKAGES = (
     "rgpt-batch",
@@ -23,16 +24,10 @@ def installed_versions() -> dict[str, str]:
 
 
 @functools.cache
-def _installed() -> tuple[tuple[str, str], ...]:
+def _installed() -> dict[str, str]:
     # Once: it takes 15 ms, and jobs of a process ask four times each.
-    return tuple(
-        (package, importlib.metadata.version(package)) for package in _PACKAGES if _has(package)
-    )
-
-
-def _has(package: str) -> bool:
-    try:
-        importlib.metadata.distribution(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    versions = {}
+    for package in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions

@@ -10,14 +10,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from rgpt_batch.engines import create_engine
 from rgpt_batch.errors import ConfigError
 from rgpt_batch.records import TokenizedPair
 from tests.engines.configs import float32_config
-from tests.engines.judging import TOLERANCE, judging_config, logits, make_case, mixed_prompts
+from tests.engines.judging import judging_config
 from tests.engines.query_rows import MARGIN, MEASURED, largest_difference, reference
 from tests.engines.shared_prefixes import mixed_pairs
 from tests.engines.spoiled import CACHE_BYTES, spoiled_copy, spoiled_pair
@@ -50,18 +49,6 @@ def test_two_ranks_that_follow_each_other_equal_the_reference_even_after_what_is
     pairs = mixed_pairs(12, 300)
     got = score_on_two_ranks(float32_config(folder, method, **options), pairs, before=before)
     assert largest_difference(got, reference(whole, pairs)) <= MARGIN * MEASURED[model]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["rankllama", "qwen2"])
-def test_two_ranks_that_follow_each_other_judge_pairs(
-    name: str, tmp_path: Path, tiny_monobert: Reranker, tiny_rankllama: Reranker
-) -> None:
-    case = make_case(name, tmp_path, tiny_monobert, tiny_rankllama)
-    prompts = mixed_prompts(types=case.has_types)
-    config = case.config("pooling", **{"engine.pipeline_parallel_size": 2})
-    found = logits(score_on_two_ranks(config, prompts))
-    assert np.abs(found - case.expected(prompts)).max() <= TOLERANCE
 
 
 def without_weights(model: Path, folder: Path) -> Path:

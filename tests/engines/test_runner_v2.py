@@ -23,6 +23,7 @@ from rgpt_batch.records import QueryLogprobs, TokenizedPair
 from tests.conftest import ROOT
 from tests.engines.configs import float32_config
 from tests.engines.shared_prefixes import adversarial_pairs
+from tests.engines.two_ranks import ENVIRONMENT
 
 pytestmark = pytest.mark.vllm
 
@@ -168,9 +169,7 @@ def test_two_ranks_that_follow_each_other_equal_the_reference(
         name: float32_config(tiny_llama, name, pipeline_parallel_size=2)
         for name in ("token-ids", "query-rows")
     }
-    # Else every rank wants a NUMA node.
-    environment = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
-    found = score_with_runner_v2(tmp_path, configs, pairs, **environment)
+    found = score_with_runner_v2(tmp_path, configs, pairs, **ENVIRONMENT)
     assert {name: each.facts["method"] for name, each in found.items()} == {
         name: name for name in configs
     }

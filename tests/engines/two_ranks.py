@@ -18,6 +18,9 @@ from rgpt_batch.config.options import JobConfig
 from rgpt_batch.engines import create_engine
 from tests.commands.start import run
 
+# Else every rank wants a NUMA node, and a thread for each core.
+ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+
 
 def score_on_two_ranks(
     config: JobConfig, prompts: Sequence[Any], *, before: Sequence[Any] = ()
@@ -34,8 +37,7 @@ def score_on_two_ranks(
         question.write_bytes(pickle.dumps((config, list(before), list(prompts))))
         done = run(
             [sys.executable, "-m", "tests.engines.two_ranks", question, answer],
-            # Else every rank wants a NUMA node.
-            environment={"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"},
+            environment=ENVIRONMENT,
         )
         assert done.returncode == 0, done.stderr
         answers: list[Any] = pickle.loads(answer.read_bytes())
